@@ -1,0 +1,102 @@
+//! A PEFT folder, read, checked against a base and turned into effects on its sites.
+//! Either every tensor takes effect or the adapter is refused with a stable code.
+
+mod error;
+
+use std::path::Path;
+
+pub use error::{AdapterError, AdapterErrorCode};
+use rootstock_formats::DType;
+
+use crate::{ArchSpec, ContentHash, Site};
+
+/// A fully validated adapter: what it changes, and the hash that caches are keyed by.
+#[derive(Debug)]
+pub struct Adapter {
+    /// Hash over the configuration fields that change numbers and over every tensor.
+    pub hash: ContentHash,
+    /// What the adapter records as its base; informative, the same base has many names.
+    pub base_model: Option<String>,
+    /// Largest rank of any site.
+    pub max_rank: usize,
+    /// Changes to the base, ordered by site.
+    pub effects: Vec<Effect>,
+}
+
+/// One change an adapter makes to the base.
+#[derive(Debug)]
+pub enum Effect {
+    /// `y += scale * (x A^T) B^T`; Hu et al., 2021.
+    LowRank(LowRank),
+}
+
+/// A low-rank pair on one site.
+#[derive(Debug)]
+pub struct LowRank {
+    /// The map it changes.
+    pub site: Site,
+    /// alpha / r, or alpha / sqrt(r) for rsLoRA.
+    pub scale: f32,
+    /// `[rank, inputs]`
+    pub a: AdapterTensor,
+    /// `[outputs, rank]`
+    pub b: AdapterTensor,
+}
+
+/// A matrix of an adapter in the element type of its file (F32, F16 or BF16), little endian, row by row.
+#[derive(Debug)]
+pub struct AdapterTensor {
+    /// F32, F16 or BF16.
+    pub dtype: DType,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// `rows * cols` elements.
+    pub bytes: Vec<u8>,
+}
+
+/// What an adapter must satisfy beyond fitting the base.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterLimits {
+    /// Ranks above this are refused.
+    pub max_rank: usize,
+    /// Weight files larger than this many bytes are refused.
+    pub max_bytes: u64,
+}
+
+/// What the headers tell about an adapter, before its values are read.
+#[derive(Debug, Clone)]
+pub struct AdapterSummary {
+    /// What the adapter records as its base.
+    pub base_model: Option<String>,
+    /// Largest rank of any site.
+    pub max_rank: usize,
+    /// Bytes of the tensors.
+    pub tensor_bytes: u64,
+}
+
+/// The base an adapter is checked against.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
+    /// Shapes and sites.
+    pub spec: &'a ArchSpec,
+    /// Hash of the base's weights; a different recorded hash refuses the adapter.
+    pub hash: ContentHash,
+}
+
+/// Checks the configuration and the tensor headers of the folder `dir`; reads no values.
+///
+/// # Errors
+/// Everything that can be told without the values: configuration, names, shapes, ranks, sizes.
+pub fn inspect_adapter(_dir: &Path, _base: Base<'_>, _limits: AdapterLimits) -> Result<AdapterSummary, AdapterError> {
+    todo!()
+}
+
+/// Reads and validates the folder `dir` whole, values included.
+///
+/// # Errors
+/// As [`inspect_adapter`], and for values that are not finite or a delta that is zero.
+pub fn load_adapter(_dir: &Path, _base: Base<'_>, _limits: AdapterLimits) -> Result<Adapter, AdapterError> {
+    todo!()
+}

@@ -1,0 +1,18 @@
+//! What a model is, apart from running it: its architecture as data, where a checkpoint keeps its tensors,
+//! its tokenizer and chat template, and adapters checked against it. Reads files through `rootstock-formats`; computes nothing.
+
+pub mod adapter;
+mod arch;
+pub mod checkpoint;
+mod error;
+mod hash;
+pub mod text;
+mod weights;
+
+pub use arch::{
+    Activation, ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSpec, Position, Projection, Site,
+};
+pub use checkpoint::Checkpoint;
+pub use error::ModelError;
+pub use hash::ContentHash;
+pub use weights::{MatrixView, RowOrder};

@@ -1,0 +1,58 @@
+//! Views of a checkpoint's tensors in the order the decoder wants, whatever file they come from.
+
+use rootstock_formats::DType;
+
+/// A matrix stored row by row: `rows` outputs of `cols` inputs each, quantized along a row.
+#[derive(Debug, Clone, Copy)]
+pub struct MatrixView<'a> {
+    /// Element or block type of `bytes`.
+    pub dtype: DType,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// `rows` consecutive encoded rows.
+    pub bytes: &'a [u8],
+    /// Where a row of the model lies among the stored rows.
+    pub row_order: RowOrder,
+}
+
+/// Order in which a file keeps the rows of a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOrder {
+    /// Row i of the model is row i of the file.
+    Natural,
+    /// GGUF's llama order: within each head of `head_dim` rows, the halves are interleaved for pairwise rotary.
+    InterleavedHalves {
+        /// Rows per head.
+        head_dim: usize,
+    },
+}
+
+impl RowOrder {
+    /// The stored row that holds row `row` of the model.
+    pub fn stored_row(self, row: usize) -> usize {
+        match self {
+            RowOrder::Natural => row,
+            RowOrder::InterleavedHalves { head_dim } => {
+                let (head, within) = (row / head_dim, row % head_dim);
+                let half = head_dim / 2;
+                head * head_dim + (within % half) * 2 + within / half
+            }
+        }
+    }
+}
+
+impl<'a> MatrixView<'a> {
+    /// Encoded bytes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.bytes.len() / self.rows
+    }
+
+    /// The encoded row `row` of the model, permutation undone.
+    pub fn row(&self, row: usize) -> &'a [u8] {
+        let stride = self.row_bytes();
+        let stored = self.row_order.stored_row(row);
+        &self.bytes[stored * stride..(stored + 1) * stride]
+    }
+}
