@@ -67,6 +67,9 @@ pub struct AdapterError {
 impl AdapterError {
     /// A refusal with its facts.
     pub fn new(code: AdapterErrorCode, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string() }
+        Self {
+            code,
+            message: message.to_string(),
+        }
     }
 }
