@@ -1,5 +1,7 @@
 //! Element and block types of stored tensors.
 
+use std::fmt;
+
 /// How the elements of a tensor are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types, reason = "GGUF's own names")]
@@ -28,5 +30,22 @@ impl DType {
             Self::Q4_1 => (32, 20),
             Self::Q8_0 => (32, 34),
         }
+    }
+
+    /// Bytes of a tensor of `shape` (outermost first); `None` if the innermost dimension is not whole blocks or the size overflows.
+    pub fn tensor_bytes(self, shape: &[usize]) -> Option<usize> {
+        let (block, bytes) = self.block();
+        let inner = shape.last().copied().unwrap_or(1);
+        if inner % block != 0 {
+            return None;
+        }
+        let blocks = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n))? / block;
+        blocks.checked_mul(bytes)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
     }
 }

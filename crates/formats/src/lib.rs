@@ -3,6 +3,12 @@
 
 mod dtype;
 mod error;
+pub mod gguf;
+pub mod mmap;
+pub mod peft;
+pub mod safetensors;
+mod tensor;
 
 pub use dtype::DType;
 pub use error::FormatError;
+pub use tensor::TensorInfo;

@@ -1,0 +1,244 @@
+use super::*;
+use crate::DType;
+
+/// Writes a file piece by piece, so that a test can get any piece wrong.
+struct FileBuilder {
+    head: Vec<u8>,
+    pairs: Vec<u8>,
+    pair_count: u64,
+    table: Vec<u8>,
+    tensor_count: u64,
+    data: Vec<u8>,
+}
+
+impl FileBuilder {
+    fn new() -> Self {
+        Self {
+            head: [b"GGUF".as_slice(), &3u32.to_le_bytes()].concat(),
+            pairs: Vec::new(),
+            pair_count: 0,
+            table: Vec::new(),
+            tensor_count: 0,
+            data: Vec::new(),
+        }
+    }
+
+    fn pair(mut self, key: &str, kind: u32, value: &[u8]) -> Self {
+        self.pairs.extend(string(key));
+        self.pairs.extend(kind.to_le_bytes());
+        self.pairs.extend(value);
+        self.pair_count += 1;
+        self
+    }
+
+    /// `dims` innermost first, as in the file.
+    fn tensor(mut self, name: &str, dims: &[u64], kind: u32, offset: u64) -> Self {
+        self.table.extend(string(name));
+        self.table.extend((dims.len() as u32).to_le_bytes());
+        dims.iter().for_each(|dim| self.table.extend(dim.to_le_bytes()));
+        self.table.extend(kind.to_le_bytes());
+        self.table.extend(offset.to_le_bytes());
+        self.tensor_count += 1;
+        self
+    }
+
+    fn data(mut self, bytes: usize) -> Self {
+        self.data = vec![7; bytes];
+        self
+    }
+
+    fn build(self) -> Vec<u8> {
+        let mut file = self.head;
+        file.extend(self.tensor_count.to_le_bytes());
+        file.extend(self.pair_count.to_le_bytes());
+        file.extend(self.pairs);
+        file.extend(self.table);
+        file.resize(file.len().next_multiple_of(DEFAULT_ALIGNMENT), 0);
+        file.extend(self.data);
+        file
+    }
+
+    fn refusal(self) -> String {
+        Gguf::parse(&self.build()).unwrap_err().to_string()
+    }
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+fn array(kind: u32, count: u64, items: &[u8]) -> Vec<u8> {
+    [&kind.to_le_bytes(), count.to_le_bytes().as_slice(), items].concat()
+}
+
+#[test]
+fn metadata_and_tensors_come_back_as_written() {
+    let tokens = [string("a"), string("ß")].concat();
+    let file = FileBuilder::new()
+        .pair("general.architecture", 8, &string("llama"))
+        .pair("llama.block_count", 4, &30u32.to_le_bytes())
+        .pair("rope", 6, &1e4f32.to_le_bytes())
+        .pair("add_bos", 7, &[1])
+        .pair("tokens", 9, &array(8, 2, &tokens))
+        .pair("types", 9, &array(5, 2, &[1, 0, 0, 0, 255, 255, 255, 255]))
+        .pair("nested", 9, &array(9, 1, &array(0, 2, &[5, 6])))
+        .tensor("norm", &[3], 0, 0)
+        .tensor("weight", &[32, 2], 3, 32)
+        .data(32 + 40)
+        .build();
+    let gguf = Gguf::parse(&file).unwrap();
+    assert_eq!(gguf.get_str("general.architecture").unwrap(), Some("llama"));
+    assert_eq!(gguf.get_u64("llama.block_count").unwrap(), Some(30));
+    assert_eq!(gguf.get_f32("rope").unwrap(), Some(1e4));
+    assert_eq!(gguf.get_bool("add_bos").unwrap(), Some(true));
+    assert_eq!(gguf.get_strings("tokens").unwrap().unwrap(), ["a", "ß"]);
+    assert_eq!(gguf.get_i32s("types").unwrap().unwrap(), [1, -1]);
+    assert_eq!(
+        gguf.get("nested"),
+        Some(&Value::Array(Array::Array(vec![Array::U8(vec![5, 6])])))
+    );
+    assert_eq!(gguf.get_str("absent").unwrap(), None);
+    let weight = gguf.tensor("weight").unwrap();
+    assert_eq!(
+        (weight.dtype, weight.shape.as_slice()),
+        (DType::Q4_1, [2, 32].as_slice())
+    );
+    assert_eq!(weight.bytes(&file).unwrap(), &file[file.len() - 40..]);
+}
+
+#[test]
+fn an_accessor_of_another_type_names_key_expected_and_got() {
+    let file = FileBuilder::new().pair("count", 5, &(-1i32).to_le_bytes()).build();
+    let gguf = Gguf::parse(&file).unwrap();
+    let message = gguf.get_u64("count").unwrap_err().to_string();
+    assert_eq!(message, "count: expected a non-negative integer, got I32(-1)");
+    assert!(
+        required("absent", gguf.get_u64("absent").unwrap())
+            .unwrap_err()
+            .to_string()
+            .contains("absent")
+    );
+}
+
+#[test]
+fn big_endian_and_other_versions_are_refused_with_the_reason() {
+    let mut builder = FileBuilder::new();
+    builder.head[4..8].copy_from_slice(&3u32.to_be_bytes());
+    assert!(builder.refusal().contains("big endian is not supported"));
+    let mut builder = FileBuilder::new();
+    builder.head[4] = 4;
+    assert_eq!(builder.refusal(), "version: 4 is not supported (supported: 2, 3)");
+    let mut builder = FileBuilder::new();
+    builder.head[0] = b'X';
+    assert_eq!(builder.refusal(), "magic: expected GGUF, got XGUF");
+}
+
+#[test]
+fn lengths_beyond_the_file_are_refused_before_allocating() {
+    let huge = FileBuilder::new().pair("tokens", 9, &array(8, 1 << 60, &[]));
+    assert!(huge.refusal().starts_with("length of tokens: expected at most"));
+    let huge = FileBuilder::new().pair("text", 8, &u64::MAX.to_le_bytes());
+    assert!(huge.refusal().starts_with("text: expected at most"));
+    let mut counts = FileBuilder::new();
+    counts.tensor_count = u64::MAX;
+    assert!(counts.refusal().starts_with("tensor count: expected at most"));
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let nested = (0..5).fold(array(0, 0, &[]), |inner, _| array(9, 1, &inner));
+    let message = FileBuilder::new().pair("deep", 9, &nested).refusal();
+    assert_eq!(message, "deep: expected arrays nested at most 4 deep, got deeper");
+}
+
+#[test]
+fn duplicates_are_refused_by_name() {
+    let twice = FileBuilder::new().pair("key", 7, &[1]).pair("key", 7, &[0]);
+    assert_eq!(twice.refusal(), "metadata key key: expected once, got twice");
+    let twice = FileBuilder::new()
+        .tensor("w", &[1], 0, 0)
+        .tensor("w", &[1], 0, 32)
+        .data(64);
+    assert_eq!(twice.refusal(), "tensor w: expected once, got twice");
+}
+
+#[test]
+fn tensor_types_that_are_not_read_are_named() {
+    let message = FileBuilder::new()
+        .tensor("blk.0.ffn_up.weight", &[256], 12, 0)
+        .data(144)
+        .refusal();
+    assert_eq!(
+        message,
+        "tensor blk.0.ffn_up.weight: type Q4_K is not supported (supported: F32, F16, BF16, Q4_0, Q4_1, Q8_0)"
+    );
+    assert!(
+        FileBuilder::new()
+            .tensor("w", &[1], 99, 0)
+            .refusal()
+            .contains("type 99")
+    );
+}
+
+#[test]
+fn tensors_must_lie_within_the_file_and_apart() {
+    let truncated = FileBuilder::new().tensor("w", &[16], 0, 0).data(63).refusal();
+    assert!(
+        truncated.contains("tensor w: expected 64 bytes at offset 0") && truncated.contains("truncated"),
+        "{truncated}"
+    );
+    let overlap = FileBuilder::new()
+        .tensor("a", &[16], 0, 0)
+        .tensor("b", &[16], 0, 32)
+        .data(96)
+        .refusal();
+    assert!(
+        overlap.starts_with("tensor b: expected data after that of a"),
+        "{overlap}"
+    );
+    let odd = FileBuilder::new().tensor("a", &[1], 0, 4).data(64).refusal();
+    assert_eq!(odd, "tensor a: expected an offset that is a multiple of 32, got 4");
+    let far = FileBuilder::new()
+        .tensor("a", &[1], 0, u64::MAX - 31)
+        .data(64)
+        .refusal();
+    assert!(far.contains("truncated"), "{far}");
+    let wide = FileBuilder::new()
+        .tensor("a", &[1 << 40, 1 << 40], 0, 0)
+        .data(64)
+        .refusal();
+    assert!(
+        wide.starts_with("tensor a: expected rows of whole 1-element blocks and a size"),
+        "{wide}"
+    );
+    let ragged = FileBuilder::new().tensor("a", &[33], 3, 0).data(64).refusal();
+    assert!(
+        ragged.starts_with("tensor a: expected rows of whole 32-element blocks"),
+        "{ragged}"
+    );
+    let empty = FileBuilder::new().tensor("a", &[0], 0, 0).refusal();
+    assert_eq!(empty, "dimensions of tensor a: expected a size that is not zero, got 0");
+}
+
+#[test]
+fn alignment_comes_from_the_metadata() {
+    let file = FileBuilder::new().pair("general.alignment", 4, &3u32.to_le_bytes());
+    assert_eq!(file.refusal(), "general.alignment: expected a power of two, got 3");
+    let file = FileBuilder::new()
+        .pair("general.alignment", 4, &8u32.to_le_bytes())
+        .build();
+    assert_eq!(Gguf::parse(&file).unwrap().alignment, 8);
+}
+
+#[test]
+fn every_truncation_of_a_header_is_refused() {
+    let file = FileBuilder::new()
+        .pair("tokens", 9, &array(8, 1, &string("a")))
+        .tensor("w", &[16], 0, 0)
+        .data(64)
+        .build();
+    assert!(Gguf::parse(&file).is_ok());
+    for end in 0..file.len() {
+        assert!(Gguf::parse(&file[..end]).is_err(), "{end} bytes");
+    }
+}
