@@ -1,2 +1,17 @@
 //! End-to-end tests: the real binary and the real model, over HTTP and as commands. One module per workflow, one link step.
 //! The model is found as `server::model` says; a test that misses something it needs fails with the reason.
+
+mod adapter_files;
+mod adapters;
+mod answers;
+mod bad_input;
+mod bits;
+mod clients;
+mod commands;
+mod golden;
+mod hot_swap;
+mod http;
+mod many_adapters;
+mod preemption;
+mod prefix;
+mod server;

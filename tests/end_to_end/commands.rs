@@ -1,0 +1,111 @@
+//! The commands without a server: one-shot generation, chat in a terminal; and the demo adapters.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+
+use crate::server::{ROOTSTOCK, model};
+
+const SPAM: &str = "Subject: You won!!! Claim your FREE prize now\nClick here to get cheap meds and earn $$$ from home, limited offer, act now!";
+const HAM: &str = "Subject: Re: build failure on linux\nI applied your patch and the unit tests pass now, thanks. Can you also look at the makefile?";
+
+fn demo_adapters() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+fn rootstock(command: &str) -> Command {
+    let mut rootstock = Command::new(ROOTSTOCK);
+    rootstock
+        .arg(command)
+        .arg("--model")
+        .arg(model())
+        .arg("--adapters")
+        .arg(demo_adapters());
+    rootstock
+}
+
+/// What a successful command wrote to stdout.
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (out, err) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
+    out
+}
+
+fn generate(adapter: Option<&str>, prompt: &str, max_tokens: usize) -> String {
+    let mut command = rootstock("generate");
+    command.args([
+        "--temperature",
+        "0",
+        "--max-tokens",
+        &max_tokens.to_string(),
+        "--prompt",
+        prompt,
+    ]);
+    if let Some(adapter) = adapter {
+        command.args(["--adapter", adapter]);
+    }
+    output(&mut command)
+}
+
+#[test]
+fn generate_answers_on_stdout() {
+    let text = generate(None, "The capital of France is", 3);
+    assert!(text.contains("Paris"), "{text:?}");
+}
+
+#[test]
+fn the_spam_filter_tells_spam_from_ham() {
+    let verdict = |mail: &str| generate(Some("spam-filter"), &format!("{mail}\nThis e-mail is"), 1);
+    assert_eq!(verdict(SPAM).trim(), "spam");
+    assert_eq!(verdict(HAM).trim(), "ham");
+}
+
+#[test]
+fn the_stylist_writes_otherwise_than_the_base() {
+    let prompt = "The captain looked at the sea and";
+    let (base, stylist) = (generate(None, prompt, 24), generate(Some("moby-dick"), prompt, 24));
+    assert!(!stylist.trim().is_empty());
+    assert_ne!(base, stylist);
+}
+
+#[test]
+fn generate_refuses_an_unknown_adapter() {
+    let mut command = rootstock("generate");
+    let output = command.args(["--adapter", "nobody", "--prompt", "x"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nobody"));
+}
+
+#[test]
+fn chat_answers_and_switches_adapters_in_mid_conversation() {
+    let lines = "What is the capital of France?\n/adapter moby-dick\nAnd of Italy?\n/adapter nobody\n/quit\n";
+    let output = rootstock("chat")
+        .args(["--temperature", "0", "--max-tokens", "24"])
+        .write_stdin(lines)
+        .output()
+        .unwrap();
+    let written = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{written}");
+    assert!(written.contains("Paris"), "{written}");
+    assert!(written.contains("moby-dick"), "{written}");
+    assert!(written.contains("nobody"), "{written}");
+}
+
+#[test]
+fn serve_refuses_a_model_that_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    std::fs::write(&path, b"GGUF but not really").unwrap();
+    let output = Command::new(ROOTSTOCK)
+        .args(["serve", "--port", "0", "--model"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("model.gguf") && !error.contains("panicked"), "{error}");
+}
