@@ -1,1 +1,230 @@
-//! st
+//! safetensors files: a length, a JSON header, the tensors' bytes back to back.
+//! Stricter than it must be: no gaps, no trailing bytes, no unknown fields, and only the element types that are served.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+
+use crate::{DType, FormatError, TensorInfo};
+
+/// Bytes of the header's length in front of it.
+const PREFIX: u64 = 8;
+/// Longest header the format's own reader accepts, in bytes.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Most dimensions of a tensor.
+const MOST_DIMENSIONS: usize = 8;
+
+/// The header of a safetensors file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SafeTensors {
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl SafeTensors {
+    /// Reads the header of the whole file `bytes`.
+    ///
+    /// # Errors
+    /// As [`Self::read_header`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
+        Self::read_header(bytes, bytes.len() as u64)
+    }
+
+    /// Reads the header from the start of `file`, which is `file_len` bytes long, and nothing behind it. The places of the
+    /// tensors are within the whole file and fill it.
+    ///
+    /// # Errors
+    /// [`FormatError::Malformed`] for a file that is truncated, too long or contradicts itself, with the tensor's name;
+    /// [`FormatError::Unsupported`] for an element type that is not read; [`FormatError::Io`] if reading fails.
+    pub fn read_header(mut file: impl Read, file_len: u64) -> Result<Self, FormatError> {
+        let mut prefix = [0; PREFIX as usize];
+        if file_len < PREFIX {
+            return Err(truncated("the 8 bytes of the header's length", file_len));
+        }
+        file.read_exact(&mut prefix)?;
+        let header_len = u64::from_le_bytes(prefix);
+        if header_len > LONGEST_HEADER {
+            let expected = format!("at most {LONGEST_HEADER} bytes");
+            return Err(FormatError::malformed("header length", expected, header_len));
+        }
+        if header_len > file_len - PREFIX {
+            return Err(truncated(format_args!("a header of {header_len} bytes"), file_len));
+        }
+        // Bounded by the file's length, just above.
+        let mut json = vec![0; header_len as usize];
+        file.read_exact(&mut json)?;
+        let header: Header = serde_json::from_slice(&json)
+            .map_err(|error| FormatError::malformed("safetensors header", "a JSON object of tensors", error))?;
+        drop(json);
+        Self::checked(header, PREFIX + header_len, file_len)
+    }
+
+    /// The file's own notes (`__metadata__`).
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Every tensor by name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    fn checked(header: Header, data_start: u64, file_len: u64) -> Result<Self, FormatError> {
+        let mut tensors = BTreeMap::new();
+        for (name, entry) in header.tensors {
+            let info = entry.checked(&name, data_start, file_len)?;
+            tensors.insert(name, info);
+        }
+        refuse_gaps(&tensors, data_start, file_len)?;
+        Ok(Self {
+            metadata: header.metadata,
+            tensors,
+        })
+    }
+}
+
+fn truncated(expected: impl std::fmt::Display, file_len: u64) -> FormatError {
+    FormatError::malformed(
+        "safetensors file",
+        expected,
+        format_args!("{file_len} bytes (truncated file)"),
+    )
+}
+
+/// The data of the tensors must follow one another and end with the file.
+fn refuse_gaps(tensors: &BTreeMap<String, TensorInfo>, data_start: u64, file_len: u64) -> Result<(), FormatError> {
+    let mut places: Vec<_> = tensors.iter().map(|(name, info)| (&info.range, name)).collect();
+    places.sort_unstable_by_key(|(range, _)| (range.start, range.end));
+    let mut end = data_start;
+    for (range, name) in places {
+        if range.start as u64 != end {
+            return Err(FormatError::malformed(
+                format_args!("tensor {name}"),
+                format_args!("data at offset {} (no gap, no overlap)", end - data_start),
+                range.start as u64 - data_start,
+            ));
+        }
+        end = range.end as u64;
+    }
+    if end != file_len {
+        let got = format!("{file_len} bytes (trailing bytes)");
+        return Err(FormatError::malformed(
+            "safetensors file",
+            format_args!("{end} bytes"),
+            got,
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+impl Entry {
+    fn checked(self, name: &str, data_start: u64, file_len: u64) -> Result<TensorInfo, FormatError> {
+        let what = format_args!("tensor {name}");
+        let dtype = match self.dtype.as_str() {
+            "F32" => DType::F32,
+            "F16" => DType::F16,
+            "BF16" => DType::BF16,
+            other => {
+                return Err(FormatError::unsupported(
+                    what,
+                    format_args!("type {other}"),
+                    "F32, F16, BF16",
+                ));
+            }
+        };
+        if self.shape.len() > MOST_DIMENSIONS {
+            let expected = format!("at most {MOST_DIMENSIONS} dimensions");
+            return Err(FormatError::malformed(what, expected, self.shape.len()));
+        }
+        let [begin, end] = self.data_offsets;
+        let shape: Option<Vec<usize>> = self.shape.iter().map(|&size| usize::try_from(size).ok()).collect();
+        let bytes = shape.as_deref().and_then(|shape| dtype.tensor_bytes(shape));
+        let (Some(shape), Some(bytes)) = (shape, bytes) else {
+            return Err(FormatError::malformed(
+                what,
+                "a size below 2^63",
+                format_args!("shape {:?}", self.shape),
+            ));
+        };
+        if end.checked_sub(begin) != Some(bytes as u64) {
+            let expected = format!("{bytes} bytes for {dtype} {shape:?}");
+            return Err(FormatError::malformed(
+                what,
+                expected,
+                format_args!("offsets {begin} to {end}"),
+            ));
+        }
+        let range = (data_start.checked_add(begin)).zip(data_start.checked_add(end));
+        match range {
+            Some((start, end)) if end <= file_len => Ok(TensorInfo {
+                dtype,
+                shape,
+                range: start as usize..end as usize,
+            }),
+            _ => Err(FormatError::malformed(
+                what,
+                format_args!("data up to offset {end}, {data_start} bytes into the file"),
+                format_args!("a file of {file_len} bytes (truncated file)"),
+            )),
+        }
+    }
+}
+
+struct Header {
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<(String, Entry)>,
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut metadata = None;
+        let mut tensors = Vec::new();
+        let mut names = std::collections::BTreeSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let fresh = if name == "__metadata__" {
+                metadata.replace(map.next_value()?).is_none()
+            } else {
+                let fresh = names.insert(name.clone());
+                let entry = map
+                    .next_value()
+                    .map_err(|error| A::Error::custom(format_args!("tensor {name}: {error}")))?;
+                tensors.push((name.clone(), entry));
+                fresh
+            };
+            if !fresh {
+                return Err(A::Error::custom(format_args!("{name} twice")));
+            }
+        }
+        Ok(Header {
+            metadata: metadata.unwrap_or_default(),
+            tensors,
+        })
+    }
+}
