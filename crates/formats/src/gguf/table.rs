@@ -145,7 +145,7 @@ fn place(
             format_args!("{:?}", entry.shape),
         ));
     };
-    if entry.offset % alignment as u64 != 0 {
+    if !entry.offset.is_multiple_of(alignment as u64) {
         let expected = format!("an offset that is a multiple of {alignment}");
         return Err(FormatError::malformed(what, expected, entry.offset));
     }

@@ -4,7 +4,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::io::Read;
 
 use serde::Deserialize;
@@ -58,9 +60,8 @@ impl SafeTensors {
         // Bounded by the file's length, just above.
         let mut json = vec![0; header_len as usize];
         file.read_exact(&mut json)?;
-        let header: Header = serde_json::from_slice(&json)
+        let header: Header<'_> = serde_json::from_slice(&json)
             .map_err(|error| FormatError::malformed("safetensors header", "a JSON object of tensors", error))?;
-        drop(json);
         Self::checked(header, PREFIX + header_len, file_len)
     }
 
@@ -74,11 +75,17 @@ impl SafeTensors {
         &self.tensors
     }
 
-    fn checked(header: Header, data_start: u64, file_len: u64) -> Result<Self, FormatError> {
+    fn checked(header: Header<'_>, data_start: u64, file_len: u64) -> Result<Self, FormatError> {
         let mut tensors = BTreeMap::new();
         for (name, entry) in header.tensors {
             let info = entry.checked(&name, data_start, file_len)?;
-            tensors.insert(name, info);
+            match tensors.entry(name) {
+                Slot::Vacant(slot) => slot.insert(info),
+                Slot::Occupied(slot) => {
+                    let what = format!("tensor {}", slot.key());
+                    return Err(FormatError::malformed(what, "once", "twice"));
+                }
+            };
         }
         refuse_gaps(&tensors, data_start, file_len)?;
         Ok(Self {
@@ -124,16 +131,17 @@ fn refuse_gaps(tensors: &BTreeMap<String, TensorInfo>, data_start: u64, file_len
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    dtype: String,
+struct Entry<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
     shape: Vec<u64>,
     data_offsets: [u64; 2],
 }
 
-impl Entry {
+impl Entry<'_> {
     fn checked(self, name: &str, data_start: u64, file_len: u64) -> Result<TensorInfo, FormatError> {
         let what = format_args!("tensor {name}");
-        let dtype = match self.dtype.as_str() {
+        let dtype = match self.dtype.as_ref() {
             "F32" => DType::F32,
             "F16" => DType::F16,
             "BF16" => DType::BF16,
@@ -183,12 +191,13 @@ impl Entry {
     }
 }
 
-struct Header {
+/// Entries in the order of the file.
+struct Header<'a> {
     metadata: BTreeMap<String, String>,
-    tensors: Vec<(String, Entry)>,
+    tensors: Vec<(String, Entry<'a>)>,
 }
 
-impl<'de> Deserialize<'de> for Header {
+impl<'de> Deserialize<'de> for Header<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(HeaderVisitor)
     }
@@ -197,29 +206,22 @@ impl<'de> Deserialize<'de> for Header {
 struct HeaderVisitor;
 
 impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
+    type Value = Header<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header<'de>, A::Error> {
         let mut metadata = None;
         let mut tensors = Vec::new();
-        let mut names = std::collections::BTreeSet::new();
         while let Some(name) = map.next_key::<String>()? {
-            let fresh = if name == "__metadata__" {
-                metadata.replace(map.next_value()?).is_none()
-            } else {
-                let fresh = names.insert(name.clone());
-                let entry = map
-                    .next_value()
-                    .map_err(|error| A::Error::custom(format_args!("tensor {name}: {error}")))?;
-                tensors.push((name.clone(), entry));
-                fresh
-            };
-            if !fresh {
-                return Err(A::Error::custom(format_args!("{name} twice")));
+            if name != "__metadata__" {
+                let entry = map.next_value();
+                let entry = entry.map_err(|error| A::Error::custom(format_args!("tensor {name}: {error}")))?;
+                tensors.push((name, entry));
+            } else if metadata.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom("__metadata__ twice"));
             }
         }
         Ok(Header {

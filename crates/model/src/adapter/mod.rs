@@ -2,10 +2,18 @@
 //! Either every tensor takes effect or the adapter is refused with a stable code.
 
 mod error;
+mod folder;
+mod names;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::path::Path;
 
 pub use error::{AdapterError, AdapterErrorCode};
+use folder::Folder;
+use plan::Plan;
 use rootstock_formats::DType;
 
 use crate::{ArchSpec, ContentHash, Site};
@@ -89,14 +97,28 @@ pub struct Base<'a> {
 ///
 /// # Errors
 /// Everything that can be told without the values: configuration, names, shapes, ranks, sizes.
-pub fn inspect_adapter(_dir: &Path, _base: Base<'_>, _limits: AdapterLimits) -> Result<AdapterSummary, AdapterError> {
-    todo!()
+pub fn inspect_adapter(dir: &Path, base: Base<'_>, limits: AdapterLimits) -> Result<AdapterSummary, AdapterError> {
+    let folder = Folder::open(dir, limits)?;
+    let plan = Plan::new(&folder, base, limits)?;
+    Ok(AdapterSummary {
+        max_rank: plan.max_rank(),
+        tensor_bytes: plan.tensor_bytes(),
+        base_model: folder.config.base_model,
+    })
 }
 
 /// Reads and validates the folder `dir` whole, values included.
 ///
 /// # Errors
 /// As [`inspect_adapter`], and for values that are not finite or a delta that is zero.
-pub fn load_adapter(_dir: &Path, _base: Base<'_>, _limits: AdapterLimits) -> Result<Adapter, AdapterError> {
-    todo!()
+pub fn load_adapter(dir: &Path, base: Base<'_>, limits: AdapterLimits) -> Result<Adapter, AdapterError> {
+    let mut folder = Folder::open(dir, limits)?;
+    let plan = Plan::new(&folder, base, limits)?;
+    let pairs = values::read_pairs(&mut folder.weights, &plan)?;
+    Ok(Adapter {
+        hash: values::content_hash(&pairs),
+        base_model: folder.config.base_model,
+        max_rank: plan.max_rank(),
+        effects: pairs.into_iter().map(Effect::LowRank).collect(),
+    })
 }
