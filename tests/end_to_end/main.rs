@@ -4,6 +4,7 @@
 mod adapter_files;
 mod adapters;
 mod answers;
+mod api;
 mod bad_input;
 mod bits;
 mod clients;
