@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 
-use crate::server::{ROOTSTOCK, model};
+use crate::server::{ROOTSTOCK, Server, model};
 
 const SPAM: &str = "Subject: You won!!! Claim your FREE prize now\nClick here to get cheap meds and earn $$$ from home, limited offer, act now!";
 const HAM: &str = "Subject: Re: build failure on linux\nI applied your patch and the unit tests pass now, thanks. Can you also look at the makefile?";
@@ -46,7 +46,7 @@ fn generate(adapter: Option<&str>, prompt: &str, max_tokens: usize) -> String {
         prompt,
     ]);
     if let Some(adapter) = adapter {
-        command.args(["--adapter", adapter]);
+        command.arg("--adapter").arg(demo_adapters().join(adapter));
     }
     output(&mut command)
 }
@@ -73,7 +73,7 @@ fn the_stylist_writes_otherwise_than_the_base() {
 }
 
 #[test]
-fn generate_refuses_an_unknown_adapter() {
+fn generate_refuses_an_adapter_that_is_none() {
     let mut command = rootstock("generate");
     let output = command.args(["--adapter", "nobody", "--prompt", "x"]).output().unwrap();
     assert!(!output.status.success());
@@ -81,18 +81,60 @@ fn generate_refuses_an_unknown_adapter() {
 }
 
 #[test]
+fn generate_reads_a_prompt_from_standard_input_and_prints_json() {
+    let mut command = rootstock("generate");
+    command
+        .args(["--json", "--max-tokens", "3"])
+        .write_stdin("The capital of France is\n");
+    let answer: serde_json::Value = serde_json::from_str(&output(&mut command)).unwrap();
+    assert!(answer.to_string().contains("Paris"), "{answer}");
+}
+
+#[test]
+fn generate_goes_through_the_chat_template_if_told() {
+    let mut command = rootstock("generate");
+    command.args([
+        "--chat",
+        "--max-tokens",
+        "30",
+        "-p",
+        "What is the capital of France? Answer in one sentence.",
+    ]);
+    assert!(output(&mut command).contains("Paris"));
+}
+
+#[test]
 fn chat_answers_and_switches_adapters_in_mid_conversation() {
     let lines = "What is the capital of France?\n/adapter moby-dick\nAnd of Italy?\n/adapter nobody\n/quit\n";
-    let output = rootstock("chat")
-        .args(["--temperature", "0", "--max-tokens", "24"])
-        .write_stdin(lines)
-        .output()
-        .unwrap();
+    let mut command = rootstock("chat");
+    let command = command
+        .arg("--adapters")
+        .arg(demo_adapters())
+        .args(["--max-tokens", "24"]);
+    let output = command.write_stdin(lines).output().unwrap();
     let written = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{written}");
     assert!(written.contains("Paris"), "{written}");
     assert!(written.contains("moby-dick"), "{written}");
     assert!(written.contains("nobody"), "{written}");
+}
+
+#[test]
+fn chat_talks_to_a_running_server() {
+    let server = Server::start(&["--adapters", demo_adapters().to_str().unwrap()]);
+    let mut command = Command::new(ROOTSTOCK);
+    command.args([
+        "chat",
+        "--url",
+        &server.url,
+        "--adapter",
+        "moby-dick",
+        "--max-tokens",
+        "16",
+    ]);
+    let written = output(command.write_stdin("What is the capital of France?\n/quit\n"));
+    assert!(!written.trim().is_empty());
+    assert!(server.expect_metric("vllm:generation_tokens_total") > 0.0);
 }
 
 #[test]

@@ -16,3 +16,4 @@ mod many_adapters;
 mod preemption;
 mod prefix;
 mod server;
+mod settings;

@@ -75,7 +75,7 @@ fn streamed_question(seed: u64, max_tokens: usize) -> Value {
 
 #[test]
 fn a_full_queue_answers_429_with_retry_after_and_keeps_what_it_accepted() {
-    let server = Server::start(&["--max-num-seqs", "2", "--max-waiting", "2"]);
+    let server = Server::start(&["--max-num-seqs", "2", "--max-queue", "2"]);
     let replies: Vec<http::Reply> = std::thread::scope(|scope| {
         let server = &server;
         let asked: Vec<_> = (0..12)
