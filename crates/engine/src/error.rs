@@ -17,6 +17,17 @@ pub enum SubmitError {
         /// Tokens that fit.
         limit: usize,
     },
+    /// A prompt without tokens; nothing could predict the first one.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A prompt token outside the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Tokens of the vocabulary.
+        vocab_size: usize,
+    },
     /// The engine is draining or has stopped.
     #[error("the server is shutting down")]
     ShuttingDown,

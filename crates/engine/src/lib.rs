@@ -4,10 +4,12 @@
 pub mod adapters;
 mod engine;
 mod error;
+mod kv;
 pub mod native;
 pub mod request;
 pub mod runner;
 pub mod sampling;
+mod scheduler;
 
 pub use engine::{Engine, EngineSettings, EngineStats};
 pub use error::{EngineError, SubmitError};

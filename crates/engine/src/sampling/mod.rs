@@ -1,8 +1,21 @@
-//! From logits to a token, with OpenAI's meaning of every parameter. Deterministic for a seed.
+//! From logits to a token, with OpenAI's meaning of every parameter. Deterministic for a seed: the token is a function
+//! of logits, parameters, the tokens so far and the step, on every machine.
+
+mod draws;
+mod logprobs;
+mod sampler;
+mod softmax;
+#[cfg(test)]
+mod tests;
 
 use rootstock_model::text::TokenId;
 
-/// How tokens are chosen.
+pub(crate) use draws::Draws;
+pub(crate) use logprobs::score;
+pub(crate) use sampler::{Sampler, Scratch};
+
+/// How tokens are chosen. Applied in this order, which is vLLM's: logit bias, repetition, frequency and presence
+/// penalty, temperature, min_p, top_k, top_p. Ties everywhere go to the smaller token id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// 0 takes the most likely token.
@@ -19,7 +32,7 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Divides positive and multiplies negative logits of tokens in prompt or output; 1 is none.
     pub repetition_penalty: f32,
-    /// Added to logits.
+    /// Added to logits. Ids outside the vocabulary have no effect.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Start of the random sequence.
     pub seed: u64,

@@ -1,0 +1,179 @@
+//! One accepted request on the engine thread: what it asked for, how far it is, and whom to tell.
+
+use rootstock_model::text::TokenId;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Slot;
+use super::worker::Accepted;
+use crate::error::EngineError;
+use crate::request::{Event, FinishReason, Graft, TokenLogprobs, Usage};
+use crate::sampling::{Sampler, Scratch, score};
+
+/// The receiving end's promise of a last event: if none was sent, dropping this sends one.
+pub(super) struct Report {
+    events: UnboundedSender<Event>,
+    ended: bool,
+}
+
+impl Report {
+    pub(super) fn new(events: UnboundedSender<Event>) -> Self {
+        Self { events, ended: false }
+    }
+
+    /// Sends progress. A receiver that is gone is noticed before the next step.
+    fn progress(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    fn end(mut self, event: Event) {
+        self.ended = true;
+        let _ = self.events.send(event);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.events.is_closed()
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.events.send(Event::Failed(EngineError::Stopped));
+        }
+    }
+}
+
+/// The last event of a request whose memory has been given back already.
+pub(super) struct Ending {
+    report: Report,
+    event: Event,
+}
+
+impl Ending {
+    pub(super) fn send(self) {
+        self.report.end(self.event);
+    }
+}
+
+/// How a request ended.
+pub(super) enum Outcome {
+    Finished(FinishReason),
+    Failed(EngineError),
+}
+
+/// The state of a request beside its sequence.
+pub(super) struct Generation {
+    sampler: Sampler,
+    stop_tokens: Vec<TokenId>,
+    max_tokens: usize,
+    logprobs: Option<usize>,
+    prompt_scores: Option<PromptScores>,
+    usage: Usage,
+    report: Report,
+    /// Hold the adapters' generations in memory.
+    _grafts: Vec<Graft>,
+    _slot: Slot,
+}
+
+/// Log-probabilities of the prompt, as far as they are computed.
+struct PromptScores {
+    top: usize,
+    scores: Vec<Option<TokenLogprobs>>,
+}
+
+impl Generation {
+    /// The request's `prompt` comes apart, it belongs to the sequence. `limit` is the most tokens of a sequence.
+    pub(super) fn new(accepted: Accepted, prompt: &[TokenId], limit: usize) -> Self {
+        let Accepted { request, report, slot } = accepted;
+        let prompt_tokens = prompt.len();
+        Self {
+            sampler: Sampler::new(request.sampling, prompt),
+            stop_tokens: request.stop_tokens,
+            max_tokens: request.max_tokens.min(limit.saturating_sub(prompt_tokens)),
+            logprobs: request.logprobs,
+            prompt_scores: request.prompt_logprobs.map(|top| PromptScores {
+                top,
+                scores: vec![None],
+            }),
+            usage: Usage {
+                prompt_tokens,
+                ..Usage::default()
+            },
+            report,
+            _grafts: request.grafts,
+            _slot: slot,
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.report.is_cancelled()
+    }
+
+    /// Scores the prompt token after each row; `rows` are logits of consecutive positions from `start`. Rows that were
+    /// scored before, and are computed again after a preemption, are passed over. True once the prompt is complete.
+    pub(super) fn score_prompt<'a>(
+        &mut self,
+        tokens: &[TokenId],
+        start: usize,
+        rows: impl Iterator<Item = &'a [f32]>,
+    ) -> bool {
+        let Some(PromptScores { top, scores }) = &mut self.prompt_scores else {
+            return true;
+        };
+        let prompt = &tokens[..self.usage.prompt_tokens];
+        for (position, row) in (start..).zip(rows) {
+            if let Some(&next) = prompt.get(position + 1)
+                && scores.len() == position + 1
+            {
+                scores.push(Some(score(row, next, *top)));
+            }
+        }
+        if scores.len() < prompt.len() {
+            return false;
+        }
+        let scores = std::mem::take(scores);
+        self.prompt_scores = None;
+        self.report.progress(Event::PromptLogprobs(scores));
+        true
+    }
+
+    /// Chooses and reports the next token.
+    ///
+    /// # Errors
+    /// There is no next token: the request ends.
+    pub(super) fn advance(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<TokenId, Outcome> {
+        if self.max_tokens == 0 {
+            return Err(Outcome::Finished(FinishReason::Length));
+        }
+        let Some(id) = self.sampler.sample(logits, scratch) else {
+            let message = "the model computed no finite logits for this request".to_owned();
+            return Err(Outcome::Failed(EngineError::Runner(message)));
+        };
+        if self.stop_tokens.contains(&id) {
+            return Err(Outcome::Finished(FinishReason::Stop(id)));
+        }
+        let logprobs = self.logprobs.map(|top| score(logits, id, top));
+        self.usage.completion_tokens += 1;
+        self.report.progress(Event::Token { id, logprobs });
+        if self.usage.completion_tokens == self.max_tokens {
+            return Err(Outcome::Finished(FinishReason::Length));
+        }
+        Ok(id)
+    }
+
+    /// Gives back everything the request held; what remains is the last event.
+    pub(super) fn end(self, outcome: Outcome, cached_tokens: usize) -> Ending {
+        let usage = Usage {
+            cached_tokens,
+            ..self.usage
+        };
+        let event = match outcome {
+            Outcome::Finished(reason) => Event::Finished { reason, usage },
+            Outcome::Failed(error) => Event::Failed(error),
+        };
+        Ending {
+            report: self.report,
+            event,
+        }
+    }
+}

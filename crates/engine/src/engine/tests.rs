@@ -1,0 +1,1 @@
+//! The engine thread with a runner that computes nothing.

@@ -1,0 +1,352 @@
+//! What runs in the next step: a plain synchronous struct, sequences in, plan out. No clock, no I/O, no channels.
+//!
+//! A step first advances every decoding sequence by one row, then fills what remains of the batch with prefill, tenant
+//! by tenant in order of their turn. A sequence is admitted when blocks for all its tokens are free, so prefill never
+//! waits for memory half way. A decoding sequence that needs one more block when none is free preempts the one
+//! admitted last, which goes back to the head of its tenant's queue and is computed again later, generated tokens kept.
+//! The sequence admitted first is never preempted and each fits the pool alone, so some sequence always advances.
+
+mod sequence;
+mod tenants;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use rootstock_model::text::TokenId;
+
+use crate::kv::BlockPool;
+use crate::runner::{AppliedAdapter, BlockId, OutputRows};
+use sequence::Sequence;
+pub use sequence::{NewSequence, Phase, SequenceId};
+use tenants::Tenants;
+
+/// A generated token costs about as much as this many prefilled ones (the weights of Sheng et al., 2024).
+const DECODE_COST: u64 = 2;
+
+/// Bounds of the scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedulerSettings {
+    /// Sequences that run at the same time; never more than `max_batch_rows`, so that each decodes in every step.
+    pub max_sequences: usize,
+    /// Most rows of one step.
+    pub max_batch_rows: usize,
+    /// Most rows of one sequence whose every row has logits; bounds the memory for logits.
+    pub max_scored_rows: usize,
+    /// Reuse blocks of equal content.
+    pub prefix_cache: bool,
+}
+
+/// Rows of one sequence in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// The sequence.
+    pub id: SequenceId,
+    /// Position of the first row.
+    pub start: usize,
+    /// Consecutive rows, at least one.
+    pub rows: usize,
+    /// Rows whose logits are wanted.
+    pub outputs: OutputRows,
+    /// The rows reach the sequence's last token: a next one can be chosen.
+    pub complete: bool,
+}
+
+/// One step. Exactly one of [`Scheduler::succeeded`] and [`Scheduler::failed`] must follow.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Which rows run, in the order of their logits.
+    pub chunks: Vec<Chunk>,
+}
+
+/// What a chunk reads and writes.
+pub struct ChunkView<'a> {
+    /// Tokens of the rows.
+    pub tokens: &'a [TokenId],
+    /// Blocks up to and including those of the rows.
+    pub blocks: &'a [BlockId],
+    /// Adapters in order.
+    pub adapters: &'a [AppliedAdapter],
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SchedulerCounters {
+    /// Sequences sent back to the queue.
+    pub preemptions: u64,
+    /// Prompt tokens looked up in the prefix cache.
+    pub prefix_queries: u64,
+    /// Prompt tokens found there.
+    pub prefix_hits: u64,
+}
+
+/// Sequences and the order in which they run.
+pub struct Scheduler {
+    settings: SchedulerSettings,
+    pool: BlockPool,
+    sequences: HashMap<SequenceId, Sequence>,
+    /// In the order of admission.
+    running: Vec<SequenceId>,
+    tenants: Tenants,
+    counters: SchedulerCounters,
+}
+
+impl Scheduler {
+    /// A scheduler without sequences over an unused pool.
+    pub fn new(settings: SchedulerSettings, pool: BlockPool) -> Self {
+        let max_batch_rows = settings.max_batch_rows.max(1);
+        let settings = SchedulerSettings {
+            max_batch_rows,
+            max_sequences: settings.max_sequences.clamp(1, max_batch_rows),
+            max_scored_rows: settings.max_scored_rows.max(1),
+            ..settings
+        };
+        Self {
+            settings,
+            pool,
+            sequences: HashMap::new(),
+            running: Vec::new(),
+            tenants: Tenants::default(),
+            counters: SchedulerCounters::default(),
+        }
+    }
+
+    /// Queues a sequence. With every token it will ever have it must fit the pool.
+    pub fn add(&mut self, new: NewSequence) {
+        self.tenants.arrive(&new.tenant, new.id);
+        self.sequences.insert(new.id, Sequence::new(new));
+    }
+
+    /// Ends a sequence, running or waiting; its blocks are free at once.
+    pub fn remove(&mut self, id: SequenceId) {
+        let Some(sequence) = self.sequences.remove(&id) else {
+            return;
+        };
+        if !self.tenants.dequeue(&sequence.tenant, id) {
+            self.running.retain(|&running| running != id);
+        }
+        self.tenants.leave(&sequence.tenant);
+    }
+
+    /// Chooses the rows of the next step; none only if there are no sequences.
+    pub fn plan(&mut self) -> Plan {
+        let mut plan = Plan::default();
+        let mut rows = self.settings.max_batch_rows;
+        let preempted = self.plan_decodes(&mut plan, &mut rows);
+        // What was just preempted would be the first to come back, and to be preempted again.
+        self.plan_prefills(&mut plan, &mut rows, !preempted);
+        plan
+    }
+
+    /// What a chunk of the current plan reads and writes.
+    pub fn view(&self, chunk: &Chunk) -> ChunkView<'_> {
+        let sequence = &self.sequences[&chunk.id];
+        let end = chunk.start + chunk.rows;
+        let blocks = sequence.table.as_ref().map_or(&[][..], |table| table.blocks());
+        ChunkView {
+            tokens: &sequence.tokens[chunk.start..end],
+            blocks: &blocks[..end.div_ceil(self.pool.block_tokens())],
+            adapters: &sequence.adapters,
+        }
+    }
+
+    /// The plan's step has written its KV.
+    pub fn succeeded(&mut self, plan: &Plan) {
+        for chunk in &plan.chunks {
+            let Some(sequence) = self.sequences.get_mut(&chunk.id) else {
+                continue;
+            };
+            sequence.computed = chunk.start + chunk.rows;
+            if let Some(table) = sequence.table.as_mut().filter(|_| self.settings.prefix_cache) {
+                table.publish(&sequence.tokens[..sequence.computed]);
+            }
+        }
+    }
+
+    /// The plan's step failed: its sequences end, and nothing of theirs is reused.
+    pub fn failed(&mut self, plan: &Plan) {
+        for chunk in &plan.chunks {
+            if let Some(table) = self
+                .sequences
+                .get_mut(&chunk.id)
+                .and_then(|sequence| sequence.table.as_mut())
+            {
+                table.forget();
+            }
+            self.remove(chunk.id);
+        }
+    }
+
+    /// Appends the token chosen from the logits of a complete chunk.
+    pub fn append(&mut self, id: SequenceId, token: TokenId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.tokens.push(token);
+        }
+    }
+
+    /// The prompt's logits are no longer wanted.
+    pub fn prompt_scored(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.score_prompt = false;
+        }
+    }
+
+    /// All tokens of a sequence, prompt first.
+    pub fn tokens(&self, id: SequenceId) -> &[TokenId] {
+        self.sequences.get(&id).map_or(&[], |sequence| &sequence.tokens)
+    }
+
+    /// Prompt tokens that were found in the prefix cache when the sequence was first admitted.
+    pub fn cached_tokens(&self, id: SequenceId) -> usize {
+        self.sequences
+            .get(&id)
+            .and_then(|sequence| sequence.cached)
+            .unwrap_or(0)
+    }
+
+    /// No sequence runs or waits.
+    pub fn is_idle(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// Sequences running.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Sequences waiting.
+    pub fn waiting(&self) -> usize {
+        self.tenants.waiting()
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> SchedulerCounters {
+        self.counters
+    }
+
+    /// One row for each decoding sequence, oldest first. True if one was preempted.
+    fn plan_decodes(&mut self, plan: &mut Plan, rows: &mut usize) -> bool {
+        let mut preempted = false;
+        let mut index = 0;
+        while let Some(&id) = self.running.get(index) {
+            if self.sequences[&id].phase() == Phase::Decode {
+                while !self.reserve(id) {
+                    preempted = true;
+                    self.preempt_last();
+                }
+                // It may have been the last itself.
+                if self.running.get(index) == Some(&id) {
+                    self.push_chunk(plan, rows, id);
+                }
+            }
+            index += 1;
+        }
+        preempted
+    }
+
+    /// Fills the batch with prefill, tenants in order of their turn; within a tenant running sequences first.
+    fn plan_prefills(&mut self, plan: &mut Plan, rows: &mut usize, mut admitting: bool) {
+        while *rows > 0 {
+            let mut chosen = None;
+            for tenant in self.tenants.by_turn() {
+                let planned = |id: &SequenceId| plan.chunks.iter().any(|chunk| chunk.id == *id);
+                let running = self
+                    .running
+                    .iter()
+                    .find(|id| self.sequences[id].tenant == tenant && !planned(id));
+                chosen = running.copied();
+                if let (None, true, Some(head)) = (chosen, admitting, self.tenants.head(&tenant)) {
+                    // If the one whose turn it is does not fit, nobody passes it, or it might never fit.
+                    admitting = self.admit(head);
+                    chosen = admitting.then_some(head);
+                }
+                if chosen.is_some() {
+                    break;
+                }
+            }
+            let Some(id) = chosen else { break };
+            self.push_chunk(plan, rows, id);
+        }
+    }
+
+    fn push_chunk(&mut self, plan: &mut Plan, rows_left: &mut usize, id: SequenceId) {
+        let sequence = &self.sequences[&id];
+        let cap = if sequence.score_prompt {
+            self.settings.max_scored_rows
+        } else {
+            usize::MAX
+        };
+        let rows = sequence.pending().min(*rows_left).min(cap);
+        let cost = match sequence.phase() {
+            Phase::Prefill => rows as u64,
+            Phase::Decode => DECODE_COST,
+        };
+        self.tenants.charge(&sequence.tenant, cost);
+        *rows_left -= rows;
+        plan.chunks.push(Chunk {
+            id,
+            start: sequence.computed,
+            rows,
+            outputs: sequence.outputs(rows),
+            complete: rows == sequence.pending(),
+        });
+    }
+
+    /// Starts a waiting sequence if a place and blocks for all its tokens are free, and one block more for each
+    /// running sequence to grow into. Waiting sequences always fit when nothing runs.
+    fn admit(&mut self, id: SequenceId) -> bool {
+        if self.running.len() >= self.settings.max_sequences {
+            return false;
+        }
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return false;
+        };
+        let lookup = self.settings.prefix_cache && !sequence.score_prompt;
+        let mut table = match lookup {
+            true => self.pool.matching(sequence.root, &sequence.tokens),
+            false => self.pool.table(sequence.root),
+        };
+        let found = table.capacity();
+        if !table.reserve(sequence.tokens.len()) || self.pool.available() < self.running.len() {
+            return false;
+        }
+        if sequence.cached.is_none() {
+            sequence.cached = Some(found);
+            self.counters.prefix_queries += if lookup { sequence.prompt as u64 } else { 0 };
+            self.counters.prefix_hits += found as u64;
+        }
+        sequence.table = Some(table);
+        sequence.computed = found;
+        self.tenants.dequeue(&sequence.tenant, id);
+        self.running.push(id);
+        true
+    }
+
+    /// Room for one more row of a running sequence; true also if it no longer runs.
+    fn reserve(&mut self, id: SequenceId) -> bool {
+        match self.sequences.get_mut(&id) {
+            Some(Sequence {
+                table: Some(table),
+                tokens,
+                ..
+            }) => table.reserve(tokens.len()),
+            _ => true,
+        }
+    }
+
+    fn preempt_last(&mut self) {
+        let Some(id) = self.running.pop() else { return };
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        sequence.table = None;
+        sequence.computed = 0;
+        self.tenants.requeue(&sequence.tenant, id);
+        self.counters.preemptions += 1;
+    }
+}

@@ -1,0 +1,89 @@
+//! One sequence as the scheduler sees it: tokens, how far their KV is computed, and the blocks that hold it.
+
+use std::sync::Arc;
+
+use rootstock_model::text::TokenId;
+
+use crate::kv::{BlockTable, PrefixKey};
+use crate::runner::{AppliedAdapter, OutputRows};
+
+/// Identity of a sequence for the lifetime of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(pub u64);
+
+/// What the scheduler needs to know of a new sequence.
+pub struct NewSequence {
+    /// Its identity, never used before.
+    pub id: SequenceId,
+    /// Prompt, at least one token and at most the scheduler's limit.
+    pub prompt: Vec<TokenId>,
+    /// Adapters in the order their deltas are added.
+    pub adapters: Vec<AppliedAdapter>,
+    /// Logits of every prompt row are wanted.
+    pub score_prompt: bool,
+    /// Whose turn it uses up.
+    pub tenant: Arc<str>,
+}
+
+/// Which work a sequence has next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Several rows to compute before the next token can be chosen.
+    Prefill,
+    /// One row.
+    Decode,
+}
+
+pub(super) struct Sequence {
+    pub(super) tokens: Vec<TokenId>,
+    pub(super) prompt: usize,
+    pub(super) adapters: Vec<AppliedAdapter>,
+    pub(super) root: PrefixKey,
+    pub(super) tenant: Arc<str>,
+    pub(super) score_prompt: bool,
+    /// Blocks while it runs.
+    pub(super) table: Option<BlockTable>,
+    /// Tokens from the start whose KV is in the blocks.
+    pub(super) computed: usize,
+    /// Prompt tokens found in the prefix cache at the first admission.
+    pub(super) cached: Option<usize>,
+}
+
+impl Sequence {
+    pub(super) fn new(new: NewSequence) -> Self {
+        Self {
+            prompt: new.prompt.len(),
+            tokens: new.prompt,
+            root: PrefixKey::root(&new.adapters),
+            adapters: new.adapters,
+            tenant: new.tenant,
+            score_prompt: new.score_prompt,
+            table: None,
+            computed: 0,
+            cached: None,
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        if self.pending() > 1 {
+            Phase::Prefill
+        } else {
+            Phase::Decode
+        }
+    }
+
+    /// Which rows need logits if the next `rows` are run.
+    pub(super) fn outputs(&self, rows: usize) -> OutputRows {
+        if self.score_prompt {
+            OutputRows::All
+        } else if rows == self.pending() {
+            OutputRows::Last
+        } else {
+            OutputRows::None
+        }
+    }
+}
