@@ -1,1 +1,44 @@
+//! SIMD on quantized blocks: matrix products, batched low-rank deltas, attention over paged KV, and the thread pool
+//! they share. No files, no model: shapes in, numbers out. The only crate with unsafe code.
+//!
+//! Every operation is one parallel region of [`ThreadPool`], and gives the same bits for any number of threads and for
+//! any rows beside a row: each output has one accumulation order, independent chains run across outputs.
 
+mod activations;
+mod attention;
+mod disjoint;
+mod element;
+mod isa;
+mod kv;
+mod linear;
+mod lora;
+mod matrix;
+mod pool;
+mod prepare;
+mod rotary;
+mod simd;
+
+pub use activations::{Activations, Precision};
+pub use attention::{AttentionHeads, attend};
+pub use element::ElementType;
+pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
+pub use kv::{BLOCK_TOKENS, KvCache, Place, Places};
+pub use linear::{Part, Then, linear};
+pub use lora::{LowRankBatch, LowRankPair, LowRankTerm};
+pub use matrix::{BLOCK, BlockFormat, PackedMatrix, ShapeError};
+pub use pool::ThreadPool;
+pub use prepare::{Source, prepare};
+pub use rotary::{RotaryTable, rotate_and_store};
+
+/// What every operation runs on.
+pub struct Context {
+    /// The threads.
+    pub pool: ThreadPool,
+    /// The instruction set.
+    pub isa: Isa,
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

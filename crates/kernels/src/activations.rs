@@ -1,0 +1,103 @@
+//! The rows that enter a product, rounded to int8 per block of 32 or kept in f32.
+
+use crate::matrix::BLOCK;
+use crate::simd::{LANES, Simd};
+
+/// Precision of the activations that enter a quantized product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// int8 with one f32 scale per block of 32.
+    Int8,
+    /// f32; slow, for checking.
+    F32,
+}
+
+/// Rows of `width` activations: as f32 (adapters read those) and, with [`Precision::Int8`], rounded.
+pub struct Activations {
+    precision: Precision,
+    rows: usize,
+    width: usize,
+    pub(crate) values: Vec<f32>,
+    pub(crate) quants: Vec<i8>,
+    pub(crate) blocks: Vec<BlockScale>,
+}
+
+/// What a block of 32 rounded activations needs beside its bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct BlockScale {
+    /// Value of one step.
+    pub scale: f32,
+    /// Sum of the block's values, as the rounded ones give it.
+    pub scaled_sum: f32,
+    /// Sum of the rounded values.
+    pub sum: i32,
+}
+
+impl Activations {
+    /// Empty; grows to what is put in and keeps its memory.
+    pub fn new(precision: Precision) -> Self {
+        Self {
+            precision,
+            rows: 0,
+            width: 0,
+            values: Vec::new(),
+            quants: Vec::new(),
+            blocks: Vec::new(),
+        }
+    }
+
+    /// How the rows are kept.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements per row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(crate) fn resize(&mut self, rows: usize, width: usize) {
+        assert!(
+            width.is_multiple_of(BLOCK),
+            "activations come in blocks of {BLOCK}, got {width}"
+        );
+        (self.rows, self.width) = (rows, width);
+        self.values.resize(rows * width, 0.0);
+        if self.precision == Precision::Int8 {
+            self.quants.resize(rows * width, 0);
+            self.blocks.resize(rows * width / BLOCK, BlockScale::default());
+        }
+    }
+}
+
+/// Rounds a row: per block of 32, scale = largest magnitude / 127, values to the nearest step, ties to even.
+#[inline(always)]
+pub(crate) fn quantize_row<S: Simd>(s: S, values: &[f32], quants: &mut [i8], blocks: &mut [BlockScale]) {
+    assert!(values.len() == quants.len() && values.len() == blocks.len() * BLOCK);
+    for (index, block) in blocks.iter_mut().enumerate() {
+        // SAFETY: a block of 32 values from `index * 32` on exists in both slices, by the assertion.
+        unsafe {
+            let from = values.as_ptr().add(index * BLOCK);
+            let (low, high) = (s.load(from), s.load(from.add(LANES)));
+            let largest = s.maximum(s.max(s.abs(low), s.abs(high)));
+            let inverse = s.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let (low, high) = (s.round(s.mul(low, inverse)), s.round(s.mul(high, inverse)));
+            let to = quants.as_mut_ptr().add(index * BLOCK);
+            s.store_i8(to, low);
+            s.store_i8(to.add(LANES), high);
+            // Sums of integers below 2^24 are exact in f32.
+            let sum = s.sum(s.to_f32(s.add_i32(low, high)));
+            let scale = largest / 127.0;
+            *block = BlockScale {
+                scale,
+                scaled_sum: scale * sum,
+                sum: sum as i32,
+            };
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Causal grouped-query attention over paged keys and values.
+//!
+//! One task is one row of the batch and one key/value head; the query heads that share it go through its pages together.
+//! Scores of all pages first (sixteen tokens to a vector, no reduction), then one softmax, then the weighted sum of the
+//! values: pages in order, each output with one chain of additions, so that neither chunking nor the batch changes bits.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::Context;
+use crate::disjoint::Disjoint;
+use crate::isa::Kernel;
+use crate::kv::{BLOCK_TOKENS, KvCache, Place, Places};
+use crate::simd::{LANES, Simd, exp};
+
+/// Shape of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionHeads {
+    /// Query heads, a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on q·k.
+    pub scale: f32,
+}
+
+impl AttentionHeads {
+    /// Elements of a row of queries, keys and values.
+    pub fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Elements of an output row.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+}
+
+/// Attention of every row over its sequence up to and including itself. `qkv` rows are `[queries | keys | values]`,
+/// rotated and stored; `out` rows are `[heads * head_dim]`.
+///
+/// # Panics
+/// On shapes that do not fit together.
+pub fn attend(
+    context: &mut Context,
+    heads: &AttentionHeads,
+    places: &Places,
+    (cache, layer): (&KvCache, usize),
+    qkv: &[f32],
+    out: &mut [f32],
+) {
+    let rows = places.rows().len();
+    cache.check(layer, places);
+    assert!(cache.kv_heads == heads.kv_heads && cache.head_dim == heads.head_dim);
+    assert!(qkv.len() == rows * heads.qkv_width() && out.len() == rows * heads.width());
+    let isa = context.isa;
+    let out = Disjoint::new(out);
+    let next = AtomicUsize::new(0);
+    context.pool.run(|_| {
+        let group = heads.heads / heads.kv_heads;
+        SCORES.with_borrow_mut(|scores| {
+            loop {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                let (row, kv_head) = (task / heads.kv_heads, task % heads.kv_heads);
+                if row >= rows {
+                    break;
+                }
+                let queries = &qkv[row * heads.qkv_width()..][kv_head * group * heads.head_dim..];
+                let queries = &queries[..group * heads.head_dim];
+                let first = row * heads.width() + kv_head * group * heads.head_dim;
+                // SAFETY: every task has its own row and heads.
+                let out = unsafe { out.part(first..first + queries.len()) };
+                let place = places.rows()[row];
+                let pages = Pages {
+                    cache,
+                    layer,
+                    kv_head,
+                    blocks: places.blocks(place),
+                    place,
+                };
+                isa.run(Task {
+                    pages,
+                    queries,
+                    scale: heads.scale,
+                    scores,
+                    out,
+                });
+            }
+        });
+    });
+}
+
+thread_local! {
+    /// Scores of the heads of one task, `[heads][tokens]`.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The pages of one key/value head that a row sees.
+struct Pages<'a> {
+    cache: &'a KvCache,
+    layer: usize,
+    kv_head: usize,
+    blocks: &'a [u32],
+    place: Place,
+}
+
+impl<'a> Pages<'a> {
+    fn page(&self, of: &'a [u16], index: usize) -> &'a [u16] {
+        let start = self.cache.page_start(self.layer, self.blocks[index], self.kv_head);
+        &of[start..start + self.cache.page()]
+    }
+
+    /// Tokens of page `index` that the row sees: what lies beyond is another sequence's or nobody's.
+    fn visible(&self, index: usize) -> usize {
+        (self.place.position as usize + 1 - index * BLOCK_TOKENS).min(BLOCK_TOKENS)
+    }
+}
+
+struct Task<'a> {
+    pages: Pages<'a>,
+    queries: &'a [f32],
+    scale: f32,
+    scores: &'a mut Vec<f32>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let head_dim = self.pages.cache.head_dim;
+        let heads = self.queries.len() / head_dim;
+        let needed = self.pages.blocks.len() * BLOCK_TOKENS * heads.min(4);
+        if self.scores.len() < needed {
+            self.scores.resize(needed, 0.0);
+        }
+        let mut head = 0;
+        while head < heads {
+            let count = (heads - head).min(4);
+            let range = head * head_dim..(head + count) * head_dim;
+            let part = (&self.pages, &self.queries[range.clone()], self.scale);
+            let (scores, out) = (&mut self.scores[..needed], &mut self.out[range]);
+            match count {
+                1 => heads_together::<S, 1>(s, part, scores, out),
+                2 => heads_together::<S, 2>(s, part, scores, out),
+                3 => heads_together::<S, 3>(s, part, scores, out),
+                _ => heads_together::<S, 4>(s, part, scores, out),
+            }
+            head += count;
+        }
+    }
+}
+
+#[inline(always)]
+fn heads_together<S: Simd, const G: usize>(
+    s: S,
+    (pages, queries, scale): (&Pages<'_>, &[f32], f32),
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let tokens = pages.blocks.len() * BLOCK_TOKENS;
+    let head_dim = pages.cache.head_dim;
+    assert!(queries.len() == G * head_dim && out.len() == G * head_dim && scores.len() >= G * tokens);
+    let largest = score::<S, G>(s, pages, queries, scale, scores);
+    let mut totals = [0.0; G];
+    for g in 0..G {
+        totals[g] = exponentials(s, pages, largest[g], &mut scores[g * tokens..(g + 1) * tokens]);
+    }
+    let mut dim = 0;
+    while dim < head_dim {
+        if dim + 4 * LANES <= head_dim {
+            weigh::<S, G, 4>(s, pages, scores, &totals, (dim, &mut *out));
+            dim += 4 * LANES;
+        } else {
+            weigh::<S, G, 1>(s, pages, scores, &totals, (dim, &mut *out));
+            dim += LANES;
+        }
+    }
+}
+
+/// Scaled scores of all visible tokens, minus infinity for the rest; returns the largest of each head.
+#[inline(always)]
+fn score<S: Simd, const G: usize>(
+    s: S,
+    pages: &Pages<'_>,
+    queries: &[f32],
+    scale: f32,
+    scores: &mut [f32],
+) -> [f32; G] {
+    let head_dim = pages.cache.head_dim;
+    let tokens = pages.blocks.len() * BLOCK_TOKENS;
+    let mut largest = [s.splat(f32::NEG_INFINITY); G];
+    for index in 0..pages.blocks.len() {
+        let keys = pages.page(&pages.cache.keys, index);
+        let mut chains = [[s.splat(0.0); 4]; G];
+        for dim in (0..head_dim).step_by(4) {
+            for j in 0..4 {
+                // SAFETY: a page holds sixteen elements per dimension, and widths are multiples of 16.
+                let key = unsafe { s.load_f16(keys.as_ptr().add((dim + j) * BLOCK_TOKENS)) };
+                for g in 0..G {
+                    // SAFETY: `queries` has G heads.
+                    let query = unsafe { *queries.get_unchecked(g * head_dim + dim + j) };
+                    chains[g][j] = s.mul_add(s.splat(query), key, chains[g][j]);
+                }
+            }
+        }
+        for g in 0..G {
+            let [a, b, c, d] = chains[g];
+            let sum = s.mul(s.add(s.add(a, b), s.add(c, d)), s.splat(scale));
+            let sum = s.keep(sum, pages.visible(index), f32::NEG_INFINITY);
+            largest[g] = s.max(largest[g], sum);
+            // SAFETY: every head has `tokens` scores.
+            unsafe { s.store(scores.as_mut_ptr().add(g * tokens + index * BLOCK_TOKENS), sum) };
+        }
+    }
+    let mut result = [0.0; G];
+    for g in 0..G {
+        result[g] = s.maximum(largest[g]);
+    }
+    result
+}
+
+/// Replaces scores by `e^(score - largest)`, 0 beyond the visible tokens; returns their sum.
+#[inline(always)]
+fn exponentials<S: Simd>(s: S, pages: &Pages<'_>, largest: f32, scores: &mut [f32]) -> f32 {
+    let mut total = s.splat(0.0);
+    for (index, scores) in scores.chunks_exact_mut(BLOCK_TOKENS).enumerate() {
+        // SAFETY: a chunk has sixteen elements.
+        unsafe {
+            let value = exp(s, s.sub(s.load(scores.as_ptr()), s.splat(largest)));
+            let value = s.keep(value, pages.visible(index), 0.0);
+            total = s.add(total, value);
+            s.store(scores.as_mut_ptr(), value);
+        }
+    }
+    s.sum(total)
+}
+
+/// Dimensions `dim .. dim + W * 16` of the outputs of G heads: the values weighted and divided by the totals.
+#[inline(always)]
+fn weigh<S: Simd, const G: usize, const W: usize>(
+    s: S,
+    pages: &Pages<'_>,
+    weights: &[f32],
+    totals: &[f32; G],
+    (dim, out): (usize, &mut [f32]),
+) {
+    let head_dim = pages.cache.head_dim;
+    let tokens = pages.blocks.len() * BLOCK_TOKENS;
+    let mut sums = [[s.splat(0.0); W]; G];
+    for index in 0..pages.blocks.len() {
+        let values = pages.page(&pages.cache.values, index);
+        for token in 0..pages.visible(index) {
+            for w in 0..W {
+                // SAFETY: a page holds `head_dim` elements per token, and `dim + W * 16` is at most that.
+                let value = unsafe { s.load_f16(values.as_ptr().add(token * head_dim + dim + w * LANES)) };
+                for g in 0..G {
+                    // SAFETY: every head has `tokens` weights.
+                    let weight = unsafe { *weights.get_unchecked(g * tokens + index * BLOCK_TOKENS + token) };
+                    sums[g][w] = s.mul_add(s.splat(weight), value, sums[g][w]);
+                }
+            }
+        }
+    }
+    for g in 0..G {
+        for w in 0..W {
+            // SAFETY: `out` has `head_dim` elements per head.
+            unsafe {
+                let to = out.as_mut_ptr().add(g * head_dim + dim + w * LANES);
+                s.store(to, s.div(sums[g][w], s.splat(totals[g])));
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Which instruction set the kernels run on: detected once, named in the log, forced by an environment variable in tests.
+
+use crate::simd::Simd;
+use crate::simd::scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{avx2::Avx2, avx512::Avx512};
+
+/// An instruction set that this CPU has; holding one is the proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    Scalar(Scalar),
+}
+
+/// Environment variable that forces an instruction set by name.
+pub const ISA_VARIABLE: &str = "ROOTSTOCK_SIMD";
+
+/// The forced instruction set does not exist or this CPU lacks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownIsa {
+    /// The name that was asked for.
+    pub name: String,
+    /// Names that would work here.
+    pub available: Vec<&'static str>,
+}
+
+impl std::fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{ISA_VARIABLE}: {:?} is not one of this CPU's instruction sets ({})",
+            self.name,
+            self.available.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
+
+/// A computation written over [`Simd`], compiled once per instruction set by [`Isa::run`].
+pub(crate) trait Kernel {
+    type Output;
+    /// Implementations are `#[inline(always)]`, else they are compiled without the instruction set.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+impl Isa {
+    /// Every instruction set of this CPU that kernels are written for, best first.
+    pub fn available() -> Vec<Isa> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(Avx512::detect().map(|isa| Isa(Kind::Avx512(isa))));
+            all.extend(Avx2::detect().map(|isa| Isa(Kind::Avx2(isa))));
+        }
+        all.push(Isa(Kind::Scalar(Scalar)));
+        all
+    }
+
+    /// The best instruction set, or the one that the environment variable names.
+    ///
+    /// # Errors
+    /// The variable names one that this CPU lacks.
+    pub fn detect() -> Result<Isa, UnknownIsa> {
+        let all = Self::available();
+        match std::env::var(ISA_VARIABLE) {
+            Ok(name) if !name.is_empty() => {
+                let available: Vec<_> = all.iter().map(|isa| isa.name()).collect();
+                all.into_iter()
+                    .find(|isa| isa.name() == name)
+                    .ok_or(UnknownIsa { name, available })
+            }
+            _ => Ok(all[0]),
+        }
+    }
+
+    /// The name that the log shows and the environment variable takes.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512(_) => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2(_) => "avx2",
+            Kind::Scalar(_) => "scalar",
+        }
+    }
+
+    /// Runs a kernel compiled for this instruction set.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Avx512` exists only where the CPU has these features.
+            Kind::Avx512(simd) => unsafe { run_avx512(simd, kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Avx2` exists only where the CPU has these features.
+            Kind::Avx2(simd) => unsafe { run_avx2(simd, kernel) },
+            Kind::Scalar(simd) => kernel.run(simd),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn run_avx512<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn run_avx2<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+    kernel.run(simd)
+}

@@ -1,0 +1,373 @@
+//! The integer product: 4- or 8-bit weights times int8 activations, exact within a block of 32, f32 across blocks.
+//!
+//! ```text
+//! for each tile of R rows x C column blocks (16 outputs each):
+//!   acc[R][C] = 0                                   f32
+//!   for block in 0..inputs / 32:
+//!     dot[R][C] = sum of 32 products                i32, exact, so the order within does not matter
+//!     acc = fma(f32(dot) * weight_scale, input_scale, acc)
+//!     acc = fma(minimum, input_scaled_sum, acc)     only encodings with a minimum
+//! ```
+//!
+//! Every output sees this one order of additions along the inputs whatever R, C, the other rows and the threads are:
+//! tiles differ only in how many independent chains run side by side. That is what makes a request's bits independent
+//! of its batch.
+//!
+//! R = 6 by C = 2 fills the 32 registers of AVX-512 (12 integer and 12 float accumulators, weights, scales). One row
+//! alone takes C = 4 and splits the integer chain in two, because the latency of the products would show. From
+//! [`PANEL_ROWS`] rows on, the nibbles of a column pair are unpacked once to bytes in a panel that stays in the L1/L2
+//! cache, instead of once per row tile.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::activations::Activations;
+use crate::disjoint::Disjoint;
+use crate::matrix::{BLOCK, BlockFormat, COLUMNS, Line, PackedMatrix};
+use crate::simd::Simd;
+
+/// Rows from which unpacking a panel pays.
+const PANEL_ROWS: usize = 13;
+
+/// Where products go: columns from `column` on of rows of `stride` elements.
+pub(super) struct Sink<'a> {
+    pub out: &'a Disjoint<'a, f32>,
+    pub stride: usize,
+    pub column: usize,
+    /// Add to what is there.
+    pub add: bool,
+}
+
+impl Sink<'_> {
+    /// Takes the products of outputs `output .. output + 16`, cut at `outputs`, of one row.
+    #[inline(always)]
+    pub(super) fn put<S: Simd>(&self, s: S, row: usize, output: usize, outputs: usize, value: S::F) {
+        let count = outputs.saturating_sub(output).min(COLUMNS);
+        if count == 0 {
+            return;
+        }
+        let first = row * self.stride + self.column + output;
+        // SAFETY: the columns of a pair belong to one thread, and it writes one vector at a time.
+        let out = unsafe { self.out.part(first..first + count) };
+        // SAFETY: both pointers have 16 elements: `out` if whole, else the array.
+        unsafe {
+            if count == COLUMNS {
+                let value = if self.add {
+                    s.add(s.load(out.as_ptr()), value)
+                } else {
+                    value
+                };
+                s.store(out.as_mut_ptr(), value);
+            } else {
+                let mut tail = [0.0; COLUMNS];
+                s.store(tail.as_mut_ptr(), value);
+                for (out, value) in out.iter_mut().zip(tail) {
+                    *out = if self.add { *out + value } else { value };
+                }
+            }
+        }
+    }
+}
+
+/// Encodings as types, so that a tile is compiled for each.
+trait Encoding: Copy {
+    const LINES: usize;
+    const MINIMA: bool;
+    /// Integer accumulator before the first product of a block.
+    fn start<S: Simd>(s: S, sum: i32) -> S::I;
+    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I;
+    /// Weights of groups `2 * pair` and `2 * pair + 1` of a block whose lines start at `lines`.
+    ///
+    /// # Safety
+    /// `LINES` lines can be read.
+    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B);
+}
+
+/// Nibbles with a float minimum (Q4_1), or with a zero point of 8 (Q4_0) if `ZERO` is 8.
+#[derive(Clone, Copy)]
+struct Nibbles<const ZERO: i32>;
+/// As [`Nibbles`], already unpacked to bytes.
+#[derive(Clone, Copy)]
+struct Unpacked<const ZERO: i32>;
+/// Bytes stored as value + 128 (Q8_0).
+#[derive(Clone, Copy)]
+struct Bytes;
+
+impl<const ZERO: i32> Encoding for Nibbles<ZERO> {
+    const LINES: usize = 4;
+    const MINIMA: bool = ZERO == 0;
+    #[inline(always)]
+    fn start<S: Simd>(s: S, sum: i32) -> S::I {
+        s.splat_i32(-ZERO * sum)
+    }
+    #[inline(always)]
+    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
+        s.dot_u4(acc, weights, inputs)
+    }
+    #[inline(always)]
+    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
+        // SAFETY: `pair` is below 4.
+        let line = unsafe { s.load_bytes(lines.add(pair).cast()) };
+        (s.low_nibbles(line), s.high_nibbles(line))
+    }
+}
+
+impl<const ZERO: i32> Encoding for Unpacked<ZERO> {
+    const LINES: usize = 8;
+    const MINIMA: bool = ZERO == 0;
+    #[inline(always)]
+    fn start<S: Simd>(s: S, sum: i32) -> S::I {
+        s.splat_i32(-ZERO * sum)
+    }
+    #[inline(always)]
+    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
+        s.dot_u4(acc, weights, inputs)
+    }
+    #[inline(always)]
+    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
+        // SAFETY: `2 * pair + 1` is below 8.
+        unsafe {
+            (
+                s.load_bytes(lines.add(2 * pair).cast()),
+                s.load_bytes(lines.add(2 * pair + 1).cast()),
+            )
+        }
+    }
+}
+
+impl Encoding for Bytes {
+    const LINES: usize = 8;
+    const MINIMA: bool = false;
+    #[inline(always)]
+    fn start<S: Simd>(s: S, sum: i32) -> S::I {
+        s.dot_u8_start(sum)
+    }
+    #[inline(always)]
+    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
+        s.dot_u8(acc, weights, inputs)
+    }
+    #[inline(always)]
+    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
+        // SAFETY: `2 * pair + 1` is below 8.
+        unsafe {
+            (
+                s.load_bytes(lines.add(2 * pair).cast()),
+                s.load_bytes(lines.add(2 * pair + 1).cast()),
+            )
+        }
+    }
+}
+
+/// The product of all rows of `x` with the column pairs `pairs`.
+#[inline(always)]
+pub(super) fn product<S: Simd>(s: S, x: &Activations, matrix: &PackedMatrix, pairs: Range<usize>, sink: &Sink<'_>) {
+    match matrix.format {
+        BlockFormat::Q4_0 => nibble_product::<S, 8>(s, x, matrix, pairs, sink),
+        BlockFormat::Q4_1 => nibble_product::<S, 0>(s, x, matrix, pairs, sink),
+        BlockFormat::Q8_0 => rows_by_pairs::<S, Bytes>(s, &Operands::new(x, matrix, sink), pairs),
+    }
+}
+
+thread_local! {
+    /// Unpacked column pair of this thread.
+    static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+#[inline(always)]
+fn nibble_product<S: Simd, const ZERO: i32>(
+    s: S,
+    x: &Activations,
+    matrix: &PackedMatrix,
+    pairs: Range<usize>,
+    sink: &Sink<'_>,
+) {
+    let operands = Operands::new(x, matrix, sink);
+    if x.rows() < PANEL_ROWS {
+        return rows_by_pairs::<S, Nibbles<ZERO>>(s, &operands, pairs);
+    }
+    PANEL.with_borrow_mut(|panel| {
+        let lines = 2 * matrix.blocks() * 8;
+        panel.resize(lines.max(panel.len()), Line([0; 64]));
+        for pair in pairs {
+            let packed = &matrix.lines[pair * 2 * matrix.blocks() * 4..][..2 * matrix.blocks() * 4];
+            for (line, to) in packed.iter().zip(panel.chunks_exact_mut(2)) {
+                // SAFETY: a line has 64 bytes.
+                unsafe {
+                    let line = s.load_bytes(line.0.as_ptr());
+                    s.store_bytes(to[0].0.as_mut_ptr(), s.low_nibbles(line));
+                    s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
+                }
+            }
+            all_rows::<S, Unpacked<ZERO>, 2>(s, &operands, pair * 2, &panel[..lines]);
+        }
+    });
+}
+
+/// What a tile reads and writes, apart from the weights' lines.
+struct Operands<'a> {
+    x: &'a Activations,
+    matrix: &'a PackedMatrix,
+    sink: &'a Sink<'a>,
+}
+
+impl<'a> Operands<'a> {
+    fn new(x: &'a Activations, matrix: &'a PackedMatrix, sink: &'a Sink<'a>) -> Self {
+        assert!(x.width() == matrix.inputs());
+        Self { x, matrix, sink }
+    }
+}
+
+#[inline(always)]
+fn rows_by_pairs<S: Simd, E: Encoding>(s: S, operands: &Operands<'_>, pairs: Range<usize>) {
+    let per_block = operands.matrix.blocks() * E::LINES;
+    let (mut block, end) = (pairs.start * 2, pairs.end * 2);
+    if operands.x.rows() == 1 {
+        while block + 4 <= end {
+            let lines = &operands.matrix.lines[block * per_block..][..4 * per_block];
+            tile::<S, E, 1, 4>(s, operands, 0, block, lines);
+            block += 4;
+        }
+    }
+    while block < end {
+        let lines = &operands.matrix.lines[block * per_block..][..2 * per_block];
+        all_rows::<S, E, 2>(s, operands, block, lines);
+        block += 2;
+    }
+}
+
+/// All rows against one column pair, in tiles of nearly equal height.
+#[inline(always)]
+fn all_rows<S: Simd, E: Encoding, const C: usize>(s: S, operands: &Operands<'_>, block: usize, lines: &[Line]) {
+    let rows = operands.x.rows();
+    let tiles = rows.div_ceil(S::TILE_ROWS);
+    for index in 0..tiles {
+        let range = crate::pool::share(rows, index, tiles);
+        match range.len() {
+            1 => tile::<S, E, 1, C>(s, operands, range.start, block, lines),
+            2 => tile::<S, E, 2, C>(s, operands, range.start, block, lines),
+            3 => tile::<S, E, 3, C>(s, operands, range.start, block, lines),
+            4 => tile::<S, E, 4, C>(s, operands, range.start, block, lines),
+            5 => tile::<S, E, 5, C>(s, operands, range.start, block, lines),
+            _ => tile::<S, E, 6, C>(s, operands, range.start, block, lines),
+        }
+    }
+}
+
+/// R rows from `row` on by C column blocks from `block` on, whose lines are `lines`.
+#[inline(always)]
+fn tile<S: Simd, E: Encoding, const R: usize, const C: usize>(
+    s: S,
+    operands: &Operands<'_>,
+    row: usize,
+    block: usize,
+    lines: &[Line],
+) {
+    let (x, matrix) = (operands.x, operands.matrix);
+    let blocks = matrix.blocks();
+    assert!(row + R <= x.rows() && lines.len() == C * blocks * E::LINES);
+    assert!((block + C) * blocks * COLUMNS <= matrix.scales.len());
+    let scales = &matrix.scales[block * blocks * COLUMNS..];
+    let mut acc = [[s.splat(0.0); C]; R];
+    for input_block in 0..blocks {
+        let rows = RowBlock { x, row, input_block };
+        // SAFETY: row, input block and lines are within bounds by the assertions above.
+        let dot = unsafe { dot::<S, E, R, C>(s, &rows, lines.as_ptr().wrapping_add(input_block * E::LINES), blocks) };
+        for c in 0..C {
+            let place = (c * blocks + input_block) * COLUMNS;
+            // SAFETY: scales (and minima, where the encoding has them) of all C blocks exist.
+            let scale = unsafe { s.load_f16(scales.as_ptr().add(place)) };
+            for r in 0..R {
+                let weighted = s.mul(s.to_f32(dot[r][c]), scale);
+                acc[r][c] = s.mul_add(weighted, s.splat(rows.scale(r).scale), acc[r][c]);
+            }
+            if E::MINIMA {
+                // SAFETY: minima exist as scales do.
+                let minimum = unsafe { s.load_f16(matrix.minima.as_ptr().add(block * blocks * COLUMNS + place)) };
+                for r in 0..R {
+                    acc[r][c] = s.mul_add(minimum, s.splat(rows.scale(r).scaled_sum), acc[r][c]);
+                }
+            }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            operands
+                .sink
+                .put(s, row + r, (block + c) * COLUMNS, matrix.outputs(), acc[r][c]);
+        }
+    }
+}
+
+/// One input block of consecutive rows.
+struct RowBlock<'a> {
+    x: &'a Activations,
+    row: usize,
+    input_block: usize,
+}
+
+impl RowBlock<'_> {
+    #[inline(always)]
+    fn scale(&self, r: usize) -> crate::activations::BlockScale {
+        let index = (self.row + r) * (self.x.width() / BLOCK) + self.input_block;
+        debug_assert!(index < self.x.blocks.len());
+        // SAFETY: the tile asserted its rows, and input blocks run below width / 32.
+        unsafe { *self.x.blocks.get_unchecked(index) }
+    }
+
+    #[inline(always)]
+    fn quants(&self, r: usize) -> *const i8 {
+        self.x
+            .quants
+            .as_ptr()
+            .wrapping_add((self.row + r) * self.x.width() + self.input_block * BLOCK)
+    }
+}
+
+/// Integer products of one input block. With few chains each is split in two.
+///
+/// # Safety
+/// `lines` is the first line of this input block in the first of C column blocks of `blocks` input blocks each; the
+/// rows and the input block exist.
+#[inline(always)]
+unsafe fn dot<S: Simd, E: Encoding, const R: usize, const C: usize>(
+    s: S,
+    rows: &RowBlock<'_>,
+    lines: *const Line,
+    blocks: usize,
+) -> [[S::I; C]; R] {
+    let mut even = [[s.splat_i32(0); C]; R];
+    for r in 0..R {
+        even[r] = [E::start(s, rows.scale(r).sum); C];
+    }
+    let mut odd = [[s.splat_i32(0); C]; R];
+    let split = R * C <= 4;
+    for pair in 0..4 {
+        for c in 0..C {
+            // SAFETY: within the block's lines.
+            let (first, second) = unsafe { E::groups(s, lines.add(c * blocks * E::LINES), pair) };
+            for r in 0..R {
+                // SAFETY: eight activations from `pair * 8` on belong to this block.
+                let (low, high) = unsafe {
+                    (
+                        s.broadcast4(rows.quants(r).add(pair * 8)),
+                        s.broadcast4(rows.quants(r).add(pair * 8 + 4)),
+                    )
+                };
+                even[r][c] = E::dot(s, even[r][c], first, low);
+                if split {
+                    odd[r][c] = E::dot(s, odd[r][c], second, high);
+                } else {
+                    even[r][c] = E::dot(s, even[r][c], second, high);
+                }
+            }
+        }
+    }
+    if split {
+        for r in 0..R {
+            for c in 0..C {
+                even[r][c] = s.add_i32(even[r][c], odd[r][c]);
+            }
+        }
+    }
+    even
+}

@@ -1,0 +1,151 @@
+//! What a row goes through before a product: normalisation, rounding to int8, and the first half of its adapters' deltas.
+//! All of it belongs to the row, so rows are shared out and nothing waits in between.
+
+use crate::Context;
+use crate::activations::{Activations, BlockScale, Precision, quantize_row};
+use crate::disjoint::Disjoint;
+use crate::isa::Kernel;
+use crate::lora::{LowRankBatch, shrink};
+use crate::matrix::BLOCK;
+use crate::pool::share;
+use crate::simd::{LANES, Simd};
+
+/// Rows that enter a product: `width` elements at the start of each `stride`.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The elements.
+    pub values: &'a [f32],
+    /// Distance of rows.
+    pub stride: usize,
+    /// Elements of a row that enter.
+    pub width: usize,
+    /// Root-mean-square normalisation on the way: weights (`width` of them) and epsilon.
+    pub norm: Option<(&'a [f32], f32)>,
+}
+
+/// Normalises, rounds and takes the first products of the deltas for `rows` rows.
+///
+/// # Panics
+/// On shapes that do not fit together, or a width that is not a multiple of 32.
+pub fn prepare(
+    context: &mut Context,
+    source: Source<'_>,
+    rows: usize,
+    to: &mut Activations,
+    deltas: &mut LowRankBatch<'_>,
+) {
+    assert!(source.width <= source.stride && source.values.len() >= rows * source.stride);
+    assert!(source.norm.is_none_or(|(weight, _)| weight.len() == source.width));
+    deltas.check(rows, source.width);
+    to.resize(rows, source.width);
+    let (threads, isa, precision) = (context.pool.threads(), context.isa, to.precision());
+    let LowRankBatch { terms, inner } = deltas;
+    let terms = &*terms;
+    let (values, quants) = (Disjoint::new(&mut to.values), Disjoint::new(&mut to.quants));
+    let (blocks, inner) = (Disjoint::new(&mut to.blocks), Disjoint::new(inner));
+    let (width, per_row) = (source.width, source.width / BLOCK);
+    let body = |thread: usize, threads: usize| {
+        let range = share(rows, thread, threads);
+        for row in range.clone() {
+            let from = &source.values[row * source.stride..][..width];
+            // SAFETY: a row belongs to one thread.
+            let to = unsafe { values.part(row * width..(row + 1) * width) };
+            let rounded = (precision == Precision::Int8).then(|| {
+                // SAFETY: as above.
+                unsafe {
+                    (
+                        quants.part(row * width..(row + 1) * width),
+                        blocks.part(row * per_row..(row + 1) * per_row),
+                    )
+                }
+            });
+            isa.run(Row {
+                from,
+                norm: source.norm,
+                to,
+                rounded,
+            });
+        }
+        for (term, start) in terms {
+            let rank = term.pair.rank();
+            for row in term.rows.start.max(range.start)..term.rows.end.min(range.end) {
+                let at = *start + (row - term.rows.start) * rank;
+                // SAFETY: the row, and so its products, belong to this thread, which no longer writes the row itself.
+                let (x, to) = unsafe { (&*values.part(row * width..(row + 1) * width), inner.part(at..at + rank)) };
+                isa.run(Shrink {
+                    x,
+                    pair: term.pair,
+                    scale: term.scale,
+                    to,
+                });
+            }
+        }
+    };
+    if rows == 1 {
+        body(0, 1)
+    } else {
+        context.pool.run(|thread| body(thread, threads))
+    }
+}
+
+struct Row<'a> {
+    from: &'a [f32],
+    norm: Option<(&'a [f32], f32)>,
+    to: &'a mut [f32],
+    rounded: Option<(&'a mut [i8], &'a mut [BlockScale])>,
+}
+
+impl Kernel for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        match self.norm {
+            Some((weight, epsilon)) => rms_norm(s, self.from, weight, epsilon, self.to),
+            None => self.to.copy_from_slice(self.from),
+        }
+        if let Some((quants, blocks)) = self.rounded {
+            quantize_row(s, self.to, quants, blocks);
+        }
+    }
+}
+
+struct Shrink<'a> {
+    x: &'a [f32],
+    pair: &'a crate::lora::LowRankPair,
+    scale: f32,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Shrink<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        shrink(s, self.x, self.pair, self.scale, self.to);
+    }
+}
+
+/// `x / sqrt(mean(x^2) + epsilon) * weight` (Zhang & Sennrich, 2019); widths are multiples of 32.
+#[inline(always)]
+fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], epsilon: f32, to: &mut [f32]) {
+    assert!(x.len() == weight.len() && x.len() == to.len() && x.len().is_multiple_of(2 * LANES));
+    let (mut even, mut odd) = (s.splat(0.0), s.splat(0.0));
+    for at in (0..x.len()).step_by(2 * LANES) {
+        // SAFETY: 32 elements from `at` on exist.
+        unsafe {
+            let (low, high) = (s.load(x.as_ptr().add(at)), s.load(x.as_ptr().add(at + LANES)));
+            even = s.mul_add(low, low, even);
+            odd = s.mul_add(high, high, odd);
+        }
+    }
+    let mean = s.sum(s.add(even, odd)) / x.len() as f32;
+    let factor = s.splat(1.0 / (mean + epsilon).sqrt());
+    for at in (0..x.len()).step_by(LANES) {
+        // SAFETY: sixteen elements from `at` on exist in all three slices.
+        unsafe {
+            let normed = s.mul(s.load(x.as_ptr().add(at)), factor);
+            s.store(to.as_mut_ptr().add(at), s.mul(normed, s.load(weight.as_ptr().add(at))));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Rotary positions over half-split pairs (i, i + head_dim / 2), and the way of new keys and values into their pages.
+
+use crate::Context;
+use crate::attention::AttentionHeads;
+use crate::disjoint::Disjoint;
+use crate::isa::Kernel;
+use crate::kv::{BLOCK_TOKENS, KvCache, Places};
+use crate::pool::share;
+use crate::simd::{LANES, Simd};
+
+/// Cosines and sines of every position, `[positions][head_dim / 2]`.
+pub struct RotaryTable {
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl RotaryTable {
+    /// The table for `positions` positions. Angles are products in f32, as the reference implementation has them.
+    pub fn new(inverse_frequencies: &[f32], positions: usize) -> Self {
+        let angles = (0..positions).flat_map(|position| {
+            inverse_frequencies
+                .iter()
+                .map(move |frequency| f64::from(position as f32 * frequency))
+        });
+        let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
+        Self {
+            half: inverse_frequencies.len(),
+            cos,
+            sin,
+        }
+    }
+
+    fn row(&self, position: usize) -> (&[f32], &[f32]) {
+        let range = position * self.half..(position + 1) * self.half;
+        (&self.cos[range.clone()], &self.sin[range])
+    }
+}
+
+/// Rotates the queries and keys of `qkv` rows (`[queries | keys | values]`, `stride` elements each) in place and writes
+/// keys and values into the pages of their places.
+///
+/// # Panics
+/// On shapes that do not fit together.
+pub fn rotate_and_store(
+    context: &mut Context,
+    heads: &AttentionHeads,
+    table: &RotaryTable,
+    places: &Places,
+    (cache, layer): (&mut KvCache, usize),
+    qkv: &mut [f32],
+) {
+    let stride = heads.qkv_width();
+    cache.check(layer, places);
+    assert!(cache.kv_heads == heads.kv_heads && cache.head_dim == heads.head_dim && table.half * 2 == heads.head_dim);
+    assert_eq!(qkv.len(), places.rows().len() * stride);
+    let (threads, isa) = (context.pool.threads(), context.isa);
+    let starts = PageStarts {
+        page: cache.page(),
+        heads: heads.kv_heads,
+        first: cache.page_start(layer, 0, 0),
+    };
+    let (keys, values) = (Disjoint::new(&mut cache.keys), Disjoint::new(&mut cache.values));
+    let qkv = Disjoint::new(qkv);
+    let body = |thread: usize, threads: usize| {
+        for row in share(places.rows().len(), thread, threads) {
+            // SAFETY: a row belongs to one thread.
+            let qkv = unsafe { qkv.part(row * stride..(row + 1) * stride) };
+            let place = places.rows()[row];
+            let position = place.position as usize;
+            let block = places.blocks(place)[position / BLOCK_TOKENS];
+            let page = starts.of(block);
+            // SAFETY: `Places` holds no slot of a block twice, so the elements that rows write are disjoint.
+            let (keys, values) = unsafe {
+                (
+                    keys.start_of(page, heads.kv_heads * starts.page),
+                    values.start_of(page, heads.kv_heads * starts.page),
+                )
+            };
+            isa.run(RotateRow {
+                heads,
+                angles: table.row(position),
+                slot: position % BLOCK_TOKENS,
+                qkv,
+                keys,
+                values,
+            });
+        }
+    };
+    if places.rows().len() == 1 {
+        body(0, 1)
+    } else {
+        context.pool.run(|thread| body(thread, threads))
+    }
+}
+
+struct PageStarts {
+    page: usize,
+    heads: usize,
+    first: usize,
+}
+
+impl PageStarts {
+    fn of(&self, block: u32) -> usize {
+        self.first + block as usize * self.heads * self.page
+    }
+}
+
+struct RotateRow<'a> {
+    heads: &'a AttentionHeads,
+    angles: (&'a [f32], &'a [f32]),
+    slot: usize,
+    qkv: &'a mut [f32],
+    keys: *mut u16,
+    values: *mut u16,
+}
+
+impl Kernel for RotateRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let AttentionHeads {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *self.heads;
+        let (rotated, values) = self.qkv.split_at_mut((heads + kv_heads) * head_dim);
+        for head in rotated.chunks_exact_mut(head_dim) {
+            rotate(s, head, self.angles);
+        }
+        let keys = &rotated[heads * head_dim..];
+        for kv_head in 0..kv_heads {
+            let page = kv_head * head_dim * BLOCK_TOKENS;
+            for dim in (0..head_dim).step_by(LANES) {
+                let from = kv_head * head_dim + dim;
+                let mut key = [0u16; LANES];
+                // SAFETY: sixteen elements from `from` on exist in both rows; the page has `head_dim * 16` elements and
+                // `slot` is below 16.
+                unsafe {
+                    s.store_f16(key.as_mut_ptr(), s.load(keys[from..from + LANES].as_ptr()));
+                    for (lane, &bits) in key.iter().enumerate() {
+                        *self.keys.add(page + (dim + lane) * BLOCK_TOKENS + self.slot) = bits;
+                    }
+                    let value = s.load(values[from..from + LANES].as_ptr());
+                    s.store_f16(self.values.add(page + self.slot * head_dim + dim), value);
+                }
+            }
+        }
+    }
+}
+
+/// `(a, b) -> (a cos - b sin, b cos + a sin)` over the halves of a head.
+#[inline(always)]
+fn rotate<S: Simd>(s: S, head: &mut [f32], (cos, sin): (&[f32], &[f32])) {
+    let half = head.len() / 2;
+    let (first, second) = head.split_at_mut(half);
+    let whole = half / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        // SAFETY: sixteen elements from `at` on exist in all four slices of `half` elements.
+        unsafe {
+            let (cos, sin) = (
+                s.load(cos[at..at + LANES].as_ptr()),
+                s.load(sin[at..at + LANES].as_ptr()),
+            );
+            let (a, b) = (s.load(first.as_ptr().add(at)), s.load(second.as_ptr().add(at)));
+            let minus = s.sub(s.splat(0.0), s.mul(b, sin));
+            s.store(first.as_mut_ptr().add(at), s.mul_add(a, cos, minus));
+            s.store(second.as_mut_ptr().add(at), s.mul_add(b, cos, s.mul(a, sin)));
+        }
+    }
+    for at in whole..half {
+        let (a, b) = (first[at], second[at]);
+        first[at] = a.mul_add(cos[at], -(b * sin[at]));
+        second[at] = b.mul_add(cos[at], a * sin[at]);
+    }
+}

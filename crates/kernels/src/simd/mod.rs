@@ -1,0 +1,102 @@
+//! The vector instructions that kernels are written over: sixteen lanes, whatever the machine's own width.
+//!
+//! Every algorithm of this crate is written once, generic over [`Simd`]; the files beside this one hold only the
+//! primitives of an instruction set. All sets give the same bits: floating point is IEEE with fused multiply-adds in
+//! every implementation, reductions follow one tree, integer products are exact.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod scalar;
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// Sixteen-lane primitives.
+///
+/// # Safety
+/// Values of implementing types exist only on CPUs that have the instructions. The methods must be inlined into a
+/// function compiled for that instruction set (see [`crate::Isa::run`]); the pointer methods read or write exactly the
+/// number of elements they name.
+pub(crate) unsafe trait Simd: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen i32.
+    type I: Copy;
+    /// Sixty-four bytes: four consecutive inputs of each of sixteen columns.
+    type B: Copy;
+
+    /// Rows of a register tile of the integer GEMM that do not spill.
+    const TILE_ROWS: usize;
+
+    fn splat(self, value: f32) -> Self::F;
+    /// Reads 16 f32.
+    unsafe fn load(self, from: *const f32) -> Self::F;
+    /// Writes 16 f32.
+    unsafe fn store(self, to: *mut f32, value: Self::F);
+    /// Reads 16 IEEE halves.
+    unsafe fn load_f16(self, from: *const u16) -> Self::F;
+    /// Reads 16 bfloat16.
+    unsafe fn load_bf16(self, from: *const u16) -> Self::F;
+    /// Writes 16 IEEE halves, rounded to nearest even.
+    unsafe fn store_f16(self, to: *mut u16, value: Self::F);
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c` with one rounding.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn abs(self, a: Self::F) -> Self::F;
+    /// The first `count` lanes of `a`, `fill` in the others.
+    fn keep(self, a: Self::F, count: usize, fill: f32) -> Self::F;
+    /// Sum of all lanes, halves folded onto each other: (i, i + 8), then 4, 2, 1.
+    fn sum(self, a: Self::F) -> f32;
+    /// Largest lane.
+    fn maximum(self, a: Self::F) -> f32;
+
+    /// Nearest integers, ties to even.
+    fn round(self, a: Self::F) -> Self::I;
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// `2^a` for a in -126..=127.
+    fn exp2i(self, a: Self::I) -> Self::F;
+    fn splat_i32(self, value: i32) -> Self::I;
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Writes the low byte of each lane; lanes are within i8.
+    unsafe fn store_i8(self, to: *mut i8, value: Self::I);
+
+    /// Reads 64 bytes.
+    unsafe fn load_bytes(self, from: *const u8) -> Self::B;
+    /// Writes 64 bytes.
+    unsafe fn store_bytes(self, to: *mut u8, value: Self::B);
+    /// Four bytes repeated in every lane.
+    unsafe fn broadcast4(self, from: *const i8) -> Self::B;
+    fn low_nibbles(self, a: Self::B) -> Self::B;
+    fn high_nibbles(self, a: Self::B) -> Self::B;
+    /// `acc + sum of four products` per lane; `weights` are 0..=15, `inputs` signed.
+    fn dot_u4(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
+    /// Start of a chain of [`Self::dot_u8`], given the sum of the block's inputs.
+    fn dot_u8_start(self, input_sum: i32) -> Self::I;
+    /// As `dot_u4` for weights stored as value + 128; with [`Self::dot_u8_start`] the chain ends at the product with the value.
+    fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
+}
+
+/// `e^x`, relative error below 2e-7; 0 below -87 (never a denormal), the largest finite power above 88.
+///
+/// Cody-Waite reduction by ln 2, then a polynomial of degree 6 (coefficients of the Taylor series, enough on ±ln2/2).
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let clamped = s.max(x, s.splat(-87.0));
+    let clamped = s.sub(s.splat(0.0), s.max(s.sub(s.splat(0.0), clamped), s.splat(-88.0)));
+    let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
+    let nf = s.to_f32(n);
+    let r = s.mul_add(nf, s.splat(-0.693_359_4), clamped);
+    let r = s.mul_add(nf, s.splat(2.121_944_4e-4), r);
+    let mut p = s.splat(1.0 / 720.0);
+    for coefficient in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = s.mul_add(p, r, s.splat(coefficient));
+    }
+    s.mul(p, s.exp2i(n))
+}
