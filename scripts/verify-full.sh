@@ -6,8 +6,6 @@
 # THREADS, PORT           of the servers, default all processors and 18431
 # LLAMA_SERVER            a llama-server binary to measure beside
 # LLAMA_MODEL             its GGUF, default the same base
-# LLAMA_ADAPTERS          a folder of GGUF adapters for it: ours, converted by llama.cpp's convert_lora_to_gguf.py;
-#                         ADAPTERS must then name the folder they were made from
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -83,8 +81,7 @@ load --label "10,000 adapters, 64 resident" --adapters 10000 --distribution zipf
 stop
 
 say "serving: 128 tokens in, 64 out, every prompt distinct, $threads threads"
-adapters=${ADAPTERS:-$work/adapters}
-[ -n "${ADAPTERS:-}" ] || "$bench" make-adapters "$adapters" --count 32
+"$bench" make-adapters "$work/adapters" --count 32
 
 # measure NAME FLAGS...: base, one adapter and all different, at rising concurrency; rows go to the table.
 measure() {
@@ -101,13 +98,15 @@ measure() {
     echo "| run | adapters | streams | requests | errors | output tok/s | TTFT p50 / p95 / p99, ms | between tokens p50 / p95 / p99, ms | worst tenant's TTFT p95, ms | adapter loads/s |"
     echo "|---|---|---|---|---|---|---|---|---|---|"
 } | tee "$out/serving.md"
-serve serving.log --adapters "$adapters" --max-num-seqs 32
+serve serving.log --adapters "$work/adapters" --max-num-seqs 32
 measure rootstock
 stop
 
 if [ -n "${LLAMA_SERVER:-}" ]; then
-    : "${LLAMA_ADAPTERS:?a folder of GGUF adapters is needed beside LLAMA_SERVER}"
-    loras=$(find "$LLAMA_ADAPTERS" -name '*.gguf' | sort | head -32 | paste -sd,)
+    python3 -m venv "$work/venv"
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check gguf numpy
+    "$work/venv/bin/python" benches/serving/peft_to_gguf.py "$work/adapters" "$work/gguf"
+    loras=$(find "$work/gguf" -name '*.gguf' | sort | paste -sd,)
     start llama.log /health "$LLAMA_SERVER" -m "$llama_model" --port "$port" -t "$threads" -np 32 -c $((256 * 32)) -cram 0 \
         --lora "$loras" --lora-init-without-apply
     # Without this all scales stay at 1 and the base is asked with every adapter applied.
