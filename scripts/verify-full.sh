@@ -83,15 +83,15 @@ stop
 say "serving: 128 tokens in, 64 out, every prompt distinct, $threads threads"
 "$bench" make-adapters "$work/adapters" --count 32
 
-# measure NAME FLAGS...: base, one adapter and all different, at rising concurrency; rows go to the table.
+# measure STREAMS NAME FLAGS...: the base, one adapter, and each request on another; rows go to the table.
 measure() {
-    local name=$1 streams
-    shift
-    for streams in 1 8 16 32; do
+    local streams=$1 name=$2
+    shift 2
+    {
         load "$@" --row --label "$name, base" --concurrency "$streams"
         load "$@" --row --label "$name, one adapter" --concurrency "$streams" --adapters 1
         load "$@" --row --label "$name, mixed" --concurrency "$streams" --adapters 32
-    done | tee -a "$out/serving.md"
+    } | tee -a "$out/serving.md"
 }
 
 {
@@ -99,7 +99,7 @@ measure() {
     echo "|---|---|---|---|---|---|---|---|---|---|"
 } | tee "$out/serving.md"
 serve serving.log --adapters "$work/adapters" --max-num-seqs 32
-measure rootstock
+for streams in 1 8 16 32; do measure "$streams" rootstock; done
 stop
 
 if [ -n "${LLAMA_SERVER:-}" ]; then
@@ -107,11 +107,13 @@ if [ -n "${LLAMA_SERVER:-}" ]; then
     "$work/venv/bin/pip" install --quiet --disable-pip-version-check gguf numpy
     "$work/venv/bin/python" benches/serving/peft_to_gguf.py "$work/adapters" "$work/gguf"
     loras=$(find "$work/gguf" -name '*.gguf' | sort | paste -sd,)
-    start llama.log /health "$LLAMA_SERVER" -m "$llama_model" --port "$port" -t "$threads" -np 32 -c $((256 * 32)) -cram 0 \
-        --lora "$loras" --lora-init-without-apply
-    # Without this all scales stay at 1 and the base is asked with every adapter applied.
-    curl -sf -X POST -H 'content-type: application/json' -d '[]' "$url/lora-adapters" >/dev/null
-    measure llama-server --dialect llama-server
-    stop
+    for streams in 1 8 16 32; do
+        start llama.log /health "$LLAMA_SERVER" -m "$llama_model" --port "$port" -t "$threads" \
+            -np "$streams" -c $((256 * streams)) -cram 0 --lora "$loras" --lora-init-without-apply
+        # Without this all scales stay at 1 and the base is asked with every adapter applied.
+        curl -sf -X POST -H 'content-type: application/json' -d '[]' "$url/lora-adapters" >/dev/null
+        measure "$streams" llama-server --dialect llama-server
+        stop
+    done
 fi
 say "reports are in $out"
