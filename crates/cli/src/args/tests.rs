@@ -1,0 +1,130 @@
+//! Layers of settings, and that the README and the files in configs/ say what the commands know.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::*;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn parse_line(line: &[&str]) -> Result<Command, String> {
+    parse(line.iter().map(OsString::from)).map_err(|error| error.to_string())
+}
+
+fn serve(line: &[&str]) -> ServeArgs {
+    match parse_line(&[&["rootstock", "serve"], line].concat()) {
+        Ok(Command::Serve(args)) => args,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A settings file with `text` and the flags that name it.
+fn config(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("settings.toml");
+    std::fs::write(&path, text).unwrap();
+    (dir, path.to_str().unwrap().to_owned())
+}
+
+/// Long names of all options of a command.
+fn flags(subcommand: &str) -> BTreeSet<String> {
+    let command = command();
+    let arguments = command.find_subcommand(subcommand).unwrap().get_arguments();
+    let longs = arguments.filter_map(|arg| arg.get_long().map(str::to_owned));
+    longs.filter(|long| long != "help").collect()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    command().debug_assert();
+}
+
+#[test]
+fn a_file_sets_what_no_flag_does() {
+    let (_dir, path) = config("port = 9000\nkv-memory = \"2GiB\"\nno-prefix-cache = true\napi-key = [\"a\", \"b\"]\n");
+    let args = serve(&["--config", &path, "--port", "9001"]);
+    assert_eq!(args.port, 9001);
+    assert_eq!(args.run.kv_memory, ByteSize(2 << 30));
+    assert!(args.no_prefix_cache);
+    assert_eq!(args.api_key, ["a", "b"]);
+    assert_eq!(args.max_num_seqs, 64);
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    let (_dir, path) = config("prot = 9000\n");
+    let error = parse_line(&["rootstock", "serve", "--config", &path]).unwrap_err();
+    assert!(error.contains("unknown key `prot`") && error.contains("settings.toml"), "{error}");
+}
+
+#[test]
+fn a_bad_value_names_file_and_key() {
+    for text in ["port = \"high\"", "port = true", "no-prefix-cache = 1", "kv-memory = \"much\""] {
+        let (_dir, path) = config(text);
+        let error = parse_line(&["rootstock", "serve", "--config", &path]).unwrap_err();
+        let key = text.split(' ').next().unwrap();
+        assert!(error.contains("settings.toml") && error.contains(key), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_or_malformed_file_is_named() {
+    let error = parse_line(&["rootstock", "serve", "--config", "nowhere.toml"]).unwrap_err();
+    assert!(error.contains("nowhere.toml"), "{error}");
+    let (_dir, path) = config("port = ");
+    let error = parse_line(&["rootstock", "serve", "--config", &path]).unwrap_err();
+    assert!(error.contains("settings.toml"), "{error}");
+}
+
+#[test]
+fn every_option_of_a_set_up_has_its_variable() {
+    let command = command();
+    let serve = command.find_subcommand("serve").unwrap();
+    for (option, variable) in [("port", "ROOTSTOCK_PORT"), ("kv_memory", "ROOTSTOCK_KV_MEMORY")] {
+        let arg = serve.get_arguments().find(|arg| arg.get_id() == option).unwrap();
+        assert_eq!(arg.get_env().unwrap(), variable);
+    }
+}
+
+#[test]
+fn every_file_in_configs_is_for_a_command_and_parses() {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(Path::new(ROOT).join("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        parse_line(&["rootstock", &name, "--config", path.to_str().unwrap()]).unwrap();
+        // A key that is commented out must be one the command knows, too.
+        for line in std::fs::read_to_string(&path).unwrap().lines() {
+            if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
+                && !key.contains(' ')
+            {
+                assert!(flags(&name).contains(key), "{name}.toml: {key}");
+            }
+        }
+        names.insert(name);
+    }
+    assert_eq!(names, ["chat", "generate", "serve"].map(str::to_owned).into());
+}
+
+#[test]
+fn the_readme_lists_exactly_the_flags_of_serve() {
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let listed: BTreeSet<_> = readme
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `--")?.split(['`', ' ']).next()?.to_owned()))
+        .collect();
+    assert_eq!(listed, flags("serve"));
+}
+
+#[test]
+fn every_flag_in_the_readme_exists() {
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat"].into_iter().flat_map(flags).collect();
+    for line in readme.lines().filter(|line| line.contains("rootstock ")) {
+        for word in line.split(|c: char| c.is_whitespace() || c == '`') {
+            if let Some(flag) = word.strip_prefix("--").filter(|flag| !flag.is_empty()) {
+                assert!(known.contains(flag), "README.md: --{flag} in {line:?}");
+            }
+        }
+    }
+}

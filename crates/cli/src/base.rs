@@ -1,0 +1,205 @@
+//! A base model brought up: checkpoint, native runner, engine, adapter store, tokenizer and template. What `serve`
+//! hands to the server, and what `generate` and `chat` drive directly.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use rootstock_engine::adapters::{AdapterStore, StoreSettings, Watcher};
+use rootstock_engine::native::{NativeRunner, NativeSettings};
+use rootstock_engine::{Engine, Event, FinishReason, Graft, Request, Runner, Usage};
+use rootstock_model::adapter::AdapterLimits;
+use rootstock_model::text::{ChatTemplate, TextStream, TokenId, Tokenizer};
+use rootstock_model::Checkpoint;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::settings::{BaseSettings, GenerationSettings};
+
+/// A running base.
+pub struct Base {
+    /// Runs requests.
+    pub engine: Engine,
+    /// Adapters by name.
+    pub adapters: AdapterStore,
+    /// Of the base.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Of the base, if it has one.
+    pub chat_template: Option<ChatTemplate>,
+    /// Longest sequence in tokens.
+    pub max_context: usize,
+}
+
+impl Base {
+    /// Opens the model, packs its weights and starts the engine.
+    ///
+    /// # Errors
+    /// The file is not a model this build runs, or the KV memory holds no sequence.
+    pub fn start(settings: &BaseSettings) -> Result<Self> {
+        let started = Instant::now();
+        let checkpoint = Checkpoint::open(&settings.file)?;
+        let trained = checkpoint.spec().context_length;
+        let max_context = settings.max_context.map_or(trained, |length| length.min(trained));
+        let runner = NativeRunner::new(
+            &checkpoint,
+            NativeSettings {
+                threads: settings.threads,
+                max_context,
+                kv_bytes: settings.kv_bytes,
+                activations: settings.activations,
+            },
+        )?;
+        let hash = checkpoint.hash();
+        let adapters = AdapterStore::new(StoreSettings {
+            memory_budget: settings.adapter_bytes,
+            limits: AdapterLimits {
+                max_rank: settings.max_rank,
+                max_bytes: settings.adapter_bytes as u64,
+            },
+            base: Arc::new(checkpoint.spec().clone()),
+            base_hash: hash,
+            preparer: runner.preparer(),
+        });
+        let base = Self {
+            adapters,
+            tokenizer: Arc::new(checkpoint.tokenizer()?),
+            chat_template: checkpoint.chat_template()?,
+            max_context,
+            engine: Engine::start(Box::new(runner), settings.engine),
+        };
+        info!(
+            model = %settings.file.display(),
+            base_hash = %hash,
+            max_context,
+            threads = settings.threads,
+            activations = ?settings.activations,
+            seconds = started.elapsed().as_secs_f32(),
+            "base loaded"
+        );
+        Ok(base)
+    }
+
+    /// The prompt that continues a conversation.
+    ///
+    /// # Errors
+    /// The base has no template, or the template refuses the messages.
+    pub fn chat_prompt(&self, messages: &[Value]) -> Result<Vec<TokenId>> {
+        let Some(template) = &self.chat_template else {
+            bail!("this model has no chat template; use `rootstock generate` without --chat");
+        };
+        let text = template.render(messages, true, &serde_json::Map::new())?;
+        // The template spells out every special token, so the tokenizer adds none.
+        Ok(self.tokenizer.encode(&text, false)?)
+    }
+
+    /// The prompt of a plain text.
+    ///
+    /// # Errors
+    /// The tokenizer fails, or the text is empty.
+    pub fn text_prompt(&self, text: &str) -> Result<Vec<TokenId>> {
+        let ids = self.tokenizer.encode(text, true)?;
+        if ids.is_empty() {
+            bail!("the prompt is empty");
+        }
+        Ok(ids)
+    }
+
+    /// Registers the adapters of a folder and keeps in step with it until the watcher is dropped.
+    ///
+    /// # Errors
+    /// The folder cannot be read or watched.
+    pub fn watch(&self, dir: &Path) -> Result<Watcher> {
+        let watcher = Watcher::start(self.adapters.clone(), dir.to_owned())
+            .with_context(|| format!("--adapters: {} cannot be watched", dir.display()))?;
+        let stats = self.adapters.stats();
+        info!(folder = %dir.display(), served = stats.registered, refused = stats.refusals, "adapters registered");
+        Ok(watcher)
+    }
+
+    /// Generates on one adapter or the base, handing out text as it becomes final.
+    ///
+    /// # Errors
+    /// The adapter is unknown or refused, the prompt does not fit, a step fails, or `on_text` does.
+    pub async fn generate(&self, call: Call<'_>, mut on_text: impl FnMut(&str) -> Result<()>) -> Result<Completion> {
+        let mut completion = Completion {
+            text: String::new(),
+            finish_reason: "stop",
+            usage: Usage {
+                prompt_tokens: call.prompt.len(),
+                ..Usage::default()
+            },
+        };
+        let (events, mut received) = mpsc::unbounded_channel();
+        self.engine.submit(Request {
+            prompt: call.prompt,
+            grafts: self.grafts(call.adapter).await?,
+            sampling: call.settings.sampling.clone(),
+            max_tokens: call.settings.max_tokens,
+            stop_tokens: self.tokenizer.end_tokens().to_vec(),
+            logprobs: None,
+            prompt_logprobs: None,
+            tenant: Arc::from("local"),
+            events,
+        })?;
+        let mut stream = TextStream::new(self.tokenizer.clone(), call.settings.stop.clone(), true);
+        while let Some(event) = received.recv().await {
+            match event {
+                Event::PromptLogprobs(_) => {}
+                Event::Token { id, .. } => {
+                    completion.usage.completion_tokens += 1;
+                    let update = stream.push(id);
+                    completion.text.push_str(&update.text);
+                    on_text(&update.text)?;
+                    if update.stopped.is_some() {
+                        // Dropping the receiver is what ends the generation.
+                        return Ok(completion);
+                    }
+                }
+                Event::Finished { reason, usage } => {
+                    let rest = stream.finish();
+                    completion.text.push_str(&rest);
+                    on_text(&rest)?;
+                    completion.finish_reason = match reason {
+                        FinishReason::Stop(_) => "stop",
+                        FinishReason::Length => "length",
+                    };
+                    completion.usage = usage;
+                    return Ok(completion);
+                }
+                Event::Failed(error) => return Err(error).context("the generation failed"),
+            }
+        }
+        bail!("the engine stopped before the generation ended")
+    }
+
+    async fn grafts(&self, adapter: Option<(&str, f32)>) -> Result<Vec<Graft>> {
+        let Some((name, scale)) = adapter else {
+            return Ok(Vec::new());
+        };
+        let leases = self.adapters.acquire(&[name]).await?;
+        Ok(leases.into_iter().map(|lease| Graft { lease, scale }).collect())
+    }
+}
+
+/// One generation.
+pub struct Call<'a> {
+    /// Prompt.
+    pub prompt: Vec<TokenId>,
+    /// Name and scale; `None` for the base.
+    pub adapter: Option<(&'a str, f32)>,
+    /// How tokens are chosen and when it ends.
+    pub settings: &'a GenerationSettings,
+}
+
+/// What came of a generation.
+#[derive(Debug)]
+pub struct Completion {
+    /// Text without any stop text.
+    pub text: String,
+    /// As the API spells it.
+    pub finish_reason: &'static str,
+    /// Tokens.
+    pub usage: Usage,
+}

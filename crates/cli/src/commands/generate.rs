@@ -1,0 +1,110 @@
+//! `rootstock generate`: one prompt, one answer, no server.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::UsageError;
+use crate::args::GenerateArgs;
+use crate::base::{Base, Call, Completion};
+use crate::settings::{BaseSettings, GenerationSettings, SINGLE};
+
+/// Name under which the adapter of `--adapter` is loaded.
+const ADAPTER: &str = "adapter";
+
+/// Generates once and writes text as it comes, or one JSON object at the end.
+///
+/// # Errors
+/// The settings, the model or the adapter cannot be used, or the prompt does not fit.
+pub fn run(args: GenerateArgs) -> Result<()> {
+    let generation = GenerationSettings::new(args.sampling)?;
+    let settings = BaseSettings::new(args.model, &args.run, SINGLE)?;
+    let prompt = match args.prompt {
+        Some(prompt) => prompt,
+        None => read_prompt()?,
+    };
+    let base = Base::start(&settings)?;
+    if let Some(adapter) = &args.adapter {
+        load(&base, &adapter_folder(adapter, args.adapters.as_deref())?)?;
+    }
+    let prompt = if args.chat {
+        let system = args.system.iter().map(|text| json!({"role": "system", "content": text}));
+        let messages: Vec<_> = system.chain([json!({"role": "user", "content": prompt})]).collect();
+        base.chat_prompt(&messages)?
+    } else {
+        base.text_prompt(&prompt)?
+    };
+    let call = Call {
+        prompt,
+        adapter: args.adapter.as_ref().map(|_| (ADAPTER, args.adapter_scale)),
+        settings: &generation,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let completion = runtime.block_on(base.generate(call, |text| show(text, args.json)))?;
+    finish(&completion, &settings.name, args.json)?;
+    base.engine.drain();
+    Ok(())
+}
+
+/// The folder that `--adapter` means: one of `--adapters` by its name, else a path.
+fn adapter_folder(adapter: &Path, adapters: Option<&Path>) -> Result<PathBuf> {
+    let folder = adapters.map_or_else(|| adapter.to_owned(), |folder| folder.join(adapter));
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let reason = format!("--adapter: there is no folder {}", folder.display());
+    Err(UsageError(reason).into())
+}
+
+fn load(base: &Base, dir: &Path) -> Result<()> {
+    let load = base.adapters.load(ADAPTER, dir);
+    load.map_err(|error| anyhow::anyhow!("--adapter {}: {error} ({})", dir.display(), error.code.as_str()))?;
+    Ok(())
+}
+
+fn read_prompt() -> Result<String> {
+    let mut stdin = io::stdin();
+    if stdin.is_terminal() {
+        eprintln!("reading the prompt from the terminal; end it with Ctrl-D");
+    }
+    let mut text = String::new();
+    stdin.read_to_string(&mut text).context("the prompt on standard input is not readable")?;
+    // The newline that echo and here-documents add is not part of what should be continued.
+    let prompt = text.strip_suffix('\n').unwrap_or(&text);
+    if prompt.is_empty() {
+        bail!("the prompt is empty; give it with -p or on standard input");
+    }
+    Ok(prompt.to_owned())
+}
+
+fn show(text: &str, json: bool) -> Result<()> {
+    if !json && !text.is_empty() {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn finish(completion: &Completion, model: &str, json: bool) -> Result<()> {
+    let mut out = io::stdout().lock();
+    if !json {
+        writeln!(out)?;
+        return Ok(());
+    }
+    let usage = completion.usage;
+    let object = json!({
+        "model": model,
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+    });
+    writeln!(out, "{object}")?;
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! One module per command, each with a `run` that takes its parsed arguments.
+
+pub mod chat;
+pub mod generate;
+pub mod pull;
+pub mod serve;

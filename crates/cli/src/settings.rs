@@ -1,0 +1,271 @@
+//! What the commands run with: arguments resolved to files and checked for sense, before anything is loaded.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rootstock_engine::EngineSettings;
+use rootstock_engine::native::ActivationPrecision;
+use rootstock_engine::sampling::SamplingParams;
+use rootstock_server::HttpLimits;
+
+use crate::UsageError;
+use crate::args::{Activations, ModelArgs, RunArgs, SamplingArgs, ServeArgs};
+use crate::catalog::Catalog;
+use crate::models_dir;
+
+#[cfg(test)]
+mod tests;
+
+type Result<T> = anyhow::Result<T>;
+
+/// A number of bytes, written as `1073741824`, `512MB` or `1.5GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+const UNITS: [(&str, u64); 10] = [
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("b", 1),
+    ("", 1),
+];
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let refuse = || format!("expected a size such as 512MB, 1GiB or a number of bytes, got {text:?}");
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit = unit.trim().to_ascii_lowercase();
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refuse)?;
+        let bytes = number.parse::<f64>().map_err(|_| refuse())? * *factor as f64;
+        if bytes > i64::MAX as f64 {
+            return Err(format!("{text:?} is more than a machine can address"));
+        }
+        Ok(Self(bytes as u64))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes >= 1 << 30 => write!(f, "{:.1} GiB", bytes as f64 / (1u64 << 30) as f64),
+            bytes if bytes >= 1 << 20 => write!(f, "{:.1} MiB", bytes as f64 / (1u64 << 20) as f64),
+            bytes => write!(f, "{bytes} bytes"),
+        }
+    }
+}
+
+/// The base model and how it is run.
+#[derive(Debug, Clone)]
+pub struct BaseSettings {
+    /// GGUF file.
+    pub file: PathBuf,
+    /// Catalog name, or the file's stem.
+    pub name: String,
+    /// Worker threads.
+    pub threads: usize,
+    /// Longest sequence, if limited below the architecture's.
+    pub max_context: Option<usize>,
+    /// Bytes of the KV pool.
+    pub kv_bytes: usize,
+    /// Bytes of resident adapters.
+    pub adapter_bytes: usize,
+    /// Highest rank of an adapter.
+    pub max_rank: usize,
+    /// Precision of activations.
+    pub activations: ActivationPrecision,
+    /// Bounds of the engine.
+    pub engine: EngineSettings,
+}
+
+/// Bounds for one conversation at a time.
+pub const SINGLE: EngineSettings = EngineSettings {
+    max_sequences: 1,
+    max_waiting: 1,
+    max_batch_rows: 512,
+    prefix_cache: true,
+};
+
+impl BaseSettings {
+    /// Resolves and checks the arguments.
+    ///
+    /// # Errors
+    /// No model, a model that is not there, or a number out of range; the message says what to do.
+    pub fn new(model: ModelArgs, run: &RunArgs, engine: EngineSettings) -> Result<Self> {
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        let (file, name) = locate(model)?;
+        Ok(Self {
+            file,
+            name,
+            threads: within("threads", run.threads.unwrap_or(available), 1, 1024)?,
+            max_context: run.max_model_len.map(|length| within("max-model-len", length, 1, 1 << 24)).transpose()?,
+            kv_bytes: memory("kv-memory", run.kv_memory)?,
+            adapter_bytes: memory("adapter-memory", run.adapter_memory)?,
+            max_rank: within("max-lora-rank", run.max_lora_rank, 1, 1 << 16)?,
+            activations: match run.activations {
+                Activations::Int8 => ActivationPrecision::Int8,
+                Activations::F32 => ActivationPrecision::F32,
+            },
+            engine,
+        })
+    }
+}
+
+/// What `serve` runs with.
+#[derive(Debug, Clone)]
+pub struct ServeSettings {
+    /// The base; its name is the served one.
+    pub base: BaseSettings,
+    /// Folder of adapters to serve and watch.
+    pub adapters: Option<PathBuf>,
+    /// Folders that adapters may be loaded from over HTTP, that of `adapters` included.
+    pub adapter_roots: Vec<PathBuf>,
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Accepted keys; none for an open server.
+    pub api_keys: Vec<String>,
+    /// Bounds of HTTP.
+    pub limits: HttpLimits,
+}
+
+impl ServeSettings {
+    /// Resolves and checks the arguments.
+    ///
+    /// # Errors
+    /// As [`BaseSettings::new`], and for folders that are not there or an empty key.
+    pub fn new(args: ServeArgs) -> Result<Self> {
+        let engine = EngineSettings {
+            max_sequences: within("max-num-seqs", args.max_num_seqs, 1, 4096)?,
+            max_waiting: within("max-queue", args.max_queue, 1, 1 << 20)?,
+            max_batch_rows: within("max-batch-tokens", args.max_batch_tokens, 16, 1 << 16)?,
+            prefix_cache: !args.no_prefix_cache,
+        };
+        let adapters = args.adapters.map(|path| folder("adapters", &path)).transpose()?;
+        let further = args.adapter_root.iter().map(|path| folder("adapter-root", path));
+        let adapter_roots = adapters.iter().cloned().map(Ok).chain(further).collect::<Result<_>>()?;
+        if args.api_key.iter().any(|key| key.trim().is_empty()) {
+            return Err(usage("--api-key: a key is empty, which every caller would know"));
+        }
+        let mut base = BaseSettings::new(args.model, &args.run, engine)?;
+        if let Some(name) = args.served_model_name {
+            base.name = name;
+        }
+        Ok(Self {
+            base,
+            adapters,
+            adapter_roots,
+            address: SocketAddr::new(args.host, args.port),
+            api_keys: args.api_key,
+            limits: HttpLimits {
+                body_bytes: memory("max-body", args.max_body)?,
+                choices: 128,
+            },
+        })
+    }
+}
+
+/// How a command of one conversation generates.
+#[derive(Debug, Clone)]
+pub struct GenerationSettings {
+    /// Choice of tokens.
+    pub sampling: SamplingParams,
+    /// Most tokens.
+    pub max_tokens: usize,
+    /// Texts that end it.
+    pub stop: Vec<String>,
+}
+
+impl GenerationSettings {
+    /// Checks the arguments.
+    ///
+    /// # Errors
+    /// A number out of range.
+    pub fn new(args: SamplingArgs) -> Result<Self> {
+        if args.stop.iter().any(String::is_empty) {
+            return Err(usage("--stop: an empty text would end every generation at once"));
+        }
+        let from_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        Ok(Self {
+            sampling: SamplingParams {
+                temperature: within("temperature", args.temperature, 0.0, 100.0)?,
+                top_p: within("top-p", args.top_p, 0.0, 1.0)?,
+                top_k: args.top_k.map(|k| within("top-k", k, 1, 1 << 24)).transpose()?,
+                min_p: within("min-p", args.min_p, 0.0, 1.0)?,
+                presence_penalty: within("presence-penalty", args.presence_penalty, -2.0, 2.0)?,
+                frequency_penalty: within("frequency-penalty", args.frequency_penalty, -2.0, 2.0)?,
+                repetition_penalty: within("repetition-penalty", args.repetition_penalty, 0.01, 100.0)?,
+                logit_bias: Vec::new(),
+                seed: args.seed.unwrap_or_else(from_clock),
+            },
+            max_tokens: within("max-tokens", args.max_tokens, 1, 1 << 24)?,
+            stop: args.stop,
+        })
+    }
+}
+
+/// The file of `--model` and the name it goes by.
+fn locate(args: ModelArgs) -> Result<(PathBuf, String)> {
+    let Some(model) = args.model else {
+        return Err(usage("--model is missing; give a GGUF file or a name of `rootstock pull --list`"));
+    };
+    let catalog = Catalog::open(args.catalog.as_deref())?;
+    let path = PathBuf::from(&model);
+    if let Some(entry) = catalog.get(&model).filter(|_| !path.is_file()) {
+        let file = models_dir::resolve(args.models_dir)?.join(&model).join(&entry.files[0].name);
+        if !file.is_file() {
+            return Err(usage(format!(
+                "--model: {model} is not pulled yet ({} does not exist); run `rootstock pull {model}`",
+                file.display()
+            )));
+        }
+        return Ok((file, model));
+    }
+    if !path.is_file() {
+        return Err(usage(format!(
+            "--model: {model:?} is neither a file nor a model of the catalog (it has {})",
+            catalog.names()
+        )));
+    }
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    Ok((path, stem.unwrap_or(model)))
+}
+
+/// An existing folder in its canonical form. A missing one is an error: created silently, a mistyped path would serve nothing.
+pub fn folder(option: &str, path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    let canonical = path.canonicalize().map_err(|error| usage(format!("--{option}: {shown}: {error}")))?;
+    if !canonical.is_dir() {
+        return Err(usage(format!("--{option}: {shown} is not a folder")));
+    }
+    Ok(canonical)
+}
+
+fn memory(option: &str, size: ByteSize) -> Result<usize> {
+    match usize::try_from(size.0) {
+        Ok(0) => Err(usage(format!("--{option}: expected more than 0 bytes"))),
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Err(usage(format!("--{option}: {size} is more than this machine can address"))),
+    }
+}
+
+fn within<T: PartialOrd + fmt::Display>(option: &str, value: T, least: T, most: T) -> Result<T> {
+    // Written so that NaN, which compares with nothing, is refused too.
+    if value >= least && value <= most {
+        return Ok(value);
+    }
+    Err(usage(format!("--{option}: expected {least} to {most}, got {value}")))
+}
+
+fn usage(message: impl Into<String>) -> anyhow::Error {
+    UsageError(message.into()).into()
+}
