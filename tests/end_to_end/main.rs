@@ -15,5 +15,6 @@ mod http;
 mod many_adapters;
 mod preemption;
 mod prefix;
+mod pull;
 mod server;
 mod settings;
