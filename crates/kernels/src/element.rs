@@ -1,7 +1,6 @@
 //! Element types of matrices that are not quantized: adapters keep the precision of their file.
 
 use crate::simd::{LANES, Simd};
-use half::{bf16, f16};
 
 /// How an element is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,22 +44,6 @@ impl Elements {
             ElementType::F32 => Self::F32((0..len).map(single).collect()),
             ElementType::F16 => Self::F16((0..len).map(half).collect()),
             ElementType::Bf16 => Self::Bf16((0..len).map(half).collect()),
-        }
-    }
-
-    /// Element `index` as f32.
-    pub(crate) fn get(&self, index: usize) -> f32 {
-        match self {
-            Self::F32(values) => values[index],
-            Self::F16(values) => f16::from_bits(values[index]).to_f32(),
-            Self::Bf16(values) => bf16::from_bits(values[index]).to_f32(),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::F32(values) => values.len(),
-            Self::F16(values) | Self::Bf16(values) => values.len(),
         }
     }
 

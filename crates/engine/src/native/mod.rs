@@ -1,8 +1,21 @@
-//! The native runner: decoder on our own kernels over weights packed at load.
+//! The native runner: the decoder of an [`ArchSpec`](rootstock_model::ArchSpec) on our own kernels, over weights packed
+//! at load. All rows of a step, prefill and decode, of any adapters, go through each product once.
 
-use crate::runner::{AdapterPreparer, BatchView, Capabilities, Logits, Runner, RunnerError};
-use rootstock_model::Checkpoint;
+mod adapter;
+mod batch;
+mod forward;
+mod weights;
+
 use std::sync::Arc;
+
+use rootstock_kernels::{BLOCK_TOKENS, Context, Isa, KvCache, Precision, ThreadPool};
+use rootstock_model::Checkpoint;
+
+use self::adapter::NativePreparer;
+use self::batch::StepLayout;
+use self::forward::Buffers;
+use self::weights::PackedModel;
+use crate::runner::{AdapterPreparer, BatchView, Capabilities, Logits, Runner, RunnerError};
 
 /// Precision of the activations that enter a quantized product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,26 +40,104 @@ pub struct NativeSettings {
 }
 
 /// Decoder over packed weights.
-pub struct NativeRunner {}
+pub struct NativeRunner {
+    context: Context,
+    model: PackedModel,
+    cache: KvCache,
+    buffers: Buffers,
+    layout: StepLayout,
+    max_context: usize,
+    preparer: Arc<NativePreparer>,
+}
 
 impl NativeRunner {
     /// Packs the weights of a checkpoint.
     ///
     /// # Errors
-    /// A KV pool too small for one block per layer, or an element type without a packed form.
-    pub fn new(_checkpoint: &Checkpoint, _settings: NativeSettings) -> Result<Self, RunnerError> {
-        todo!()
+    /// A KV pool too small for one block per layer, an element type without a packed form, a forced instruction set
+    /// that this CPU lacks, or no threads to be had.
+    pub fn new(checkpoint: &Checkpoint, settings: NativeSettings) -> Result<Self, RunnerError> {
+        let isa = Isa::detect().map_err(|error| RunnerError(error.to_string()))?;
+        let pool = ThreadPool::new(settings.threads)
+            .map_err(|error| RunnerError(format!("cannot start {} compute threads: {error}", settings.threads)))?;
+        let max_context = settings.max_context.min(checkpoint.spec().context_length);
+        let model = PackedModel::pack(checkpoint, max_context)?;
+        let cache = allocate_cache(&model, settings.kv_bytes)?;
+        let precision = match settings.activations {
+            ActivationPrecision::Int8 => Precision::Int8,
+            ActivationPrecision::F32 => Precision::F32,
+        };
+        Ok(Self {
+            context: Context { pool, isa },
+            preparer: Arc::new(NativePreparer::new(checkpoint.spec().clone())),
+            cache,
+            buffers: Buffers::new(precision),
+            layout: StepLayout::default(),
+            max_context,
+            model,
+        })
     }
+
+    /// Name of the instruction set that the kernels run on.
+    pub fn isa(&self) -> &'static str {
+        self.context.isa.name()
+    }
+
+    /// Resident bytes of the packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.model.bytes()
+    }
+
+    /// KV bytes that one token takes over all layers.
+    pub fn kv_bytes_per_token(&self) -> usize {
+        self.model.kv_block_bytes() / BLOCK_TOKENS
+    }
+}
+
+fn allocate_cache(model: &PackedModel, kv_bytes: usize) -> Result<KvCache, RunnerError> {
+    let blocks = kv_bytes / model.kv_block_bytes();
+    if blocks == 0 {
+        return Err(RunnerError(format!(
+            "the KV memory of {kv_bytes} bytes does not hold one block of {BLOCK_TOKENS} tokens, which takes {} bytes",
+            model.kv_block_bytes()
+        )));
+    }
+    KvCache::new(model.layers.len(), blocks, model.heads.kv_heads, model.heads.head_dim)
+        .map_err(|error| RunnerError(error.to_string()))
 }
 
 impl Runner for NativeRunner {
     fn capabilities(&self) -> Capabilities {
-        todo!()
+        Capabilities {
+            vocab_size: self.model.vocab_size(),
+            max_context: self.max_context,
+            block_tokens: BLOCK_TOKENS,
+            blocks: self.cache.blocks(),
+        }
     }
+
     fn preparer(&self) -> Arc<dyn AdapterPreparer> {
-        todo!()
+        self.preparer.clone()
     }
-    fn step(&mut self, _batch: &BatchView<'_>, _logits: &mut Logits) -> Result<(), RunnerError> {
-        todo!()
+
+    fn step(&mut self, batch: &BatchView<'_>, logits: &mut Logits) -> Result<(), RunnerError> {
+        self.layout
+            .arrange(batch, self.model.vocab_size(), self.max_context, self.cache.blocks())?;
+        let segments = self.layout.segments(batch)?;
+        forward::run(
+            &mut self.context,
+            &self.model,
+            &mut self.cache,
+            &mut self.buffers,
+            forward::Step {
+                layout: &self.layout,
+                segments: &segments,
+            },
+            &mut logits.values,
+        );
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
