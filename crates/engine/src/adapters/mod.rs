@@ -1,13 +1,31 @@
 //! The adapter store: names, generations, residency within a byte budget. Loading happens on threads of its own,
 //! so that no request of another adapter ever waits for it.
+//!
+//! All decisions are made by the [`ledger`], a plain synchronous struct behind one mutex that is held for lookups and
+//! bookkeeping only, never over I/O or packing. What it decides (load this, grant that, free those) is carried out
+//! after the mutex is released.
+
+mod lease;
+mod ledger;
+mod loading;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rootstock_model::adapter::{AdapterError, AdapterLimits};
 use rootstock_model::{ArchSpec, ContentHash};
 
-use crate::runner::{AdapterPreparer, PreparedAdapter};
+use crate::runner::AdapterPreparer;
+use lease::Acquiring;
+pub use lease::AdapterLease;
+use ledger::{Effects, Ledger, Registration};
+use loading::{FolderSource, LoadJob, Source};
+pub use watch::Watcher;
 
 /// What the store needs to know.
 pub struct StoreSettings {
@@ -74,92 +92,172 @@ pub enum AcquireError {
     Refused(#[from] AdapterError),
 }
 
-/// A resident generation, held for the length of a request; the last lease of a replaced one frees it.
-#[derive(Clone)]
-pub struct AdapterLease {
-    // replaced by the store's own fields
-    weights: Arc<dyn PreparedAdapter>,
-}
-
-impl AdapterLease {
-    /// The packed weights.
-    pub fn weights(&self) -> &Arc<dyn PreparedAdapter> {
-        &self.weights
-    }
-}
-
 /// Names to adapters; clones share it.
 #[derive(Clone)]
-pub struct AdapterStore {}
+pub struct AdapterStore {
+    shared: Arc<Shared>,
+}
+
+/// Stripes of the lock that keeps two explicit loads of one name in order.
+const LOAD_STRIPES: usize = 16;
+
+struct Shared {
+    ledger: Mutex<Ledger>,
+    source: Arc<dyn Source>,
+    jobs: crossbeam_channel::Sender<LoadJob>,
+    /// Held by [`AdapterStore::load`] from reading to swapping, so that of two loads of a name the one that read
+    /// last is the one that stays.
+    load_order: [Mutex<()>; LOAD_STRIPES],
+}
+
+impl Shared {
+    /// Runs a decision under the lock and carries out what it brought after the lock is released.
+    fn update<T>(self: &Arc<Self>, decide: impl FnOnce(&mut Ledger) -> T) -> T {
+        let (result, effects) = {
+            let mut ledger = self.ledger.lock();
+            (decide(&mut ledger), ledger.take_effects())
+        };
+        self.carry_out(effects);
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, effects: Effects) {
+        for (waiter, verdict) in effects.verdicts {
+            let leases = verdict.map(|grants| grants.into_iter().map(|grant| AdapterLease::new(self, grant)).collect());
+            // Leases that nobody waits for any more come back here and return on drop.
+            drop(waiter.send(leases));
+        }
+        for job in effects.loads {
+            // The loaders live as long as the sender in `self`.
+            drop(self.jobs.send(job));
+        }
+        drop(effects.freed);
+    }
+}
 
 impl AdapterStore {
     /// An empty store.
-    pub fn new(_settings: StoreSettings) -> Self {
-        todo!()
+    pub fn new(settings: StoreSettings) -> Self {
+        let budget = settings.memory_budget;
+        Self::with_source(budget, Arc::new(FolderSource::new(settings)))
+    }
+
+    pub(crate) fn with_source(budget: usize, source: Arc<dyn Source>) -> Self {
+        let (jobs, inbox) = crossbeam_channel::unbounded();
+        let shared = Arc::new(Shared {
+            ledger: Mutex::new(Ledger::new(budget)),
+            source: Arc::clone(&source),
+            jobs,
+            load_order: Default::default(),
+        });
+        loading::start_loaders(&inbox, &source, &shared);
+        Self { shared }
     }
 
     /// Registers or replaces the adapter of a folder: validates it whole, makes it resident, then swaps it in.
-    /// Requests that run keep the generation they started with. Blocks; call it from a thread that may.
+    /// Requests that run keep the generation they started with. If the budget is full of adapters in use, it is
+    /// swapped in without being resident and loaded on first use. Equal content stays the same generation.
+    /// Blocks; call it from a thread that may.
     ///
     /// # Errors
     /// The adapter is refused; what was served under the name goes on.
-    pub fn load(&self, _name: &str, _dir: &Path) -> Result<AdapterInfo, AdapterError> {
-        todo!()
+    pub fn load(&self, name: &str, dir: &Path) -> Result<AdapterInfo, AdapterError> {
+        let stripe = name
+            .bytes()
+            .fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let _in_order = self.shared.load_order[stripe % LOAD_STRIPES].lock();
+        let loaded = loading::load(&*self.shared.source, dir);
+        let registration = Registration {
+            name: name.into(),
+            path: dir.to_owned(),
+            created: unix_seconds(),
+        };
+        self.shared.update(|ledger| match loaded {
+            Ok(loaded) => ledger.swap(registration, loaded),
+            Err(error) => {
+                ledger.count_refusal();
+                Err(error)
+            }
+        })
     }
 
     /// Registers a folder by its headers alone; values are validated when first used.
     ///
     /// # Errors
     /// As far as headers tell.
-    pub fn register(&self, _name: &str, _dir: &Path) -> Result<AdapterInfo, AdapterError> {
-        todo!()
+    pub fn register(&self, name: &str, dir: &Path) -> Result<AdapterInfo, AdapterError> {
+        let summary = self.shared.source.inspect(dir);
+        let registration = Registration {
+            name: name.into(),
+            path: dir.to_owned(),
+            created: unix_seconds(),
+        };
+        self.shared.update(|ledger| match summary {
+            Ok(summary) => Ok(ledger.register(registration, summary)),
+            Err(error) => {
+                ledger.count_refusal();
+                Err(error)
+            }
+        })
     }
 
     /// Takes the name away; running requests finish on it. False if there was none.
-    pub fn unload(&self, _name: &str) -> bool {
-        todo!()
+    pub fn unload(&self, name: &str) -> bool {
+        self.shared.update(|ledger| ledger.unload(name))
     }
 
     /// Keeps the adapter resident, or lets it be evicted again. False if there is none.
-    pub fn pin(&self, _name: &str, _pinned: bool) -> bool {
-        todo!()
+    pub fn pin(&self, name: &str, pinned: bool) -> bool {
+        self.shared.update(|ledger| ledger.pin(name, pinned))
+    }
+
+    /// Loads registered adapters in the background, in order of their names, as long as the budget has free room.
+    pub fn warm_up(&self) {
+        self.shared.update(Ledger::warm_up);
     }
 
     /// Leases on all of `names` at once (so that two requests cannot hold half each), loading what is not resident.
-    /// Waits while the budget is full of leased adapters.
+    /// Waits while the budget is full of leased adapters; who waits for memory is served in order of arrival.
+    /// Dropping the future gives up the place.
     ///
     /// # Errors
     /// An unknown name, or files that cannot be served.
-    pub async fn acquire(&self, _names: &[&str]) -> Result<Vec<AdapterLease>, AcquireError> {
-        todo!()
+    pub async fn acquire(&self, names: &[&str]) -> Result<Vec<AdapterLease>, AcquireError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        Acquiring::start(&self.shared, names).finish().await
     }
 
     /// One adapter.
-    pub fn get(&self, _name: &str) -> Option<AdapterInfo> {
-        todo!()
+    pub fn get(&self, name: &str) -> Option<AdapterInfo> {
+        self.shared.ledger.lock().info(name)
     }
 
     /// All adapters, by name.
     pub fn list(&self) -> Vec<AdapterInfo> {
-        todo!()
+        self.shared.ledger.lock().list()
+    }
+
+    /// Adapters that are registered nowhere because their files were refused, or whose latest files were refused
+    /// while earlier ones are still served; by name.
+    pub fn refused(&self) -> Vec<(String, AdapterError)> {
+        self.shared.ledger.lock().refused()
     }
 
     /// Counters.
     pub fn stats(&self) -> StoreStats {
-        todo!()
+        self.shared.ledger.lock().stats()
+    }
+
+    /// Keeps a refusal for [`AdapterStore::refused`] until the name is loaded or unloaded.
+    fn note_refusal(&self, name: &str, error: AdapterError) {
+        self.shared.update(|ledger| ledger.note_refusal(name, error));
     }
 }
 
-/// Keeps a store in step with a folder of adapters until dropped.
-pub struct Watcher {}
-
-impl Watcher {
-    /// Registers every subfolder of `dir`, then watches: a new folder is loaded once its files have settled,
-    /// a changed one becomes a new generation, a removed one drains. Refusals are logged and kept for [`Watcher::refused`].
-    ///
-    /// # Errors
-    /// `dir` cannot be read or watched.
-    pub fn start(_store: AdapterStore, _dir: PathBuf) -> std::io::Result<Self> {
-        todo!()
-    }
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
 }

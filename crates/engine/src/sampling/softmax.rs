@@ -69,7 +69,7 @@ fn exp(x: f32) -> f32 {
     poly = poly * r + 8.333_452e-3;
     poly = poly * r + 4.166_579_6e-2;
     poly = poly * r + 1.666_666_5e-1;
-    poly = poly * r + 5.000_000_1e-1;
+    poly = poly * r + 0.5;
     let value = poly * r * r + r + 1.0;
     let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x < -87.0 { 0.0 } else { value * scale }
