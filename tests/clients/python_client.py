@@ -1,6 +1,6 @@
 """Drives a server with the official `openai` package: ROOTSTOCK_URL=http://HOST:PORT/v1 python python_client.py.
 
-Asserts results; the last line is "all checks passed". The server serves the base as `base` and the adapter `r8-all`.
+Asserts results; the last line is "all checks passed". The server serves the base as `base` and the golden adapters.
 """
 
 import os
@@ -13,6 +13,7 @@ import openai
 URL = os.environ["ROOTSTOCK_URL"]
 client = openai.OpenAI(base_url=URL, api_key="none", max_retries=0, timeout=300)
 FRANCE = "The capital of France is"
+FOX = "Once upon a time, a small fox"
 
 
 def metric(name):
@@ -34,8 +35,8 @@ def completion():
     assert answer.choices[0].finish_reason == "length"
     assert answer.model == "base" and answer.object == "text_completion"
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (5, 3, 8)
-    tenant = client.completions.create(model="r8-all", prompt=FRANCE, max_tokens=8, temperature=0)
-    assert tenant.choices[0].text != answer.choices[0].text and tenant.model == "r8-all"
+    base, tenant = (client.completions.create(model=model, prompt=FOX, max_tokens=24, temperature=0) for model in ("base", "r16-qv"))
+    assert tenant.choices[0].text != base.choices[0].text and tenant.model == "r16-qv"
     several = client.completions.create(model="base", prompt=[FRANCE, "One, two, three,"], max_tokens=4, n=2, seed=7, temperature=1)
     assert [choice.index for choice in several.choices] == [0, 1, 2, 3]
     again = client.completions.create(model="base", prompt=[FRANCE, "One, two, three,"], max_tokens=4, n=2, seed=7, temperature=1)
