@@ -1,0 +1,40 @@
+# `make demo` to try it, `make test` to check it. Everything that is fetched goes below this folder.
+
+MODEL := smollm2-135m-instruct
+export ROOTSTOCK_MODELS_DIR ?= $(CURDIR)/.rootstock/models
+
+.PHONY: help demo build model test check verify-full clean
+
+help:
+	@echo "make demo         build, fetch the model, serve it with the adapters of models/demo"
+	@echo "make test         every check and every test; fetches what they need"
+	@echo "make check        formatting, lints and documentation only"
+	@echo "make build        target/release/rootstock"
+	@echo "make model        fetch the model of the demo and the tests into .rootstock/models"
+	@echo "make verify-full  the long tests and the load measurements"
+	@echo "make clean        remove what was built and fetched"
+
+# Further flags: make demo ARGS='--port 8001'
+demo:
+	cargo build --release --locked
+	scripts/demo.sh $(MODEL) $(ARGS)
+
+build:
+	cargo build --release --locked
+
+model:
+	cargo run --quiet --locked -- pull $(MODEL)
+
+test:
+	scripts/test.sh
+
+check:
+	scripts/test.sh check
+
+verify-full: model
+	scripts/setup-clients.sh
+	scripts/verify-full.sh
+
+clean:
+	cargo clean
+	rm -rf .rootstock .venv tests/clients/js/node_modules
