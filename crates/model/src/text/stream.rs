@@ -114,3 +114,6 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
 fn is_incomplete(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,3 +114,6 @@ impl Tokenizer {
 fn cannot_encode(error: tokenizers::Error) -> ModelError {
     ModelError::Text(format!("tokenizer: {error}"))
 }
+
+#[cfg(test)]
+mod tests;
