@@ -143,3 +143,12 @@ fn special_tokens_in_plain_text_stay_text() {
     assert_eq!(tokenizer.decode(&plain, true), text);
     assert_eq!(tokenizer.decode(&tokenizer.encode(text, false).unwrap(), true), "user");
 }
+
+#[test]
+fn long_runs_without_a_border_survive() {
+    let tokenizer = model().tokenizer().unwrap();
+    for piece in ["a", " ", "\n", "7", "é", "<|im_"] {
+        let text = piece.repeat(100_000);
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&text, true).unwrap(), false), text);
+    }
+}

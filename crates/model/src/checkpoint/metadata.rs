@@ -1,8 +1,10 @@
 //! GGUF metadata to [`ArchSpec`]: every key of the family is read, or known to have no effect, or refused by name.
 
+use std::fmt::{self, Display};
 use std::sync::Arc;
 
-use rootstock_formats::gguf::{Gguf, Value, required};
+use rootstock_formats::FormatError;
+use rootstock_formats::gguf::{Gguf, required};
 
 use super::Refusal;
 use super::family::{Family, Fixed};
@@ -176,31 +178,24 @@ impl Keys<'_> {
     }
 
     fn refuse_unknown(&self) -> Result<(), Refusal> {
-        let prefix = self.full("");
-        let own = self
-            .gguf
-            .metadata()
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
-        for (key, value) in own {
-            let fixed = self.family.fixed.iter().find(|(known, _)| *known == key);
-            match fixed {
-                Some((_, fixed)) if !fixed.accepts(value) => {
-                    return Err(self.unsupported(key, format_args!("{value:?}"), fixed));
-                }
-                None if !READ.contains(&key) => {
-                    return Err(Refusal::unsupported(format_args!(
-                        "metadata key {}: not supported",
-                        self.full(key)
-                    )));
-                }
-                _ => {}
+        for (key, fixed) in self.family.fixed {
+            if let Some(got) = fixed.contradiction(self.gguf, &self.full(key))? {
+                return Err(self.unsupported(key, got, fixed));
             }
         }
-        Ok(())
+        let prefix = self.full("");
+        let known = |key: &&str| READ.contains(key) || self.family.fixed.iter().any(|(fixed, _)| fixed == key);
+        let mut own = self.gguf.metadata().keys().filter_map(|key| key.strip_prefix(&prefix));
+        match own.find(|key| !known(key)) {
+            Some(key) => Err(Refusal::unsupported(format_args!(
+                "metadata key {} is not known",
+                self.full(key)
+            ))),
+            None => Ok(()),
+        }
     }
 
-    fn unsupported(&self, key: &str, got: impl std::fmt::Display, supported: impl std::fmt::Display) -> Refusal {
+    fn unsupported(&self, key: &str, got: impl Display, supported: impl Display) -> Refusal {
         Refusal::unsupported(format_args!(
             "{}: {got} is not supported (supported: {supported})",
             self.full(key)
@@ -209,17 +204,24 @@ impl Keys<'_> {
 }
 
 impl Fixed {
-    fn accepts(&self, value: &Value) -> bool {
-        match *self {
-            Self::Text(text) => value.as_str() == Some(text),
-            Self::Integer(number) => value.as_u64() == Some(number),
-            Self::Truth(truth) => value.as_bool() == Some(truth),
-        }
+    /// The value at `key` if it is another one.
+    fn contradiction(&self, gguf: &Gguf, key: &str) -> Result<Option<String>, FormatError> {
+        Ok(match *self {
+            Self::Text(only) => gguf
+                .get_str(key)?
+                .filter(|&got| got != only)
+                .map(|got| format!("{got:?}")),
+            Self::Integer(only) => gguf.get_u64(key)?.filter(|&got| got != only).map(|got| got.to_string()),
+            Self::Truth(only) => gguf
+                .get_bool(key)?
+                .filter(|&got| got != only)
+                .map(|got| got.to_string()),
+        })
     }
 }
 
-impl std::fmt::Display for Fixed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "{text:?}"),
             Self::Integer(number) => write!(f, "{number}"),

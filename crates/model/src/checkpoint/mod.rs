@@ -95,11 +95,11 @@ impl Checkpoint {
     /// If the layer does not exist.
     pub fn projection(&self, site: Site) -> MatrixView<'_> {
         let rotary = matches!(site.projection, Projection::Query | Projection::Key);
-        let row_order = match rotary && self.family.interleaved_rotary {
-            true => RowOrder::InterleavedHalves {
-                head_dim: self.spec.layers[site.layer].attention.head_dim,
-            },
-            false => RowOrder::Natural,
+        let row_order = if rotary && self.family.interleaved_rotary {
+            let head_dim = self.spec.layers[site.layer].attention.head_dim;
+            RowOrder::InterleavedHalves { head_dim }
+        } else {
+            RowOrder::Natural
         };
         self.view(self.tensors.projection(site.layer, site.projection), row_order)
     }
@@ -143,6 +143,9 @@ impl Checkpoint {
     }
 }
 
+/// Longest message about a file, in characters: names in it may be of any length.
+const LONGEST_REASON: usize = 400;
+
 /// Why a file is not a base model, before its path is known.
 enum Refusal {
     Format(FormatError),
@@ -151,7 +154,7 @@ enum Refusal {
 
 impl Refusal {
     fn unsupported(reason: impl Display) -> Self {
-        Self::Unsupported(reason.to_string())
+        Self::Unsupported(reason.to_string().chars().take(LONGEST_REASON).collect())
     }
 
     fn at(self, path: &Path) -> ModelError {

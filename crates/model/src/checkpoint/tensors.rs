@@ -36,9 +36,10 @@ impl Tensors {
         let (names, hidden) = (family.tensors, spec.hidden_size);
         let table = [spec.vocab_size, hidden];
         let embedding = search.matrix(names.embedding.to_owned(), table)?;
-        let output = match spec.tied_output {
-            true => None,
-            false => Some(search.matrix(names.output.to_owned(), table)?),
+        let output = if spec.tied_output {
+            None
+        } else {
+            Some(search.matrix(names.output.to_owned(), table)?)
         };
         let final_norm = search.vector(names.final_norm.to_owned(), hidden)?;
         let layers = (0..spec.layers.len())

@@ -14,7 +14,8 @@ use serde_json::{Map, Value};
 
 use crate::ModelError;
 
-/// Most instructions one rendering may take: a long conversation takes thousands, a template that never ends all of them.
+/// Most instructions one rendering may take: a long conversation takes thousands. It bounds time, not the text that a
+/// hostile template could build; messages alone cannot make a template run longer than they are.
 const FUEL: u64 = 10_000_000;
 /// The template's name in its environment.
 const NAME: &str = "chat_template";
