@@ -105,16 +105,16 @@ fn generate_goes_through_the_chat_template_if_told() {
 
 #[test]
 fn chat_answers_and_switches_adapters_in_mid_conversation() {
-    let lines = "What is the capital of France?\n/adapter moby-dick\nAnd of Italy?\n/adapter nobody\n/quit\n";
+    let lines = "What colour is the sky?\n/adapter moby-dick\nAnd the sea?\n/adapter nobody\n/quit\n";
     let mut command = rootstock("chat");
-    let command = command
-        .arg("--adapters")
-        .arg(demo_adapters())
-        .args(["--max-tokens", "24"]);
-    let output = command.write_stdin(lines).output().unwrap();
+    let output = command
+        .args(["--max-tokens", "24"])
+        .write_stdin(lines)
+        .output()
+        .unwrap();
     let written = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{written}");
-    assert!(written.contains("Paris"), "{written}");
+    assert!(written.contains("The sky is"), "{written}");
     assert!(written.contains("moby-dick"), "{written}");
     assert!(written.contains("nobody"), "{written}");
 }
