@@ -9,9 +9,10 @@ use anyhow::{Context, Result, bail};
 use rootstock_engine::adapters::{AdapterStore, StoreSettings, Watcher};
 use rootstock_engine::native::{NativeRunner, NativeSettings};
 use rootstock_engine::{Engine, Event, FinishReason, Graft, Request, Runner, Usage};
+use rootstock_kernels::Isa;
+use rootstock_model::Checkpoint;
 use rootstock_model::adapter::AdapterLimits;
 use rootstock_model::text::{ChatTemplate, TextStream, TokenId, Tokenizer};
-use rootstock_model::Checkpoint;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::info;
@@ -73,6 +74,7 @@ impl Base {
             model = %settings.file.display(),
             base_hash = %hash,
             max_context,
+            simd = Isa::detect()?.name(),
             threads = settings.threads,
             activations = ?settings.activations,
             seconds = started.elapsed().as_secs_f32(),

@@ -113,7 +113,8 @@ impl Catalog {
                 return Err(format!("model {name:?}: `files` is empty"));
             }
             for file in &mut entry.files {
-                file.check().map_err(|reason| format!("model {name:?}, file {:?}: {reason}", file.name))?;
+                file.check()
+                    .map_err(|reason| format!("model {name:?}, file {:?}: {reason}", file.name))?;
                 for source in &mut file.sources {
                     if let Source::Path(path) = source {
                         *path = folder.join(&*path);
@@ -145,7 +146,10 @@ impl FileEntry {
         check_name(&self.name)?;
         let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if self.sha256.len() != 64 || !self.sha256.bytes().all(is_hex) {
-            return Err(format!("`sha256`: expected 64 lower-case hexadecimal digits, got {:?}", self.sha256));
+            return Err(format!(
+                "`sha256`: expected 64 lower-case hexadecimal digits, got {:?}",
+                self.sha256
+            ));
         }
         if self.sources.is_empty() {
             return Err("`sources` is empty".to_owned());

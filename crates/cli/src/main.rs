@@ -51,7 +51,11 @@ fn main() -> ExitCode {
 
 /// Logs go to stderr, so that stdout carries results alone. A server tells its events, the other commands only warnings.
 fn start_log(command: &Command) {
-    let default = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
+    let default = if matches!(command, Command::Serve(_)) {
+        "info"
+    } else {
+        "warn"
+    };
     let filter = EnvFilter::try_from_env("ROOTSTOCK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -43,7 +43,9 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let refuse = || format!("expected a size such as 512MB, 1GiB or a number of bytes, got {text:?}");
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let unit = unit.trim().to_ascii_lowercase();
         let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(refuse)?;
@@ -108,7 +110,10 @@ impl BaseSettings {
             file,
             name,
             threads: within("threads", run.threads.unwrap_or(available), 1, 1024)?,
-            max_context: run.max_model_len.map(|length| within("max-model-len", length, 1, 1 << 24)).transpose()?,
+            max_context: run
+                .max_model_len
+                .map(|length| within("max-model-len", length, 1, 1 << 24))
+                .transpose()?,
             kv_bytes: memory("kv-memory", run.kv_memory)?,
             adapter_bytes: memory("adapter-memory", run.adapter_memory)?,
             max_rank: within("max-lora-rank", run.max_lora_rank, 1, 1 << 16)?,
@@ -194,7 +199,11 @@ impl GenerationSettings {
         if args.stop.iter().any(String::is_empty) {
             return Err(usage("--stop: an empty text would end every generation at once"));
         }
-        let from_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        let from_clock = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_nanos() as u64)
+        };
         Ok(Self {
             sampling: SamplingParams {
                 temperature: within("temperature", args.temperature, 0.0, 100.0)?,
@@ -216,12 +225,16 @@ impl GenerationSettings {
 /// The file of `--model` and the name it goes by.
 fn locate(args: ModelArgs) -> Result<(PathBuf, String)> {
     let Some(model) = args.model else {
-        return Err(usage("--model is missing; give a GGUF file or a name of `rootstock pull --list`"));
+        return Err(usage(
+            "--model is missing; give a GGUF file or a name of `rootstock pull --list`",
+        ));
     };
     let catalog = Catalog::open(args.catalog.as_deref())?;
     let path = PathBuf::from(&model);
     if let Some(entry) = catalog.get(&model).filter(|_| !path.is_file()) {
-        let file = models_dir::resolve(args.models_dir)?.join(&model).join(&entry.files[0].name);
+        let file = models_dir::resolve(args.models_dir)?
+            .join(&model)
+            .join(&entry.files[0].name);
         if !file.is_file() {
             return Err(usage(format!(
                 "--model: {model} is not pulled yet ({} does not exist); run `rootstock pull {model}`",
@@ -243,7 +256,9 @@ fn locate(args: ModelArgs) -> Result<(PathBuf, String)> {
 /// An existing folder in its canonical form. A missing one is an error: created silently, a mistyped path would serve nothing.
 pub fn folder(option: &str, path: &Path) -> Result<PathBuf> {
     let shown = path.display();
-    let canonical = path.canonicalize().map_err(|error| usage(format!("--{option}: {shown}: {error}")))?;
+    let canonical = path
+        .canonicalize()
+        .map_err(|error| usage(format!("--{option}: {shown}: {error}")))?;
     if !canonical.is_dir() {
         return Err(usage(format!("--{option}: {shown} is not a folder")));
     }
@@ -254,7 +269,9 @@ fn memory(option: &str, size: ByteSize) -> Result<usize> {
     match usize::try_from(size.0) {
         Ok(0) => Err(usage(format!("--{option}: expected more than 0 bytes"))),
         Ok(bytes) => Ok(bytes),
-        Err(_) => Err(usage(format!("--{option}: {size} is more than this machine can address"))),
+        Err(_) => Err(usage(format!(
+            "--{option}: {size} is more than this machine can address"
+        ))),
     }
 }
 

@@ -23,9 +23,12 @@ pub fn settings_of(matches: &ArgMatches) -> Result<Option<FileSettings>, clap::E
     let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else {
         return Ok(None);
     };
-    let refuse = |reason: String| super::command().error(ErrorKind::InvalidValue, format!("{}: {reason}", path.display()));
+    let refuse =
+        |reason: String| super::command().error(ErrorKind::InvalidValue, format!("{}: {reason}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let table: Table = text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+    let table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| refuse(error.to_string()))?;
     let mut arguments = Vec::new();
     for (key, value) in &table {
         let arg = argument(name, key).ok_or_else(|| refuse(unknown(name, key)))?;

@@ -14,7 +14,11 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 
 use crate::settings::ByteSize;
 
-const EXIT_CODES: &str = "\
+const OVERVIEW: &str = "\
+Example:
+  rootstock pull smollm2-135m-instruct
+  rootstock serve --model smollm2-135m-instruct --adapters models/demo
+
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 Every option of serve, generate and chat can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
 file given with --config; a flag wins over the environment, the environment over the file.
@@ -22,7 +26,7 @@ ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in 
 
 /// One quantized base model, any number of LoRA adapters, each request on its own.
 #[derive(Debug, Parser)]
-#[command(name = "rootstock", version, after_help = EXIT_CODES)]
+#[command(name = "rootstock", version, after_help = OVERVIEW)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -228,7 +232,13 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// Factor on the adapter's effect
-    #[arg(long, value_name = "X", default_value_t = 1.0, requires = "adapter", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1.0,
+        requires = "adapter",
+        allow_negative_numbers = true
+    )]
     pub adapter_scale: f32,
     /// What to continue [default: standard input]
     #[arg(long, short, value_name = "TEXT")]
@@ -298,7 +308,11 @@ fn command() -> clap::Command {
                 let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
                 let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
                 let arg = arg.env(variable);
-                if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
+                if is_switch {
+                    arg.value_parser(BoolishValueParser::new())
+                } else {
+                    arg
+                }
             }
         })
     })

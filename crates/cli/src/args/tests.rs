@@ -28,7 +28,9 @@ fn config(text: &str) -> (tempfile::TempDir, String) {
 
 /// `# key = value` as `key = value`; anything else as it is.
 fn uncommented(line: &str) -> &str {
-    let key_and_value = line.strip_prefix("# ").filter(|rest| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')));
+    let key_and_value = line
+        .strip_prefix("# ")
+        .filter(|rest| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')));
     key_and_value.unwrap_or(line)
 }
 
@@ -60,12 +62,20 @@ fn a_file_sets_what_no_flag_does() {
 fn an_unknown_key_is_refused_by_name() {
     let (_dir, path) = config("prot = 9000\n");
     let error = parse_line(&["rootstock", "serve", "--config", &path]).unwrap_err();
-    assert!(error.contains("unknown key `prot`") && error.contains("settings.toml"), "{error}");
+    assert!(
+        error.contains("unknown key `prot`") && error.contains("settings.toml"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_bad_value_names_file_and_key() {
-    for text in ["port = \"high\"", "port = true", "no-prefix-cache = 1", "kv-memory = \"much\""] {
+    for text in [
+        "port = \"high\"",
+        "port = true",
+        "no-prefix-cache = 1",
+        "kv-memory = \"much\"",
+    ] {
         let (_dir, path) = config(text);
         let error = parse_line(&["rootstock", "serve", "--config", &path]).unwrap_err();
         let key = text.split(' ').next().unwrap();
@@ -121,7 +131,10 @@ fn the_readme_lists_exactly_the_flags_of_serve() {
 #[test]
 fn every_flag_in_the_readme_exists() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat"].into_iter().flat_map(flags).collect();
+    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat"]
+        .into_iter()
+        .flat_map(flags)
+        .collect();
     for line in readme.lines().filter(|line| line.contains("rootstock ")) {
         for word in line.split(|c: char| c.is_whitespace() || c == '`') {
             if let Some(flag) = word.strip_prefix("--").filter(|flag| !flag.is_empty()) {

@@ -30,7 +30,10 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         load(&base, &adapter_folder(adapter, args.adapters.as_deref())?)?;
     }
     let prompt = if args.chat {
-        let system = args.system.iter().map(|text| json!({"role": "system", "content": text}));
+        let system = args
+            .system
+            .iter()
+            .map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<_> = system.chain([json!({"role": "user", "content": prompt})]).collect();
         base.chat_prompt(&messages)?
     } else {
@@ -70,7 +73,9 @@ fn read_prompt() -> Result<String> {
         eprintln!("reading the prompt from the terminal; end it with Ctrl-D");
     }
     let mut text = String::new();
-    stdin.read_to_string(&mut text).context("the prompt on standard input is not readable")?;
+    stdin
+        .read_to_string(&mut text)
+        .context("the prompt on standard input is not readable")?;
     // The newline that echo and here-documents add is not part of what should be continued.
     let prompt = text.strip_suffix('\n').unwrap_or(&text);
     if prompt.is_empty() {

@@ -25,7 +25,11 @@ const INTERRUPTED: i32 = 130;
 pub fn run(args: ServeArgs) -> Result<()> {
     let settings = ServeSettings::new(args)?;
     let base = Base::start(&settings.base)?;
-    let watcher = settings.adapters.iter().map(|dir| base.watch(dir)).collect::<Result<Vec<_>>>()?;
+    let watcher = settings
+        .adapters
+        .iter()
+        .map(|dir| base.watch(dir))
+        .collect::<Result<Vec<_>>>()?;
     let (engine, adapters) = (base.engine.clone(), base.adapters.clone());
     let runtime = Runtime::new().context("the I/O threads cannot be started")?;
     let (name, address) = (settings.base.name.clone(), settings.address);
@@ -57,15 +61,15 @@ pub fn run(args: ServeArgs) -> Result<()> {
 
 /// Tells on stdout where the server is and what to try. A stdout that is gone must not end the server.
 fn announce(address: SocketAddr, base: &str, adapters: &AdapterStore) {
-    let mut text = format!("ready on http://{address}\n\nTry:\n  curl http://{address}/v1/models\n");
-    let names = adapters.list();
-    let models = std::iter::once(base).chain(names.iter().take(3).map(|adapter| &*adapter.name));
-    for model in models {
-        text.push_str(&format!(
-            "  curl http://{address}/v1/completions -H 'Content-Type: application/json' \\\n    \
-             -d '{{\"model\": \"{model}\", \"prompt\": \"The captain looked at the sea and\", \"max_tokens\": 24}}'\n"
-        ));
-    }
+    let adapters = adapters.list();
+    let model = adapters.first().map_or(base, |adapter| &adapter.name);
+    let text = format!(
+        "ready on http://{address} with {base} and {} adapters\n\
+         curl http://{address}/v1/models\n\
+         curl http://{address}/v1/completions -H 'Content-Type: application/json' \
+         -d '{{\"model\": \"{model}\", \"prompt\": \"The captain looked at the sea and\", \"max_tokens\": 24}}'\n",
+        adapters.len()
+    );
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         warn!(%error, "stdout cannot be written");

@@ -42,7 +42,10 @@ fn model(name: &str, models_dir: &Path) -> ModelArgs {
 fn a_catalog_name_is_found_once_it_is_pulled() {
     let dir = tempfile::tempdir().unwrap();
     let error = locate(model("smollm2-135m-instruct", dir.path())).unwrap_err();
-    assert!(error.to_string().contains("run `rootstock pull smollm2-135m-instruct`"), "{error}");
+    assert!(
+        error.to_string().contains("run `rootstock pull smollm2-135m-instruct`"),
+        "{error}"
+    );
 
     let file = dir.path().join("smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
     std::fs::create_dir(file.parent().unwrap()).unwrap();

@@ -149,7 +149,10 @@ impl Conversation {
     /// Streams the answer to stdout. A message that got none is forgotten, so that it can be sent again.
     fn answer(&mut self, text: &str, backend: &mut dyn Backend) -> Result<()> {
         self.messages.push(json!({"role": "user", "content": text}));
-        let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
+        let system = self
+            .system
+            .iter()
+            .map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<_> = system.chain(self.messages.iter().cloned()).collect();
         let mut show = |text: &str| -> Result<()> {
             let mut out = io::stdout().lock();

@@ -38,7 +38,10 @@ impl Remote {
             base: String::new(),
         };
         let models = remote.models()?;
-        let base = models.iter().find(|model| model["parent"].is_null()).and_then(|model| model["id"].as_str());
+        let base = models
+            .iter()
+            .find(|model| model["parent"].is_null())
+            .and_then(|model| model["id"].as_str());
         remote.base = base.ok_or_else(|| anyhow!("{url} serves no base model"))?.to_owned();
         Ok(remote)
     }
@@ -60,7 +63,11 @@ impl Remote {
     }
 
     fn body(&self, messages: &[Value], model: &str) -> Value {
-        let GenerationSettings { sampling, max_tokens, stop } = &self.generation;
+        let GenerationSettings {
+            sampling,
+            max_tokens,
+            stop,
+        } = &self.generation;
         let mut body = json!({
             "model": model,
             "messages": messages,
@@ -89,7 +96,9 @@ impl Backend for Remote {
     fn adapters(&self) -> Result<Vec<String>> {
         let models = self.models()?;
         let adapters = models.iter().filter(|model| !model["parent"].is_null());
-        Ok(adapters.filter_map(|model| Some(model["id"].as_str()?.to_owned())).collect())
+        Ok(adapters
+            .filter_map(|model| Some(model["id"].as_str()?.to_owned()))
+            .collect())
     }
 
     fn answer(&mut self, messages: &[Value], adapter: Option<&str>, on_text: OnText<'_>) -> Result<String> {
@@ -124,7 +133,10 @@ fn delta(event: &str) -> Result<String> {
     if let Some(message) = event["error"]["message"].as_str() {
         bail!("{message}");
     }
-    Ok(event["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned())
+    Ok(event["choices"][0]["delta"]["content"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned())
 }
 
 /// A response that is one; what the server refused comes with its own message. Errors of the transport are told as text,
@@ -135,6 +147,8 @@ fn answered(outcome: Result<Response<Body>, ureq::Error>, url: &str) -> Result<R
         return Ok(response);
     }
     let text = response.body_mut().read_to_string().unwrap_or_default();
-    let message = serde_json::from_str::<Value>(&text).ok().and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()));
+    let message = serde_json::from_str::<Value>(&text)
+        .ok()
+        .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()));
     bail!("{url}: {}: {}", response.status(), message.unwrap_or(text))
 }

@@ -57,7 +57,10 @@ fn an_unknown_adapter_changes_nothing_and_names_the_known_ones() {
     let (mut conversation, mut backend) = (Conversation::default(), Counting::default());
     say(&mut conversation, &mut backend, "/adapter poet").unwrap();
     let error = say(&mut conversation, &mut backend, "/adapter nobody").unwrap_err();
-    assert_eq!(error.to_string(), "there is no adapter \"nobody\"; there are: pirate, poet");
+    assert_eq!(
+        error.to_string(),
+        "there is no adapter \"nobody\"; there are: pirate, poet"
+    );
     assert_eq!(conversation.adapter.as_deref(), Some("poet"));
 }
 
@@ -76,6 +79,9 @@ fn reset_keeps_the_system_message() {
         say(&mut conversation, &mut backend, line).unwrap();
     }
     let (messages, _) = &backend.asked[1];
-    let roles: Vec<_> = messages.iter().map(|message| message["role"].as_str().unwrap()).collect();
+    let roles: Vec<_> = messages
+        .iter()
+        .map(|message| message["role"].as_str().unwrap())
+        .collect();
     assert_eq!(roles, ["system", "user"]);
 }

@@ -81,7 +81,10 @@ impl Hub {
     }
 
     fn cached(&self, file: &HubFile) -> Option<File> {
-        let repo = self.cache.as_ref()?.join(format!("models--{}", file.repo.replace('/', "--")));
+        let repo = self
+            .cache
+            .as_ref()?
+            .join(format!("models--{}", file.repo.replace('/', "--")));
         let commit = std::fs::read_to_string(repo.join("refs").join(&file.revision));
         let commit = commit.map_or_else(|_| file.revision.clone(), |commit| commit.trim().to_owned());
         File::open(repo.join("snapshots").join(commit).join(&file.file)).ok()
@@ -101,7 +104,10 @@ impl Hub {
         let mut response = request.call().map_err(|error| anyhow!("{url}: {error}"))?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
-                let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+                let range = response
+                    .headers()
+                    .get(CONTENT_RANGE)
+                    .and_then(|range| range.to_str().ok());
                 if !range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-"))) {
                     bail!("{url}: asked for bytes from {offset}, got {range:?}");
                 }

@@ -43,12 +43,20 @@ pub fn run(args: PullArgs) -> Result<()> {
     let mut out = io::stdout().lock();
     if args.json {
         let files: Vec<_> = files.iter().map(Pulled::to_json).collect();
-        writeln!(out, "{}", json!({"name": name, "licence": entry.licence, "files": files}))?;
+        writeln!(
+            out,
+            "{}",
+            json!({"name": name, "licence": entry.licence, "files": files})
+        )?;
     } else {
         for file in &files {
             writeln!(out, "{} ({})", file.path.display(), file.origin)?;
         }
-        writeln!(out, "{name} is ready ({}); try: rootstock chat --model {name}", entry.licence)?;
+        writeln!(
+            out,
+            "{name} is ready ({}); try: rootstock chat --model {name}",
+            entry.licence
+        )?;
     }
     Ok(())
 }
@@ -87,7 +95,8 @@ impl Pulled {
 fn pull(entry: &Entry, dir: &Path, origins: &Origins) -> Result<Vec<Pulled>> {
     fs::create_dir_all(dir).with_context(|| format!("{} cannot be created", dir.display()))?;
     let lock = File::create(dir.join(".lock")).with_context(|| format!("{} cannot be written", dir.display()))?;
-    lock.try_lock().with_context(|| format!("another pull works in {}", dir.display()))?;
+    lock.try_lock()
+        .with_context(|| format!("another pull works in {}", dir.display()))?;
     entry.files.iter().map(|file| pull_file(file, dir, origins)).collect()
 }
 
@@ -120,7 +129,11 @@ fn pull_file(file: &FileEntry, dir: &Path, origins: &Origins) -> Result<Pulled> 
         }
     }
     let kept = partial.abandon()?;
-    let resume = if kept > 0 { format!("\n{kept} bytes are kept; pull again to go on") } else { String::new() };
+    let resume = if kept > 0 {
+        format!("\n{kept} bytes are kept; pull again to go on")
+    } else {
+        String::new()
+    };
     bail!("no source gave {}{}{resume}", file.name, reasons.concat())
 }
 
@@ -168,8 +181,17 @@ fn list(catalog: &Catalog, models: &Path, json: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     let row = |(name, entry): (&str, &Entry)| {
         let size: u64 = entry.files.iter().map(|file| file.size).sum();
-        let pulled = entry.files.iter().all(|file| models.join(name).join(&file.name).is_file());
-        (name.to_owned(), size, pulled, entry.licence.clone(), entry.description.clone())
+        let pulled = entry
+            .files
+            .iter()
+            .all(|file| models.join(name).join(&file.name).is_file());
+        (
+            name.to_owned(),
+            size,
+            pulled,
+            entry.licence.clone(),
+            entry.description.clone(),
+        )
     };
     let rows = catalog.iter().map(row);
     if json {
@@ -183,7 +205,11 @@ fn list(catalog: &Catalog, models: &Path, json: bool) -> Result<()> {
     }
     for (name, bytes, pulled, licence, description) in rows {
         let here = if pulled { "pulled" } else { "" };
-        writeln!(out, "{name:<28} {:>10}  {licence:<12} {here:<7} {description}", ByteSize(bytes).to_string())?;
+        writeln!(
+            out,
+            "{name:<28} {:>10}  {licence:<12} {here:<7} {description}",
+            ByteSize(bytes).to_string()
+        )?;
     }
     Ok(())
 }

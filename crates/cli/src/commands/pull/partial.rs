@@ -99,7 +99,11 @@ impl Partial {
         }
         self.file.rewind()?;
         let got = sha256(&mut self.file)?;
-        Ok(if got == self.sha256 { Verdict::Right } else { Verdict::Wrong { got } })
+        Ok(if got == self.sha256 {
+            Verdict::Right
+        } else {
+            Verdict::Wrong { got }
+        })
     }
 
     /// Makes the verified bytes durable, then visible under their final name in one step.

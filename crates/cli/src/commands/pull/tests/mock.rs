@@ -61,24 +61,44 @@ impl MockHub {
 fn answer(mut stream: TcpStream, content: &[u8], behaviour: Behaviour, seen: &Seen) {
     let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
     let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-    let range = head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+    let range = head.iter().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("range: bytes=")
+            .map(str::to_owned)
+    });
     let asked = range.map_or(0, |range| range.trim_end_matches('-').parse().unwrap());
     seen.requests.lock().unwrap().push(head.join("\n"));
 
-    let start = if matches!(behaviour, Behaviour::IgnoreRange) { 0 } else { asked };
+    let start = if matches!(behaviour, Behaviour::IgnoreRange) {
+        0
+    } else {
+        asked
+    };
     let body = &content[start..];
     let status = match behaviour {
         Behaviour::Status(status) => {
-            write!(stream, "HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            write!(
+                stream,
+                "HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
             return;
         }
         _ if start > 0 => "206 Partial Content",
         _ => "200 OK",
     };
-    let range = format!("Content-Range: bytes {start}-{}/{}\r\n", content.len() - 1, content.len());
+    let range = format!(
+        "Content-Range: bytes {start}-{}/{}\r\n",
+        content.len() - 1,
+        content.len()
+    );
     let range = if start > 0 { &*range } else { "" };
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{range}Connection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{range}Connection: close\r\n\r\n"
+    )
+    .unwrap();
     let sent = match behaviour {
         Behaviour::CutAfter(bytes) => &body[..bytes],
         _ => body,
