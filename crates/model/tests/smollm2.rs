@@ -152,3 +152,12 @@ fn long_runs_without_a_border_survive() {
         assert_eq!(tokenizer.decode(&tokenizer.encode(&text, true).unwrap(), false), text);
     }
 }
+
+#[test]
+fn bytes_without_a_token_are_dropped() {
+    let tokenizer = model().tokenizer().unwrap();
+    assert_eq!(
+        tokenizer.decode(&tokenizer.encode("a\u{4}b", true).unwrap(), false),
+        "ab"
+    );
+}

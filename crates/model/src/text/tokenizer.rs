@@ -48,7 +48,8 @@ impl Tokenizer {
     }
 
     /// Token ids of `text`. Special tokens spelled out in it become their ids (chat templates need that).
-    /// `add_special` adds what the tokenizer adds by itself (a BOS, if it has one).
+    /// `add_special` adds what the tokenizer adds by itself (a BOS, if it has one). Bytes that the vocabulary has no token
+    /// for are dropped (SmolLM2 lacks a few control characters).
     ///
     /// # Errors
     /// [`ModelError::Text`] if the tokenizer fails.
