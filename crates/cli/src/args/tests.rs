@@ -129,17 +129,29 @@ fn the_readme_lists_exactly_the_flags_of_serve() {
 }
 
 #[test]
-fn every_flag_in_the_readme_exists() {
+fn every_command_and_flag_in_the_readme_exists() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let commands: Vec<_> = readme.lines().filter(|line| line.starts_with("rootstock ")).collect();
+    assert!(commands.len() > 5, "{commands:?}");
+    for line in commands {
+        let command = line.split('#').next().unwrap();
+        // Every second piece is within quotes.
+        let pieces = command.split('\'').enumerate();
+        let words = pieces.flat_map(|(index, piece)| match index % 2 {
+            0 => piece.split_whitespace().collect(),
+            _ => vec![piece],
+        });
+        parse_line(&words.collect::<Vec<_>>()).unwrap_or_else(|error| panic!("README.md: {line}\n{error}"));
+    }
     let known: BTreeSet<_> = ["serve", "pull", "generate", "chat"]
         .into_iter()
         .flat_map(flags)
         .collect();
-    for line in readme.lines().filter(|line| line.contains("rootstock ")) {
-        for word in line.split(|c: char| c.is_whitespace() || c == '`') {
-            if let Some(flag) = word.strip_prefix("--").filter(|flag| !flag.is_empty()) {
-                assert!(known.contains(flag), "README.md: --{flag} in {line:?}");
-            }
-        }
+    for mention in readme.split("`--").skip(1) {
+        let flag = mention
+            .split(|c: char| c != '-' && !c.is_ascii_alphanumeric())
+            .next()
+            .unwrap();
+        assert!(flag == "help" || known.contains(flag), "README.md: --{flag}");
     }
 }

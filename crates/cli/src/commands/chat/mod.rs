@@ -56,7 +56,7 @@ pub fn run(args: ChatArgs) -> Result<()> {
             Line::Nothing => {}
             Line::Quit => break,
             line => {
-                if let Err(error) = conversation.take(line, &mut *backend) {
+                if let Err(error) = conversation.take(line, &mut *backend, &mut io::stdout()) {
                     if error.chain().any(|cause| cause.is::<io::Error>()) {
                         return Err(error);
                     }
@@ -113,9 +113,9 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn take(&mut self, line: Line<'_>, backend: &mut dyn Backend) -> Result<()> {
+    fn take(&mut self, line: Line<'_>, backend: &mut dyn Backend, out: &mut dyn Write) -> Result<()> {
         match line {
-            Line::Message(text) => return self.answer(text, backend),
+            Line::Message(text) => return self.answer(text, backend, out),
             Line::Adapter("") => {
                 self.adapter = None;
                 eprintln!("the base answers");
@@ -123,7 +123,7 @@ impl Conversation {
             Line::Adapter(name) => self.switch(name, backend)?,
             Line::Adapters => {
                 for name in backend.adapters()? {
-                    println!("{name}");
+                    writeln!(out, "{name}")?;
                 }
             }
             Line::System(text) => self.system = Some(text.to_owned()).filter(|text| !text.is_empty()),
@@ -146,8 +146,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// Streams the answer to stdout. A message that got none is forgotten, so that it can be sent again.
-    fn answer(&mut self, text: &str, backend: &mut dyn Backend) -> Result<()> {
+    /// Streams the answer to `out`. A message that got none is forgotten, so that it can be sent again.
+    fn answer(&mut self, text: &str, backend: &mut dyn Backend, out: &mut dyn Write) -> Result<()> {
         self.messages.push(json!({"role": "user", "content": text}));
         let system = self
             .system
@@ -155,7 +155,6 @@ impl Conversation {
             .map(|text| json!({"role": "system", "content": text}));
         let messages: Vec<_> = system.chain(self.messages.iter().cloned()).collect();
         let mut show = |text: &str| -> Result<()> {
-            let mut out = io::stdout().lock();
             out.write_all(text.as_bytes())?;
             Ok(out.flush()?)
         };

@@ -26,7 +26,7 @@ impl Backend for Counting {
 }
 
 fn say(conversation: &mut Conversation, backend: &mut Counting, line: &str) -> Result<()> {
-    conversation.take(Line::parse(line), backend)
+    conversation.take(Line::parse(line), backend, &mut Vec::new())
 }
 
 #[test]
@@ -62,6 +62,15 @@ fn an_unknown_adapter_changes_nothing_and_names_the_known_ones() {
         "there is no adapter \"nobody\"; there are: pirate, poet"
     );
     assert_eq!(conversation.adapter.as_deref(), Some("poet"));
+}
+
+#[test]
+fn answers_and_lists_are_all_that_is_written() {
+    let (mut conversation, mut backend, mut out) = (Conversation::default(), Counting::default(), Vec::new());
+    for line in ["hello", "/adapter poet", "/adapters", "/help", "/nonsense", "again"] {
+        conversation.take(Line::parse(line), &mut backend, &mut out).unwrap();
+    }
+    assert_eq!(String::from_utf8(out).unwrap(), "1\npirate\npoet\n3\n");
 }
 
 #[test]
