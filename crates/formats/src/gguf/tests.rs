@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::DType;
 
@@ -240,5 +242,123 @@ fn every_truncation_of_a_header_is_refused() {
     assert!(Gguf::parse(&file).is_ok());
     for end in 0..file.len() {
         assert!(Gguf::parse(&file[..end]).is_err(), "{end} bytes");
+    }
+}
+
+fn dtype() -> impl Strategy<Value = (u32, DType)> {
+    prop::sample::select(vec![
+        (0, DType::F32),
+        (1, DType::F16),
+        (2, DType::Q4_0),
+        (3, DType::Q4_1),
+        (8, DType::Q8_0),
+        (30, DType::BF16),
+    ])
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<u8>().prop_map(Value::U8),
+        any::<i8>().prop_map(Value::I8),
+        any::<u16>().prop_map(Value::U16),
+        any::<i16>().prop_map(Value::I16),
+        any::<u32>().prop_map(Value::U32),
+        any::<i32>().prop_map(Value::I32),
+        any::<u64>().prop_map(Value::U64),
+        any::<i64>().prop_map(Value::I64),
+        any::<f32>().prop_map(Value::F32),
+        any::<f64>().prop_map(Value::F64),
+        any::<bool>().prop_map(Value::Bool),
+        "\\PC{0,12}".prop_map(Value::String),
+        array_value().prop_map(Value::Array),
+    ]
+}
+
+fn array_value() -> impl Strategy<Value = Array> {
+    use prop::collection::vec;
+    let flat = prop_oneof![
+        vec(any::<i8>(), 0..5).prop_map(Array::I8),
+        vec(any::<u16>(), 0..5).prop_map(Array::U16),
+        vec(any::<i32>(), 0..5).prop_map(Array::I32),
+        vec(any::<f32>(), 0..5).prop_map(Array::F32),
+        vec(any::<u64>(), 0..5).prop_map(Array::U64),
+        vec(any::<bool>(), 0..5).prop_map(Array::Bool),
+        vec("\\PC{0,6}", 0..5).prop_map(Array::String),
+    ];
+    flat.prop_recursive(2, 16, 4, |inner| {
+        prop::collection::vec(inner, 0..4).prop_map(Array::Array)
+    })
+}
+
+/// Type code and bytes of a value, as the format defines them.
+fn encoded(value: &Value) -> (u32, Vec<u8>) {
+    match value {
+        Value::U8(x) => (0, x.to_le_bytes().to_vec()),
+        Value::I8(x) => (1, x.to_le_bytes().to_vec()),
+        Value::U16(x) => (2, x.to_le_bytes().to_vec()),
+        Value::I16(x) => (3, x.to_le_bytes().to_vec()),
+        Value::U32(x) => (4, x.to_le_bytes().to_vec()),
+        Value::I32(x) => (5, x.to_le_bytes().to_vec()),
+        Value::F32(x) => (6, x.to_le_bytes().to_vec()),
+        Value::Bool(x) => (7, vec![u8::from(*x)]),
+        Value::String(x) => (8, string(x)),
+        Value::Array(items) => (9, encoded_array(items)),
+        Value::U64(x) => (10, x.to_le_bytes().to_vec()),
+        Value::I64(x) => (11, x.to_le_bytes().to_vec()),
+        Value::F64(x) => (12, x.to_le_bytes().to_vec()),
+    }
+}
+
+fn encoded_array(items: &Array) -> Vec<u8> {
+    let (kind, bytes): (u32, Vec<u8>) = match items {
+        Array::I8(items) => (1, items.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Array::U16(items) => (2, items.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Array::I32(items) => (5, items.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Array::F32(items) => (6, items.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Array::Bool(items) => (7, items.iter().map(|&x| u8::from(x)).collect()),
+        Array::String(items) => (8, items.iter().flat_map(|x| string(x)).collect()),
+        Array::Array(items) => (9, items.iter().flat_map(encoded_array).collect()),
+        Array::U64(items) => (10, items.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        other => unreachable!("{other:?} is not generated"),
+    };
+    array(kind, items.len() as u64, &bytes)
+}
+
+proptest! {
+    #[test]
+    fn generated_files_come_back_as_written(
+        pairs in prop::collection::btree_map("[a-z]{1,8}", value(), 0..8),
+        tensors in prop::collection::btree_map("[a-z.]{1,8}", (dtype(), prop::collection::vec(1usize..4, 1..=4)), 0..5),
+    ) {
+        let mut builder = FileBuilder::new();
+        for (key, value) in &pairs {
+            let (kind, bytes) = encoded(value);
+            builder = builder.pair(key, kind, &bytes);
+        }
+        let mut end = 0;
+        for (name, ((kind, dtype), shape)) in &tensors {
+            let mut dims: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+            dims[0] *= dtype.block().0 as u64;
+            builder = builder.tensor(name, &dims, *kind, end as u64);
+            let blocks: usize = shape.iter().product();
+            end = (end + blocks * dtype.block().1).next_multiple_of(DEFAULT_ALIGNMENT);
+        }
+        let gguf = Gguf::parse(&builder.data(end).build()).unwrap();
+        prop_assert_eq!(gguf.metadata(), &pairs);
+        prop_assert_eq!(gguf.tensors().len(), tensors.len());
+        for (name, ((_, dtype), shape)) in &tensors {
+            let info = gguf.tensor(name).unwrap();
+            prop_assert_eq!(info.dtype, *dtype);
+            let outermost_first: Vec<usize> = info.shape.iter().rev().copied().collect();
+            prop_assert_eq!(&outermost_first[1..], &shape[1..]);
+            prop_assert_eq!(info.range.len(), shape.iter().product::<usize>() * dtype.block().1);
+        }
+    }
+
+    #[test]
+    fn random_bytes_behind_a_valid_start_never_panic(tail in prop::collection::vec(any::<u8>(), 0..300), tensors in 0u64..4, pairs in 0u64..4) {
+        let start = [b"GGUF\x03\0\0\0", &tensors.to_le_bytes()[..], &pairs.to_le_bytes()].concat();
+        let _ = Gguf::parse(&[start, tail.clone()].concat());
+        let _ = Gguf::parse(&tail);
     }
 }

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -260,4 +261,48 @@ fn expressions_are_bounded_and_python_only_ones_refused() {
     assert!(refusal(json!({"rank_pattern": many})).contains("at most 64 regular expressions"));
     let names: serde_json::Map<_, _> = (0..1000).map(|n| (format!("layers.{n}.q_proj"), json!(2))).collect();
     accepted(json!({"rank_pattern": names}));
+}
+
+/// Path-like text over a small alphabet, so that names meet.
+fn path() -> impl Strategy<Value = String> {
+    "[ab1]{1,2}(\\.[ab1]{1,2}){0,4}"
+}
+
+proptest! {
+    #[test]
+    fn plain_pattern_keys_mean_what_the_expression_means(key in "[ab1.]{0,6}", module in path()) {
+        let config = accepted(json!({"r": 1, "rank_pattern": {&key: 2}}));
+        let reference = regex::Regex::new(&format!(r"\A(.*\.)?({key})$")).unwrap();
+        prop_assert_eq!(config.rank_for(&module) == 2, reference.is_match(&module));
+    }
+
+    #[test]
+    fn lists_mean_what_peft_means(names in prop::collection::vec(path(), 1..4), module in path()) {
+        let config = accepted(json!({"target_modules": names}));
+        let reference = names.iter().any(|name| &module == name || module.ends_with(&format!(".{name}")));
+        prop_assert_eq!(config.targets(&module), reference);
+        prop_assert_eq!(names.iter().any(|name| names_module(name, &module)), reference);
+    }
+
+    #[test]
+    fn layers_are_found_as_peft_finds_them(layer in 0u64..3, module in path()) {
+        let config = accepted(json!({"target_modules": ["a", "b", "1"], "layers_to_transform": layer}));
+        let listed = accepted(json!({"target_modules": ["a", "b", "1"]})).targets(&module);
+        let index = regex::Regex::new(r"\A.*?\.[^.]*\.(\d+)\.").unwrap();
+        let found = index.captures(&module).is_some_and(|found| found[1].parse() == Ok(layer));
+        let exact = ["a", "b", "1"].contains(&module.as_str());
+        prop_assert_eq!(config.targets(&module), exact || (listed && found));
+    }
+
+    #[test]
+    fn random_text_and_random_values_never_panic(text in "\\PC{0,200}", field in 0usize..12, value in "[a-z0-9(){}|.*\\[\\]\",:-]{0,24}") {
+        let _ = AdapterConfig::parse(text.as_bytes());
+        let fields = ["r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "bias",
+            "layers_to_transform", "layers_pattern", "use_rslora", "rootstock_base_hash", "unknown"];
+        let name = fields[field];
+        let _ = AdapterConfig::parse(format!("{{\"peft_type\": \"LORA\", \"{name}\": {value}}}").as_bytes());
+        if let Ok(config) = config(json!({name: value})) {
+            let _ = (config.targets(Q3), config.scale_for(Q3));
+        }
+    }
 }
