@@ -4,6 +4,8 @@
 pub mod adapters;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fake;
 mod kv;
 pub mod native;
 pub mod request;

@@ -9,7 +9,7 @@ mod lease;
 mod ledger;
 mod loading;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -61,6 +61,14 @@ pub(super) enum Outcome {
     Failed(EngineError),
 }
 
+impl Outcome {
+    fn not_finite() -> Self {
+        Self::Failed(EngineError::Runner(
+            "the model computed logits that are not finite".to_owned(),
+        ))
+    }
+}
+
 /// The state of a request beside its sequence.
 pub(super) struct Generation {
     sampler: Sampler,
@@ -111,30 +119,33 @@ impl Generation {
 
     /// Scores the prompt token after each row; `rows` are logits of consecutive positions from `start`. Rows that were
     /// scored before, and are computed again after a preemption, are passed over. True once the prompt is complete.
+    ///
+    /// # Errors
+    /// There is no score: the request ends.
     pub(super) fn score_prompt<'a>(
         &mut self,
         tokens: &[TokenId],
         start: usize,
         rows: impl Iterator<Item = &'a [f32]>,
-    ) -> bool {
+    ) -> Result<bool, Outcome> {
         let Some(PromptScores { top, scores }) = &mut self.prompt_scores else {
-            return true;
+            return Ok(true);
         };
         let prompt = &tokens[..self.usage.prompt_tokens];
         for (position, row) in (start..).zip(rows) {
             if let Some(&next) = prompt.get(position + 1)
                 && scores.len() == position + 1
             {
-                scores.push(Some(score(row, next, *top)));
+                scores.push(Some(score(row, next, *top).ok_or_else(Outcome::not_finite)?));
             }
         }
         if scores.len() < prompt.len() {
-            return false;
+            return Ok(false);
         }
         let scores = std::mem::take(scores);
         self.prompt_scores = None;
         self.report.progress(Event::PromptLogprobs(scores));
-        true
+        Ok(true)
     }
 
     /// Chooses and reports the next token.
@@ -145,14 +156,14 @@ impl Generation {
         if self.max_tokens == 0 {
             return Err(Outcome::Finished(FinishReason::Length));
         }
-        let Some(id) = self.sampler.sample(logits, scratch) else {
-            let message = "the model computed no finite logits for this request".to_owned();
-            return Err(Outcome::Failed(EngineError::Runner(message)));
-        };
+        let id = self.sampler.sample(logits, scratch).ok_or_else(Outcome::not_finite)?;
         if self.stop_tokens.contains(&id) {
             return Err(Outcome::Finished(FinishReason::Stop(id)));
         }
-        let logprobs = self.logprobs.map(|top| score(logits, id, top));
+        let logprobs = match self.logprobs {
+            Some(top) => Some(score(logits, id, top).ok_or_else(Outcome::not_finite)?),
+            None => None,
+        };
         self.usage.completion_tokens += 1;
         self.report.progress(Event::Token { id, logprobs });
         if self.usage.completion_tokens == self.max_tokens {

@@ -78,14 +78,19 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         while self.receive() {
-            self.drop_cancelled();
-            let plan = self.scheduler.plan();
-            if !plan.chunks.is_empty() {
-                self.step(&plan);
-            }
-            self.publish();
-            self.endings.drain(..).for_each(Ending::send);
+            self.round();
         }
+    }
+
+    /// One step, or none if everything was cancelled, and its consequences.
+    pub(super) fn round(&mut self) {
+        self.drop_cancelled();
+        let plan = self.scheduler.plan();
+        if !plan.chunks.is_empty() {
+            self.step(&plan);
+        }
+        self.publish();
+        self.endings.drain(..).for_each(Ending::send);
     }
 
     /// Takes in what has arrived; sleeps while there is nothing to do. False once nothing can arrive any more.
@@ -102,7 +107,7 @@ impl Worker {
         true
     }
 
-    fn accept(&mut self, mut accepted: Accepted) {
+    pub(super) fn accept(&mut self, mut accepted: Accepted) {
         let prompt = std::mem::take(&mut accepted.request.prompt);
         let scores_prompt = accepted.request.prompt_logprobs.is_some();
         let applied = |graft: &Graft| AppliedAdapter {
@@ -181,26 +186,29 @@ impl Worker {
 
     /// Scores and continues one sequence.
     fn use_rows(&mut self, chunk: &Chunk, rows: &[f32]) {
-        let Some(generation) = self.generations.get_mut(&chunk.id) else {
+        let Err(outcome) = self.advance(chunk, rows) else {
             return;
+        };
+        self.finish(chunk.id, outcome);
+        self.scheduler.remove(chunk.id);
+    }
+
+    fn advance(&mut self, chunk: &Chunk, rows: &[f32]) -> Result<(), Outcome> {
+        let Some(generation) = self.generations.get_mut(&chunk.id) else {
+            return Ok(());
         };
         if chunk.outputs == OutputRows::All {
             let tokens = self.scheduler.tokens(chunk.id);
-            if generation.score_prompt(tokens, chunk.start, rows.chunks_exact(self.vocab_size)) {
+            if generation.score_prompt(tokens, chunk.start, rows.chunks_exact(self.vocab_size))? {
                 self.scheduler.prompt_scored(chunk.id);
             }
         }
-        if !chunk.complete {
-            return;
+        if chunk.complete {
+            let last = &rows[rows.len() - self.vocab_size..];
+            let token = generation.advance(last, &mut self.scratch)?;
+            self.scheduler.append(chunk.id, token);
         }
-        let last = &rows[rows.len() - self.vocab_size..];
-        match generation.advance(last, &mut self.scratch) {
-            Ok(token) => self.scheduler.append(chunk.id, token),
-            Err(outcome) => {
-                self.finish(chunk.id, outcome);
-                self.scheduler.remove(chunk.id);
-            }
-        }
+        Ok(())
     }
 
     fn finish(&mut self, id: SequenceId, outcome: Outcome) {
