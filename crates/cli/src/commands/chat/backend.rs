@@ -1,5 +1,6 @@
 //! Who answers: the boundary between the conversation and a model, and the base that runs in this process.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use anyhow::Result;
@@ -27,6 +28,8 @@ pub struct Local {
     base: Base,
     generation: GenerationSettings,
     runtime: Runtime,
+    /// Whether Ctrl-C ends the answer rather than the program.
+    interruptible: bool,
     _watcher: Option<Watcher>,
 }
 
@@ -40,6 +43,7 @@ impl Local {
             _watcher: adapters.map(|dir| base.watch(dir)).transpose()?,
             base,
             generation,
+            interruptible: io::stdin().is_terminal(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         })
     }
@@ -57,6 +61,24 @@ impl Backend for Local {
             adapter: adapter.map(|name| (name, 1.0)),
             settings: &self.generation,
         };
-        Ok(self.runtime.block_on(self.base.generate(call, on_text))?.text)
+        let mut answer = String::new();
+        let generation = self.base.generate(call, |text| {
+            answer.push_str(text);
+            on_text(text)
+        });
+        self.runtime.block_on(async {
+            tokio::select! {
+                outcome = generation => outcome.map(drop),
+                () = interrupt(self.interruptible) => Ok(()),
+            }
+        })?;
+        Ok(answer)
+    }
+}
+
+/// Resolves when the user has had enough of the answer.
+async fn interrupt(possible: bool) {
+    if !possible || tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -39,6 +39,8 @@ impl Input {
                 let prompt = DefaultPrompt::new(name, DefaultPromptSegment::Empty);
                 Ok(match editor.read_line(&prompt)? {
                     Signal::Success(line) => Some(line),
+                    // Drops the line that was being typed, as shells do.
+                    Signal::CtrlC => Some(String::new()),
                     _ => None,
                 })
             }

@@ -26,7 +26,7 @@ const HELP: &str = "\
 /adapters       list the adapters
 /system TEXT    set the system message
 /reset          forget the conversation
-/quit           end (Ctrl-D does too)";
+/quit           end (Ctrl-D does too; Ctrl-C cuts an answer short)";
 
 /// Talks until the input ends.
 ///
