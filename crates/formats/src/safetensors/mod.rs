@@ -141,42 +141,15 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn checked(self, name: &str, data_start: u64, file_len: u64) -> Result<TensorInfo, FormatError> {
         let what = format_args!("tensor {name}");
-        let dtype = match self.dtype.as_ref() {
-            "F32" => DType::F32,
-            "F16" => DType::F16,
-            "BF16" => DType::BF16,
-            other => {
-                return Err(FormatError::unsupported(
-                    what,
-                    format_args!("type {other}"),
-                    "F32, F16, BF16",
-                ));
-            }
-        };
-        if self.shape.len() > MOST_DIMENSIONS {
-            let expected = format!("at most {MOST_DIMENSIONS} dimensions");
-            return Err(FormatError::malformed(what, expected, self.shape.len()));
-        }
+        let dtype = self.dtype(name)?;
+        let (shape, bytes) = self.size(name, dtype)?;
         let [begin, end] = self.data_offsets;
-        let shape: Option<Vec<usize>> = self.shape.iter().map(|&size| usize::try_from(size).ok()).collect();
-        let bytes = shape.as_deref().and_then(|shape| dtype.tensor_bytes(shape));
-        let (Some(shape), Some(bytes)) = (shape, bytes) else {
-            return Err(FormatError::malformed(
-                what,
-                "a size below 2^63",
-                format_args!("shape {:?}", self.shape),
-            ));
-        };
         if end.checked_sub(begin) != Some(bytes as u64) {
             let expected = format!("{bytes} bytes for {dtype} {shape:?}");
-            return Err(FormatError::malformed(
-                what,
-                expected,
-                format_args!("offsets {begin} to {end}"),
-            ));
+            let got = format!("offsets {begin} to {end}");
+            return Err(FormatError::malformed(what, expected, got));
         }
-        let range = (data_start.checked_add(begin)).zip(data_start.checked_add(end));
-        match range {
+        match data_start.checked_add(begin).zip(data_start.checked_add(end)) {
             Some((start, end)) if end <= file_len => Ok(TensorInfo {
                 dtype,
                 shape,
@@ -187,6 +160,36 @@ impl Entry<'_> {
                 format_args!("data up to offset {end}, {data_start} bytes into the file"),
                 format_args!("a file of {file_len} bytes (truncated file)"),
             )),
+        }
+    }
+
+    fn dtype(&self, name: &str) -> Result<DType, FormatError> {
+        match self.dtype.as_ref() {
+            "F32" => Ok(DType::F32),
+            "F16" => Ok(DType::F16),
+            "BF16" => Ok(DType::BF16),
+            other => {
+                let (what, got) = (format!("tensor {name}"), format!("type {other}"));
+                Err(FormatError::unsupported(what, got, "F32, F16, BF16"))
+            }
+        }
+    }
+
+    /// The shape in sizes of this machine, and the bytes it takes.
+    fn size(&self, name: &str, dtype: DType) -> Result<(Vec<usize>, usize), FormatError> {
+        let what = format_args!("tensor {name}");
+        if self.shape.len() > MOST_DIMENSIONS {
+            let expected = format!("at most {MOST_DIMENSIONS} dimensions");
+            return Err(FormatError::malformed(what, expected, self.shape.len()));
+        }
+        let shape: Option<Vec<usize>> = self.shape.iter().map(|&size| usize::try_from(size).ok()).collect();
+        let sized = shape.and_then(|shape| Some((dtype.tensor_bytes(&shape)?, shape)));
+        match sized {
+            Some((bytes, shape)) => Ok((shape, bytes)),
+            None => {
+                let got = format!("shape {:?}", self.shape);
+                Err(FormatError::malformed(what, "a size below 2^63", got))
+            }
         }
     }
 }
