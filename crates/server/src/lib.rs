@@ -1,9 +1,23 @@
 //! HTTP over the engine: OpenAI wire types, routes, adapter endpoints, admission, metrics. Never sees a tensor.
 
-use std::future::Future;
-use std::net::SocketAddr;
+mod app;
+mod auth;
+mod body;
+mod error;
+mod flight;
+mod generation;
+mod half_close;
+mod listener;
+mod metrics;
+mod prompt;
+mod routes;
+mod target;
+mod wire;
+
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use listener::serve;
 
 use rootstock_engine::Engine;
 use rootstock_engine::adapters::AdapterStore;
@@ -38,18 +52,4 @@ pub struct HttpLimits {
     pub body_bytes: usize,
     /// Most choices (`n` times prompts) of one request.
     pub choices: usize,
-}
-
-/// Serves until `shutdown` resolves, then refuses new requests, lets accepted ones end, and returns.
-/// `on_bound` is called once with the address.
-///
-/// # Errors
-/// The address cannot be bound.
-pub async fn serve(
-    _service: Service,
-    _address: SocketAddr,
-    _on_bound: impl FnOnce(SocketAddr) + Send,
-    _shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    todo!()
 }

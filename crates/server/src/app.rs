@@ -1,0 +1,101 @@
+//! The state that all routes share, and which route goes where.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use rootstock_engine::Engine;
+use rootstock_engine::adapters::AdapterStore;
+use rootstock_model::text::{ChatTemplate, Tokenizer};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::auth::{Keys, require_key};
+use crate::error::ApiError;
+use crate::flight::Flights;
+use crate::metrics::Metrics;
+use crate::wire::options::Bounds;
+use crate::wire::unix_seconds;
+use crate::{Service, routes};
+
+/// A [`Service`] at work.
+pub(crate) struct App {
+    pub(crate) engine: Engine,
+    pub(crate) adapters: AdapterStore,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) chat_template: Option<ChatTemplate>,
+    pub(crate) base_name: Arc<str>,
+    pub(crate) max_context: usize,
+    pub(crate) adapter_roots: Vec<PathBuf>,
+    pub(crate) keys: Keys,
+    pub(crate) body_limit: usize,
+    pub(crate) bounds: Bounds,
+    pub(crate) flights: Flights,
+    pub(crate) metrics: Metrics,
+    /// Loads over HTTP go one after the other, so that a storm of them cannot take all threads and the disk.
+    pub(crate) loading: Arc<tokio::sync::Mutex<()>>,
+    /// Unix seconds of the start.
+    pub(crate) created: u64,
+}
+
+impl App {
+    pub(crate) fn new(service: Service) -> Arc<Self> {
+        let base_name: Arc<str> = service.base_name.into();
+        Arc::new(Self {
+            bounds: Bounds {
+                vocab_size: service.tokenizer.vocab_size(),
+                choices: service.limits.choices,
+            },
+            engine: service.engine,
+            adapters: service.adapters,
+            tokenizer: service.tokenizer,
+            chat_template: service.chat_template,
+            max_context: service.max_context,
+            adapter_roots: service.adapter_roots,
+            keys: Keys::new(&service.api_keys),
+            body_limit: service.limits.body_bytes,
+            flights: Flights::new(),
+            metrics: Metrics::new(base_name.clone()),
+            base_name,
+            loading: Arc::default(),
+            created: unix_seconds(),
+        })
+    }
+
+    /// All routes. Those that tell only how the server is need no key.
+    pub(crate) fn router(self: &Arc<Self>) -> Router {
+        let guarded = Router::new()
+            .route("/v1/completions", post(routes::completions))
+            .route("/v1/chat/completions", post(routes::chat))
+            .route("/v1/models", get(routes::models))
+            .route("/v1/models/{*id}", get(routes::model))
+            .route("/v1/load_lora_adapter", post(routes::load_adapter))
+            .route("/v1/unload_lora_adapter", post(routes::unload_adapter))
+            .route("/tokenize", post(routes::tokenize))
+            .route("/detokenize", post(routes::detokenize))
+            .route_layer(from_fn_with_state(self.clone(), require_key));
+        let open = Router::new()
+            .route("/health", get(routes::health))
+            .route("/ready", get(routes::ready))
+            .route("/metrics", get(routes::metrics));
+        guarded
+            .merge(open)
+            .method_not_allowed_fallback(|method: Method| async move { ApiError::MethodNotAllowed(method.to_string()) })
+            .fallback(|uri: Uri| async move { ApiError::UnknownRoute(uri.path().to_owned()) })
+            .layer(CatchPanicLayer::custom(answer_panic))
+            .with_state(self.clone())
+    }
+}
+
+fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(message, "a handler panicked");
+    ApiError::Internal.into_response()
+}

@@ -1,0 +1,71 @@
+//! Request bodies: read whole within a size and a time, and the threads that work on large ones.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use futures_util::StreamExt;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::error::{ApiError, ApiResult};
+
+/// From the end of the headers to the end of the body.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// Of a body above the limit this many times the limit is read and dropped, because a client that is still writing
+/// would see a reset connection instead of the answer.
+const DISCARDED_LIMITS: usize = 8;
+/// Input bytes above which parsing and tokenizing leave the async threads; below, that takes well under a millisecond.
+const INLINE_BYTES: usize = 4096;
+
+/// The whole body.
+pub(crate) async fn read(request: Request<Body>, limit: usize) -> ApiResult<Vec<u8>> {
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let waits = request.headers().contains_key(header::EXPECT);
+    if waits && declared.is_some_and(|declared| declared > limit) {
+        return Err(ApiError::BodyTooLarge(limit));
+    }
+    let bytes = Vec::with_capacity(declared.unwrap_or(0).min(limit));
+    timeout(BODY_TIME, collect(request.into_body(), bytes, limit))
+        .await
+        .unwrap_or(Err(ApiError::SlowBody(BODY_TIME.as_secs())))
+}
+
+async fn collect(body: Body, mut bytes: Vec<u8>, limit: usize) -> ApiResult<Vec<u8>> {
+    let mut frames = body.into_data_stream();
+    let mut total = 0;
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(incomplete)?;
+        total += frame.len();
+        if total <= limit {
+            bytes.extend_from_slice(&frame);
+        } else if total > limit.saturating_mul(DISCARDED_LIMITS) {
+            break;
+        } else {
+            bytes = Vec::new();
+        }
+    }
+    match total <= limit {
+        true => Ok(bytes),
+        false => Err(ApiError::BodyTooLarge(limit)),
+    }
+}
+
+fn incomplete(error: axum::Error) -> ApiError {
+    ApiError::IncompleteBody(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// Runs `work` where it may take as long as `bytes` of input need.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> ApiResult<T> + Send + 'static,
+) -> ApiResult<T> {
+    if bytes <= INLINE_BYTES {
+        return work();
+    }
+    spawn_blocking(work).await.unwrap_or(Err(ApiError::Internal))
+}

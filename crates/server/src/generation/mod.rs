@@ -1,0 +1,184 @@
+//! From a checked request to running choices: one engine request for each of `n` choices of each prompt.
+
+mod choice;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::try_join_all;
+use rootstock_engine::{EngineError, Request};
+use rootstock_model::text::{TextStream, TokenId};
+use tokio::sync::mpsc::unbounded_channel;
+
+pub(crate) use choice::{Choice, End, Output, Step, Stops};
+pub(crate) use stream::{ChunkWriter, respond_with_events};
+
+use crate::app::App;
+use crate::error::{ApiError, ApiResult};
+use crate::flight::Flight;
+use crate::target::Target;
+use crate::wire::options::Options;
+use crate::wire::{PromptTokensDetails, Usage};
+
+/// A request ready for the engine.
+pub(crate) struct Order {
+    /// When the request came in.
+    pub(crate) arrived: Instant,
+    pub(crate) flight: Flight,
+    pub(crate) target: Target,
+    pub(crate) prompts: Vec<Vec<TokenId>>,
+    pub(crate) options: Options,
+    /// Most tokens per choice where the request does not say.
+    pub(crate) default_max_tokens: usize,
+    pub(crate) logprobs: Option<usize>,
+    pub(crate) prompt_logprobs: Option<usize>,
+}
+
+/// The choices of a request, in the order of their index. Dropping it cancels them.
+pub(crate) struct Run {
+    pub(crate) choices: Vec<Choice>,
+    pub(crate) prompts: Arc<[Vec<TokenId>]>,
+    /// Choices per prompt.
+    pub(crate) n: usize,
+    pub(crate) flight: Flight,
+}
+
+impl Order {
+    /// Submits every choice; if one is refused, the others are cancelled.
+    pub(crate) async fn submit(self, app: &App) -> ApiResult<Run> {
+        let max_tokens = self.max_tokens(app.max_context)?;
+        let grafts = self.target.acquire(app).await?;
+        let options = &self.options;
+        let stop_tokens = match options.ignore_eos {
+            true => options.stop_token_ids.clone(),
+            false => [app.tokenizer.end_tokens(), &options.stop_token_ids].concat(),
+        };
+        let stops = Arc::new(Stops {
+            strings: options.stop.clone(),
+            tokens: options.stop_token_ids.clone(),
+        });
+        let mut choices = Vec::with_capacity(self.prompts.len() * options.n);
+        for index in 0..self.prompts.len() * options.n {
+            let prompt = index / options.n;
+            let mut sampling = options.sampling.clone();
+            sampling.seed = sampling.seed.wrapping_add(index as u64);
+            let (sender, events) = unbounded_channel();
+            app.engine.submit(Request {
+                prompt: self.prompts[prompt].clone(),
+                grafts: grafts.clone(),
+                sampling,
+                max_tokens: max_tokens[prompt],
+                stop_tokens: stop_tokens.clone(),
+                logprobs: self.logprobs,
+                prompt_logprobs: self.prompt_logprobs,
+                tenant: self.target.tenant().clone(),
+                events: sender,
+            })?;
+            choices.push(Choice {
+                index,
+                events,
+                text: TextStream::new(
+                    app.tokenizer.clone(),
+                    stops.strings.clone(),
+                    options.skip_special_tokens,
+                ),
+                stops: stops.clone(),
+                meter: app
+                    .metrics
+                    .meter(&self.target, self.arrived, self.prompts[prompt].len()),
+                ended: false,
+            });
+        }
+        Ok(Run {
+            choices,
+            prompts: self.prompts.into(),
+            n: options.n,
+            flight: self.flight,
+        })
+    }
+
+    /// Most tokens to generate for each prompt.
+    fn max_tokens(&self, max_context: usize) -> ApiResult<Vec<usize>> {
+        let room = |prompt: &Vec<TokenId>| {
+            let tokens = prompt.len();
+            let rest = max_context.saturating_sub(tokens);
+            match self.options.max_tokens {
+                Some(wanted) if wanted <= rest && tokens <= max_context => Ok(wanted),
+                None if rest > 0 => Ok(self.default_max_tokens.min(rest)),
+                wanted => Err(ApiError::ContextLength(format!(
+                    "this model's context holds {max_context} tokens; the prompt has {tokens} and {} were asked for",
+                    wanted.map_or("at least 1".to_owned(), |wanted| wanted.to_string()),
+                ))),
+            }
+        };
+        self.prompts.iter().map(room).collect()
+    }
+}
+
+impl Run {
+    /// Waits for all choices; the flight lands when the answer is written.
+    pub(crate) async fn collect(self) -> Result<Finished, EngineError> {
+        let outputs = try_join_all(self.choices.into_iter().map(Choice::collect)).await?;
+        let mut tally = Tally::new(&self.prompts);
+        for output in &outputs {
+            tally.add(
+                output.index.is_multiple_of(self.n),
+                output.tokens.len(),
+                Some(&output.end),
+            );
+        }
+        Ok(Finished {
+            outputs,
+            prompts: self.prompts,
+            n: self.n,
+            usage: tally.usage(),
+        })
+    }
+}
+
+/// All choices of a request, in the order of their index.
+pub(crate) struct Finished {
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) prompts: Arc<[Vec<TokenId>]>,
+    /// Choices per prompt.
+    pub(crate) n: usize,
+    pub(crate) usage: Usage,
+}
+
+/// Counts the tokens of a request.
+pub(crate) struct Tally {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    cached_tokens: Option<usize>,
+}
+
+impl Tally {
+    pub(crate) fn new(prompts: &[Vec<TokenId>]) -> Self {
+        Self {
+            prompt_tokens: prompts.iter().map(Vec::len).sum(),
+            completion_tokens: 0,
+            cached_tokens: Some(0),
+        }
+    }
+
+    /// Adds tokens of a choice, and its end. A prompt counts once, with its first choice.
+    pub(crate) fn add(&mut self, is_first: bool, tokens: usize, end: Option<&End>) {
+        self.completion_tokens += tokens;
+        if let Some(end) = end.filter(|_| is_first) {
+            let sum = |cached: usize| Some(cached + end.cached_tokens?);
+            self.cached_tokens = self.cached_tokens.and_then(sum);
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            total_tokens: self.prompt_tokens + self.completion_tokens,
+            prompt_tokens_details: self
+                .cached_tokens
+                .map(|cached_tokens| PromptTokensDetails { cached_tokens }),
+        }
+    }
+}
