@@ -131,6 +131,9 @@ impl Shared {
             // The loaders live as long as the sender in `self`.
             drop(self.jobs.send(job));
         }
+        for (name, error) in effects.refusals {
+            tracing::warn!(adapter = &*name, code = error.code.as_str(), %error, "adapter refused");
+        }
         drop(effects.freed);
     }
 }
@@ -252,7 +255,7 @@ impl AdapterStore {
 
     /// Keeps a refusal for [`AdapterStore::refused`] until the name is loaded or unloaded.
     fn note_refusal(&self, name: &str, error: AdapterError) {
-        self.shared.update(|ledger| ledger.note_refusal(name, error));
+        self.shared.update(|ledger| ledger.note_refusal(&name.into(), error));
     }
 }
 

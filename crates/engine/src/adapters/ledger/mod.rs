@@ -38,6 +38,8 @@ pub(super) struct Effects {
     pub(super) loads: Vec<LoadJob>,
     /// Weights that are no longer resident; dropping them takes time.
     pub(super) freed: Vec<Arc<dyn PreparedAdapter>>,
+    /// To be logged.
+    pub(super) refusals: Vec<(Arc<str>, AdapterError)>,
 }
 
 /// All state of the store.
@@ -147,9 +149,9 @@ impl Ledger {
         let earlier = std::mem::replace(&mut entry.residency, Residency::Absent);
         self.retire(earlier);
         self.take_in(&name, loaded);
-        let info = self.info(&name);
+        let info = self.names[&name].info(&name);
         self.settle();
-        info.ok_or_else(|| AdapterError::new(AdapterErrorCode::NotFound, format_args!("adapter {name}: gone")))
+        Ok(info)
     }
 
     /// A load has ended.
@@ -226,9 +228,10 @@ impl Ledger {
         self.settle();
     }
 
-    pub(super) fn note_refusal(&mut self, name: &str, error: AdapterError) {
-        tracing::warn!(adapter = name, code = error.code.as_str(), %error, "adapter refused");
-        self.refused.insert(name.into(), error);
+    /// Keeps why the files of a name are not served.
+    pub(super) fn note_refusal(&mut self, name: &Arc<str>, error: AdapterError) {
+        self.effects.refusals.push((Arc::clone(name), error.clone()));
+        self.refused.insert(Arc::clone(name), error);
     }
 
     pub(super) fn count_refusal(&mut self) {
