@@ -5,8 +5,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::tile::Sink;
-use crate::activations::Activations;
+use super::tile::Operands;
 use crate::matrix::{BLOCK, BlockFormat, COLUMNS, PackedMatrix};
 use crate::simd::Simd;
 
@@ -17,7 +16,8 @@ type Weights = [[f32; COLUMNS]; BLOCK];
 
 /// The product of all rows of `x` with the column pairs `pairs`.
 #[inline(always)]
-pub(super) fn product<S: Simd>(s: S, x: &Activations, matrix: &PackedMatrix, pairs: Range<usize>, sink: &Sink<'_>) {
+pub(super) fn product<S: Simd>(s: S, operands: &Operands<'_>, pairs: Range<usize>) {
+    let Operands { x, matrix, sink } = operands;
     let mut weights: Weights = [[0.0; COLUMNS]; BLOCK];
     for block in pairs.start * 2..pairs.end * 2 {
         for first in (0..x.rows()).step_by(ROWS) {

@@ -6,16 +6,17 @@
 mod dense;
 mod tile;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::Context;
 use crate::activations::{Activations, Precision};
 use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
 use crate::lora::{LowRankBatch, expand};
-use crate::matrix::{PAIR, PackedMatrix};
+use crate::matrix::{COLUMNS, Line, PAIR, PackedMatrix};
 use crate::pool::share;
 use crate::simd::{LANES, Simd, exp};
-use crate::{Context, matrix::COLUMNS};
 
 /// One map of a group and where its outputs go in an output row.
 #[derive(Clone, Copy)]
@@ -53,15 +54,19 @@ pub fn linear(
     let (threads, isa) = (context.pool.threads(), context.isa);
     let out = Disjoint::new(out);
     context.pool.run(|thread| {
-        isa.run(Share {
-            x,
-            parts,
-            deltas,
-            then,
-            out: &out,
-            stride,
-            thread,
-            threads,
+        // Taken out here: a closure within the kernel would be compiled without its instruction set.
+        PANEL.with_borrow_mut(|panel| {
+            let share = Share {
+                x,
+                parts,
+                deltas,
+                then,
+                out: &out,
+                stride,
+                thread,
+                threads,
+            };
+            isa.run(Run { share, panel });
         });
     });
 }
@@ -102,20 +107,32 @@ struct Share<'a> {
     threads: usize,
 }
 
-impl Kernel for Share<'_> {
+/// A share and this thread's memory for unpacked weights.
+struct Run<'a> {
+    share: Share<'a>,
+    panel: &'a mut Vec<Line>,
+}
+
+impl Kernel for Run<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (index, part) in self.parts.iter().enumerate() {
-            let pairs = self.pairs(part);
-            self.product(s, part, pairs.clone());
-            self.add_deltas(s, index, part, pairs);
+        let Run { share, panel } = self;
+        for (index, part) in share.parts.iter().enumerate() {
+            let pairs = share.pairs(part);
+            share.product(s, part, pairs.clone(), panel);
+            share.add_deltas(s, index, part, pairs);
         }
-        if self.then == Then::SiluGate {
-            self.silu_gate(s);
+        if share.then == Then::SiluGate {
+            share.silu_gate(s);
         }
     }
+}
+
+thread_local! {
+    /// Unpacked column pair of this thread.
+    static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Share<'_> {
@@ -129,7 +146,7 @@ impl Share<'_> {
     }
 
     #[inline(always)]
-    fn product<S: Simd>(&self, s: S, part: &Part<'_>, pairs: Range<usize>) {
+    fn product<S: Simd>(&self, s: S, part: &Part<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
         let add = self.then == Then::Add;
         let sink = tile::Sink {
             out: self.out,
@@ -137,9 +154,14 @@ impl Share<'_> {
             column: part.column,
             add,
         };
+        let operands = tile::Operands {
+            x: self.x,
+            matrix: part.matrix,
+            sink,
+        };
         match self.x.precision() {
-            Precision::Int8 => tile::product(s, self.x, part.matrix, pairs, &sink),
-            Precision::F32 => dense::product(s, self.x, part.matrix, pairs, &sink),
+            Precision::Int8 => tile::product(s, &operands, pairs, panel),
+            Precision::F32 => dense::product(s, &operands, pairs),
         }
     }
 

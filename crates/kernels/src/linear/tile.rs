@@ -18,7 +18,6 @@
 //! [`PANEL_ROWS`] rows on, the nibbles of a column pair are unpacked once to bytes in a panel that stays in the L1/L2
 //! cache, instead of once per row tile.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::activations::Activations;
@@ -158,63 +157,43 @@ impl Encoding for Bytes {
     }
 }
 
-/// The product of all rows of `x` with the column pairs `pairs`.
+/// The product of all rows with the column pairs `pairs`; `panel` is memory of this thread.
 #[inline(always)]
-pub(super) fn product<S: Simd>(s: S, x: &Activations, matrix: &PackedMatrix, pairs: Range<usize>, sink: &Sink<'_>) {
-    match matrix.format {
-        BlockFormat::Q4_0 => nibble_product::<S, 8>(s, x, matrix, pairs, sink),
-        BlockFormat::Q4_1 => nibble_product::<S, 0>(s, x, matrix, pairs, sink),
-        BlockFormat::Q8_0 => rows_by_pairs::<S, Bytes>(s, &Operands::new(x, matrix, sink), pairs),
+pub(super) fn product<S: Simd>(s: S, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
+    match operands.matrix.format {
+        BlockFormat::Q4_0 => nibble_product::<S, 8>(s, operands, pairs, panel),
+        BlockFormat::Q4_1 => nibble_product::<S, 0>(s, operands, pairs, panel),
+        BlockFormat::Q8_0 => rows_by_pairs::<S, Bytes>(s, operands, pairs),
     }
 }
 
-thread_local! {
-    /// Unpacked column pair of this thread.
-    static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-}
-
 #[inline(always)]
-fn nibble_product<S: Simd, const ZERO: i32>(
-    s: S,
-    x: &Activations,
-    matrix: &PackedMatrix,
-    pairs: Range<usize>,
-    sink: &Sink<'_>,
-) {
-    let operands = Operands::new(x, matrix, sink);
-    if x.rows() < PANEL_ROWS {
-        return rows_by_pairs::<S, Nibbles<ZERO>>(s, &operands, pairs);
+fn nibble_product<S: Simd, const ZERO: i32>(s: S, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
+    let matrix = operands.matrix;
+    if operands.x.rows() < PANEL_ROWS {
+        return rows_by_pairs::<S, Nibbles<ZERO>>(s, operands, pairs);
     }
-    PANEL.with_borrow_mut(|panel| {
-        let lines = 2 * matrix.blocks() * 8;
-        panel.resize(lines.max(panel.len()), Line([0; 64]));
-        for pair in pairs {
-            let packed = &matrix.lines[pair * 2 * matrix.blocks() * 4..][..2 * matrix.blocks() * 4];
-            for (line, to) in packed.iter().zip(panel.chunks_exact_mut(2)) {
-                // SAFETY: a line has 64 bytes.
-                unsafe {
-                    let line = s.load_bytes(line.0.as_ptr());
-                    s.store_bytes(to[0].0.as_mut_ptr(), s.low_nibbles(line));
-                    s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
-                }
+    let lines = 2 * matrix.blocks() * 8;
+    panel.resize(lines.max(panel.len()), Line([0; 64]));
+    for pair in pairs {
+        let packed = &matrix.lines[pair * 2 * matrix.blocks() * 4..][..2 * matrix.blocks() * 4];
+        for (line, to) in packed.iter().zip(panel.chunks_exact_mut(2)) {
+            // SAFETY: a line has 64 bytes.
+            unsafe {
+                let line = s.load_bytes(line.0.as_ptr());
+                s.store_bytes(to[0].0.as_mut_ptr(), s.low_nibbles(line));
+                s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
             }
-            all_rows::<S, Unpacked<ZERO>, 2>(s, &operands, pair * 2, &panel[..lines]);
         }
-    });
-}
-
-/// What a tile reads and writes, apart from the weights' lines.
-struct Operands<'a> {
-    x: &'a Activations,
-    matrix: &'a PackedMatrix,
-    sink: &'a Sink<'a>,
-}
-
-impl<'a> Operands<'a> {
-    fn new(x: &'a Activations, matrix: &'a PackedMatrix, sink: &'a Sink<'a>) -> Self {
-        assert!(x.width() == matrix.inputs());
-        Self { x, matrix, sink }
+        all_rows::<S, Unpacked<ZERO>, 2>(s, operands, pair * 2, &panel[..lines]);
     }
+}
+
+/// What a product reads and writes.
+pub(super) struct Operands<'a> {
+    pub x: &'a Activations,
+    pub matrix: &'a PackedMatrix,
+    pub sink: Sink<'a>,
 }
 
 #[inline(always)]
