@@ -22,6 +22,11 @@ In another terminal, once it says "ready":
   curl -s http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d '{
     "model": "smollm2-135m-instruct", "max_tokens": 40, "temperature": 0, "prompt": "The captain looked at the sea and"}'
 
+  # ask the base
+  curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{
+    "model": "smollm2-135m-instruct", "max_tokens": 60, "temperature": 0,
+    "messages": [{"role": "user", "content": "What is gravity?"}]}'
+
   # talk to it, switching adapters with /adapter NAME
   cargo run --release -- chat --url http://127.0.0.1:8000
 

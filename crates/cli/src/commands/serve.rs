@@ -82,7 +82,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let (first, stop) = oneshot::channel();
     tokio::spawn(async move {
         signals.next().await;
-        info!("stopping: running requests finish, new ones are refused; a second signal ends at once");
+        info!("a signal asks to stop; a second one ends at once");
         let _ = first.send(());
         signals.next().await;
         std::process::exit(INTERRUPTED);
