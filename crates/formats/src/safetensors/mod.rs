@@ -134,7 +134,7 @@ fn refuse_gaps(tensors: &BTreeMap<String, TensorInfo>, data_start: u64, file_len
 struct Entry<'a> {
     #[serde(borrow)]
     dtype: Cow<'a, str>,
-    shape: Vec<u64>,
+    shape: Vec<usize>,
     data_offsets: [u64; 2],
 }
 
@@ -142,8 +142,8 @@ impl Entry<'_> {
     fn checked(self, name: &str, data_start: u64, file_len: u64) -> Result<TensorInfo, FormatError> {
         let what = format_args!("tensor {name}");
         let dtype = self.dtype(name)?;
-        let (shape, bytes) = self.size(name, dtype)?;
-        let [begin, end] = self.data_offsets;
+        let bytes = self.size(name, dtype)?;
+        let (shape, [begin, end]) = (self.shape, self.data_offsets);
         if end.checked_sub(begin) != Some(bytes as u64) {
             let expected = format!("{bytes} bytes for {dtype} {shape:?}");
             let got = format!("offsets {begin} to {end}");
@@ -175,17 +175,15 @@ impl Entry<'_> {
         }
     }
 
-    /// The shape in sizes of this machine, and the bytes it takes.
-    fn size(&self, name: &str, dtype: DType) -> Result<(Vec<usize>, usize), FormatError> {
+    /// The bytes that the shape takes.
+    fn size(&self, name: &str, dtype: DType) -> Result<usize, FormatError> {
         let what = format_args!("tensor {name}");
         if self.shape.len() > MOST_DIMENSIONS {
             let expected = format!("at most {MOST_DIMENSIONS} dimensions");
             return Err(FormatError::malformed(what, expected, self.shape.len()));
         }
-        let shape: Option<Vec<usize>> = self.shape.iter().map(|&size| usize::try_from(size).ok()).collect();
-        let sized = shape.and_then(|shape| Some((dtype.tensor_bytes(&shape)?, shape)));
-        match sized {
-            Some((bytes, shape)) => Ok((shape, bytes)),
+        match dtype.tensor_bytes(&self.shape) {
+            Some(bytes) => Ok(bytes),
             None => {
                 let got = format!("shape {:?}", self.shape);
                 Err(FormatError::malformed(what, "a size below 2^63", got))

@@ -99,7 +99,7 @@ pub struct Base<'a> {
 /// Everything that can be told without the values: configuration, names, shapes, ranks, sizes.
 pub fn inspect_adapter(dir: &Path, base: Base<'_>, limits: AdapterLimits) -> Result<AdapterSummary, AdapterError> {
     let folder = Folder::open(dir, limits)?;
-    let plan = Plan::new(&folder, base, limits)?;
+    let plan = Plan::new(&folder.config, &folder.header, base, limits)?;
     Ok(AdapterSummary {
         max_rank: plan.max_rank(),
         tensor_bytes: plan.tensor_bytes(),
@@ -113,7 +113,7 @@ pub fn inspect_adapter(dir: &Path, base: Base<'_>, limits: AdapterLimits) -> Res
 /// As [`inspect_adapter`], and for values that are not finite or a delta that is zero.
 pub fn load_adapter(dir: &Path, base: Base<'_>, limits: AdapterLimits) -> Result<Adapter, AdapterError> {
     let mut folder = Folder::open(dir, limits)?;
-    let plan = Plan::new(&folder, base, limits)?;
+    let plan = Plan::new(&folder.config, &folder.header, base, limits)?;
     let pairs = values::read_pairs(&mut folder.weights, &plan)?;
     Ok(Adapter {
         hash: values::content_hash(&pairs),

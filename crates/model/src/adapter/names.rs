@@ -33,14 +33,46 @@ impl ModuleNames {
         TABLES.iter().find(|table| table.families.contains(&family))
     }
 
-    /// Every site of the base with its module path, ordered by site.
-    pub(super) fn modules(&self, spec: &ArchSpec) -> impl Iterator<Item = (Site, String)> {
-        (0..spec.layers.len()).flat_map(move |layer| {
-            self.projections.iter().map(move |&(projection, name)| {
-                let site = Site { layer, projection };
-                (site, format!("{}.{layer}.{name}", self.stack))
-            })
+    /// Every site of the base, ordered.
+    pub(super) fn sites(&self, spec: &ArchSpec) -> impl Iterator<Item = Site> {
+        (0..spec.layers.len()).flat_map(|layer| {
+            self.projections
+                .iter()
+                .map(move |&(projection, _)| Site { layer, projection })
         })
+    }
+
+    /// The module path of a site.
+    pub(super) fn module(&self, site: Site) -> String {
+        let name = self
+            .projections
+            .iter()
+            .find(|(projection, _)| *projection == site.projection);
+        let name = name.map_or("", |(_, name)| name);
+        format!("{}.{}.{name}", self.stack, site.layer)
+    }
+
+    /// The site that a module path means, whether or not the base has that many layers.
+    pub(super) fn site(&self, module: &str) -> Option<Site> {
+        let (layer, name) = module.strip_prefix(self.stack)?.strip_prefix('.')?.split_once('.')?;
+        let (projection, _) = self.projections.iter().find(|(_, known)| *known == name)?;
+        let canonical = layer == "0" || !layer.starts_with(['0', '+']);
+        let layer = layer.parse().ok().filter(|_| canonical)?;
+        let projection = *projection;
+        Some(Site { layer, projection })
+    }
+
+    /// The name of a tensor of the pair on `site`.
+    pub(super) fn tensor(&self, site: Site, side: Side) -> String {
+        format!("{PREFIX}{}{}", self.module(site), side.suffix())
+    }
+
+    /// The site and the side that a tensor's name means.
+    pub(super) fn split_tensor(&self, name: &str) -> Option<(Site, Side)> {
+        let path = name.strip_prefix(PREFIX)?;
+        let mut sides = [Side::A, Side::B].into_iter();
+        let (module, side) = sides.find_map(|side| Some((path.strip_suffix(side.suffix())?, side)))?;
+        Some((self.site(module)?, side))
     }
 }
 
@@ -58,17 +90,4 @@ impl Side {
             Self::B => ".lora_B.weight",
         }
     }
-}
-
-/// The name of a tensor of the pair on `module`.
-pub(super) fn tensor_name(module: &str, side: Side) -> String {
-    format!("{PREFIX}{module}{}", side.suffix())
-}
-
-/// The module and the side that a tensor's name means.
-pub(super) fn split_tensor_name(name: &str) -> Option<(&str, Side)> {
-    let path = name.strip_prefix(PREFIX)?;
-    [Side::A, Side::B]
-        .into_iter()
-        .find_map(|side| Some((path.strip_suffix(side.suffix())?, side)))
 }

@@ -5,43 +5,49 @@ use std::collections::BTreeMap;
 
 use rootstock_formats::TensorInfo;
 use rootstock_formats::peft::{AdapterConfig, names_module};
+use rootstock_formats::safetensors::SafeTensors;
 
-use super::folder::{Folder, WEIGHTS};
-use super::names::{ModuleNames, Side, split_tensor_name, tensor_name};
+use super::folder::WEIGHTS;
+use super::names::{ModuleNames, Side};
 use super::{AdapterError, AdapterErrorCode as Code, AdapterLimits, Base};
 use crate::{ArchSpec, ContentHash, Site};
 
 /// The pairs of an adapter, ordered by site, nothing read yet.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) pairs: Vec<PairPlan>,
+pub(super) struct Plan<'a> {
+    pub(super) names: &'static ModuleNames,
+    pub(super) pairs: Vec<PairPlan<'a>>,
 }
 
 /// A pair on one site.
-#[derive(Debug)]
-pub(super) struct PairPlan {
+pub(super) struct PairPlan<'a> {
     pub(super) site: Site,
-    pub(super) module: String,
     pub(super) rank: usize,
     pub(super) scale: f32,
     /// `[rank, inputs]`
-    pub(super) a: TensorInfo,
+    pub(super) a: &'a TensorInfo,
     /// `[outputs, rank]`
-    pub(super) b: TensorInfo,
+    pub(super) b: &'a TensorInfo,
 }
 
 /// A module that the configuration targets, and the tensors found for it so far.
-struct Target {
-    site: Site,
+struct Target<'a> {
     rank: usize,
     scale: f32,
-    a: Option<TensorInfo>,
-    b: Option<TensorInfo>,
+    inputs: usize,
+    outputs: usize,
+    a: Option<&'a TensorInfo>,
+    b: Option<&'a TensorInfo>,
 }
 
-impl Plan {
-    pub(super) fn new(folder: &Folder, base: Base<'_>, limits: AdapterLimits) -> Result<Self, AdapterError> {
-        let config = &folder.config;
+type Targets<'a> = BTreeMap<Site, Target<'a>>;
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(
+        config: &AdapterConfig,
+        header: &'a SafeTensors,
+        base: Base<'_>,
+        limits: AdapterLimits,
+    ) -> Result<Self, AdapterError> {
         check_base(config, base.hash)?;
         let Some(names) = ModuleNames::of_family(&base.spec.family) else {
             let message = format!(
@@ -50,21 +56,20 @@ impl Plan {
             );
             return Err(AdapterError::new(Code::UnmappedTensor, message));
         };
-        let modules: Vec<(Site, String)> = names.modules(base.spec).collect();
+        let modules: Vec<_> = names.sites(base.spec).map(|site| (site, names.module(site))).collect();
         check_targets_exist(config, &modules, base.spec.layers.len())?;
-        let mut targets = targets(config, &modules, limits)?;
-        for (name, info) in folder.header.tensors() {
-            place(name, info, &mut targets, base.spec)?;
+        let mut targets = targets(config, base.spec, &modules, limits)?;
+        for (name, info) in header.tensors() {
+            place(name, info, &mut targets, names)?;
         }
-        let pairs = targets.into_iter().map(|(module, target)| target.into_pair(module));
-        let mut pairs: Vec<PairPlan> = pairs.collect::<Result<_, _>>()?;
-        pairs.sort_unstable_by_key(|pair| pair.site);
+        let pairs = targets.into_iter().map(|(site, target)| target.into_pair(site, names));
+        let pairs: Vec<PairPlan<'a>> = pairs.collect::<Result<_, _>>()?;
         if pairs.iter().all(|pair| pair.scale == 0.0) {
             let message =
                 "adapter_config.json: expected a scale that is not zero, got lora_alpha 0: the adapter changes nothing";
             return Err(AdapterError::new(Code::ZeroDelta, message));
         }
-        Ok(Self { pairs })
+        Ok(Self { names, pairs })
     }
 
     pub(super) fn max_rank(&self) -> usize {
@@ -72,7 +77,7 @@ impl Plan {
     }
 
     pub(super) fn tensor_bytes(&self) -> u64 {
-        let tensors = self.pairs.iter().flat_map(|pair| [&pair.a, &pair.b]);
+        let tensors = self.pairs.iter().flat_map(|pair| [pair.a, pair.b]);
         tensors.map(|tensor| tensor.range.len() as u64).sum()
     }
 }
@@ -93,8 +98,9 @@ fn check_targets_exist(config: &AdapterConfig, modules: &[(Site, String)], layer
     for name in config.target_names().into_iter().flatten() {
         if !modules.iter().any(|(_, module)| names_module(name, module)) {
             let example = modules.first().map_or("none", |(_, module)| module);
+            let shown: String = name.chars().take(200).collect();
             let message = format!(
-                "adapter_config.json: target_modules: expected names of the base's linear maps (as in {example}), got {name:?}, \
+                "adapter_config.json: target_modules: expected names of the base's linear maps (as in {example}), got {shown:?}, \
                  which matches none"
             );
             return Err(AdapterError::new(Code::UnmappedTensor, message));
@@ -111,19 +117,18 @@ fn check_targets_exist(config: &AdapterConfig, modules: &[(Site, String)], layer
     }
 }
 
-fn targets(
+fn targets<'a>(
     config: &AdapterConfig,
+    spec: &ArchSpec,
     modules: &[(Site, String)],
     limits: AdapterLimits,
-) -> Result<BTreeMap<String, Target>, AdapterError> {
+) -> Result<Targets<'a>, AdapterError> {
     let mut targets = BTreeMap::new();
     for (site, module) in modules.iter().filter(|(_, module)| config.targets(module)) {
         let rank = config.rank_for(module);
         if rank > limits.max_rank {
-            let message = format!(
-                "adapter_config.json: rank of {module}: expected at most {}, got {rank}",
-                limits.max_rank
-            );
+            let most = limits.max_rank;
+            let message = format!("adapter_config.json: rank of {module}: expected at most {most}, got {rank}");
             return Err(AdapterError::new(Code::RankTooLarge, message));
         }
         let scale = config.scale_for(module);
@@ -131,14 +136,17 @@ fn targets(
             let message = format!("adapter_config.json: scale of {module}: expected a finite f32, got {scale}");
             return Err(AdapterError::new(Code::NotFinite, message));
         }
-        let target = Target {
-            site: *site,
-            rank,
-            scale,
-            a: None,
-            b: None,
-        };
-        targets.insert(module.clone(), target);
+        if let Some((inputs, outputs)) = spec.shape(*site) {
+            let target = Target {
+                rank,
+                scale,
+                inputs,
+                outputs,
+                a: None,
+                b: None,
+            };
+            targets.insert(*site, target);
+        }
     }
     if targets.is_empty() {
         let message =
@@ -149,14 +157,14 @@ fn targets(
 }
 
 /// Puts a tensor into its pair.
-fn place(
+fn place<'a>(
     name: &str,
-    info: &TensorInfo,
-    targets: &mut BTreeMap<String, Target>,
-    spec: &ArchSpec,
+    info: &'a TensorInfo,
+    targets: &mut Targets<'a>,
+    names: &ModuleNames,
 ) -> Result<(), AdapterError> {
-    let split = split_tensor_name(name);
-    let found = split.and_then(|(module, side)| Some((targets.get_mut(module)?, side)));
+    let split = names.split_tensor(name);
+    let found = split.and_then(|(site, side)| Some((targets.get_mut(&site)?, side)));
     let Some((target, side)) = found else {
         let shown: String = name.chars().take(200).collect();
         let message = format!(
@@ -166,58 +174,47 @@ fn place(
         );
         return Err(AdapterError::new(Code::UnmappedTensor, message));
     };
-    let Some((inputs, outputs)) = spec.shape(target.site) else {
-        let message = format!(
-            "{WEIGHTS}: tensor {name}: expected a layer of the base, got {}",
-            target.site
-        );
-        return Err(AdapterError::new(Code::UnmappedTensor, message));
-    };
     let (expected, place) = match side {
-        Side::A => ([target.rank, inputs], &mut target.a),
-        Side::B => ([outputs, target.rank], &mut target.b),
+        Side::A => ([target.rank, target.inputs], &mut target.a),
+        Side::B => ([target.outputs, target.rank], &mut target.b),
     };
     if info.shape != expected {
-        let message = format!(
-            "{WEIGHTS}: tensor {name}: expected shape {expected:?} (rank {}), got {:?}",
-            target.rank, info.shape
-        );
+        let (rank, got) = (target.rank, &info.shape);
+        let message = format!("{WEIGHTS}: tensor {name}: expected shape {expected:?} (rank {rank}), got {got:?}");
         return Err(AdapterError::new(Code::ShapeMismatch, message));
     }
-    *place = Some(info.clone());
+    *place = Some(info);
     Ok(())
 }
 
-impl Target {
-    fn into_pair(self, module: String) -> Result<PairPlan, AdapterError> {
+impl<'a> Target<'a> {
+    fn into_pair(self, site: Site, names: &ModuleNames) -> Result<PairPlan<'a>, AdapterError> {
         let (a, b) = match (self.a, self.b) {
             (Some(a), Some(b)) => (a, b),
-            (Some(_), None) => return Err(half_pair(&module, Side::B, Side::A)),
-            (None, Some(_)) => return Err(half_pair(&module, Side::A, Side::B)),
+            (Some(_), None) => return Err(half_pair(names, site, Side::B, Side::A)),
+            (None, Some(_)) => return Err(half_pair(names, site, Side::A, Side::B)),
             (None, None) => {
                 let message = format!(
-                    "{WEIGHTS}: {module}: expected a pair of tensors, as target_modules names it, got none ({} is missing)",
-                    tensor_name(&module, Side::A)
+                    "{WEIGHTS}: {}: expected a pair of tensors, as target_modules names it, got none ({} is missing)",
+                    names.module(site),
+                    names.tensor(site, Side::A)
                 );
                 return Err(AdapterError::new(Code::UnmappedTensor, message));
             }
         };
+        let (rank, scale) = (self.rank, self.scale);
         Ok(PairPlan {
-            site: self.site,
-            module,
-            rank: self.rank,
-            scale: self.scale,
+            site,
+            rank,
+            scale,
             a,
             b,
         })
     }
 }
 
-fn half_pair(module: &str, missing: Side, present: Side) -> AdapterError {
-    let message = format!(
-        "{WEIGHTS}: tensor {}: expected beside {}, got none",
-        tensor_name(module, missing),
-        tensor_name(module, present)
-    );
+fn half_pair(names: &ModuleNames, site: Site, missing: Side, present: Side) -> AdapterError {
+    let (missing, present) = (names.tensor(site, missing), names.tensor(site, present));
+    let message = format!("{WEIGHTS}: tensor {missing}: expected beside {present}, got none");
     AdapterError::new(Code::HalfPair, message)
 }

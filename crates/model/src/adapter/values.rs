@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use rootstock_formats::{DType, TensorInfo};
 
 use super::folder::{WEIGHTS, Weights, io_refusal};
-use super::names::{Side, tensor_name};
+use super::names::Side;
 use super::plan::{PairPlan, Plan};
 use super::{AdapterError, AdapterErrorCode, AdapterTensor, LowRank};
 use crate::ContentHash;
@@ -14,8 +14,8 @@ use crate::ContentHash;
 const HASH_CONTEXT: &str = "rootstock adapter content 1";
 
 /// Reads every pair of `plan`.
-pub(super) fn read_pairs(weights: &mut Weights, plan: &Plan) -> Result<Vec<LowRank>, AdapterError> {
-    let pairs = plan.pairs.iter().map(|pair| read_pair(weights, pair));
+pub(super) fn read_pairs(weights: &mut Weights, plan: &Plan<'_>) -> Result<Vec<LowRank>, AdapterError> {
+    let pairs = plan.pairs.iter().map(|pair| read_pair(weights, plan, pair));
     let pairs: Vec<LowRank> = pairs.collect::<Result<_, _>>()?;
     weights.check_unchanged()?;
     if pairs.iter().all(changes_nothing) {
@@ -45,20 +45,24 @@ pub(super) fn content_hash(pairs: &[LowRank]) -> ContentHash {
     ContentHash(hasher.finalize().into())
 }
 
-fn read_pair(weights: &mut Weights, pair: &PairPlan) -> Result<LowRank, AdapterError> {
+fn read_pair(weights: &mut Weights, plan: &Plan<'_>, pair: &PairPlan<'_>) -> Result<LowRank, AdapterError> {
+    let mut read = |side, info| {
+        let name = || plan.names.tensor(pair.site, side);
+        read_tensor(weights, info, name)
+    };
     Ok(LowRank {
         site: pair.site,
         scale: pair.scale,
-        a: read_tensor(weights, &pair.a, &pair.module, Side::A)?,
-        b: read_tensor(weights, &pair.b, &pair.module, Side::B)?,
+        a: read(Side::A, pair.a)?,
+        b: read(Side::B, pair.b)?,
     })
 }
 
+/// Reads a matrix of the plan; `name` is asked for only to refuse it.
 fn read_tensor(
     weights: &mut Weights,
     info: &TensorInfo,
-    module: &str,
-    side: Side,
+    name: impl Fn() -> String,
 ) -> Result<AdapterTensor, AdapterError> {
     let mut bytes = vec![0; info.range.len()];
     let start = SeekFrom::Start(info.range.start as u64);
@@ -69,12 +73,9 @@ fn read_tensor(
     read.map_err(|error| io_refusal(WEIGHTS, &error))?;
     let (rows, cols) = (info.shape[0], info.shape[1]);
     if let Some(index) = first_not_finite(info.dtype, &bytes) {
-        let message = format!(
-            "{WEIGHTS}: tensor {}: expected finite values, got NaN or infinity at [{}, {}]",
-            tensor_name(module, side),
-            index / cols,
-            index % cols
-        );
+        let (name, row, col) = (name(), index / cols, index % cols);
+        let message =
+            format!("{WEIGHTS}: tensor {name}: expected finite values, got NaN or infinity at [{row}, {col}]");
         return Err(AdapterError::new(AdapterErrorCode::NotFinite, message));
     }
     Ok(AdapterTensor {
