@@ -6,6 +6,7 @@
 //! admitted last, which goes back to the head of its tenant's queue and is computed again later, generated tokens kept.
 //! The sequence admitted first is never preempted and each fits the pool alone, so some sequence always advances.
 
+mod planning;
 mod sequence;
 mod tenants;
 #[cfg(test)]
@@ -18,11 +19,8 @@ use rootstock_model::text::TokenId;
 use crate::kv::BlockPool;
 use crate::runner::{AppliedAdapter, BlockId, OutputRows};
 use sequence::Sequence;
-pub use sequence::{NewSequence, Phase, SequenceId};
+pub use sequence::{NewSequence, SequenceId};
 use tenants::Tenants;
-
-/// A generated token costs about as much as this many prefilled ones (the weights of Sheng et al., 2024).
-const DECODE_COST: u64 = 2;
 
 /// Bounds of the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,16 +126,6 @@ impl Scheduler {
         self.tenants.leave(&sequence.tenant);
     }
 
-    /// Chooses the rows of the next step; none only if there are no sequences.
-    pub fn plan(&mut self) -> Plan {
-        let mut plan = Plan::default();
-        let mut rows = self.settings.max_batch_rows;
-        let preempted = self.plan_decodes(&mut plan, &mut rows);
-        // What was just preempted would be the first to come back, and to be preempted again.
-        self.plan_prefills(&mut plan, &mut rows, !preempted);
-        plan
-    }
-
     /// What a chunk of the current plan reads and writes.
     pub fn view(&self, chunk: &Chunk) -> ChunkView<'_> {
         let sequence = &self.sequences[&chunk.id];
@@ -227,126 +215,5 @@ impl Scheduler {
     /// Counts since the start.
     pub fn counters(&self) -> SchedulerCounters {
         self.counters
-    }
-
-    /// One row for each decoding sequence, oldest first. True if one was preempted.
-    fn plan_decodes(&mut self, plan: &mut Plan, rows: &mut usize) -> bool {
-        let mut preempted = false;
-        let mut index = 0;
-        while let Some(&id) = self.running.get(index) {
-            if self.sequences[&id].phase() == Phase::Decode {
-                while !self.reserve(id) {
-                    preempted = true;
-                    self.preempt_last();
-                }
-                // It may have been the last itself.
-                if self.running.get(index) == Some(&id) {
-                    self.push_chunk(plan, rows, id);
-                }
-            }
-            index += 1;
-        }
-        preempted
-    }
-
-    /// Fills the batch with prefill, tenants in order of their turn; within a tenant running sequences first.
-    fn plan_prefills(&mut self, plan: &mut Plan, rows: &mut usize, mut admitting: bool) {
-        while *rows > 0 {
-            let mut chosen = None;
-            for tenant in self.tenants.by_turn() {
-                let planned = |id: &SequenceId| plan.chunks.iter().any(|chunk| chunk.id == *id);
-                let running = self
-                    .running
-                    .iter()
-                    .find(|id| self.sequences[id].tenant == tenant && !planned(id));
-                chosen = running.copied();
-                if let (None, true, Some(head)) = (chosen, admitting, self.tenants.head(&tenant)) {
-                    // If the one whose turn it is does not fit, nobody passes it, or it might never fit.
-                    admitting = self.admit(head);
-                    chosen = admitting.then_some(head);
-                }
-                if chosen.is_some() {
-                    break;
-                }
-            }
-            let Some(id) = chosen else { break };
-            self.push_chunk(plan, rows, id);
-        }
-    }
-
-    fn push_chunk(&mut self, plan: &mut Plan, rows_left: &mut usize, id: SequenceId) {
-        let sequence = &self.sequences[&id];
-        let cap = if sequence.score_prompt {
-            self.settings.max_scored_rows
-        } else {
-            usize::MAX
-        };
-        let rows = sequence.pending().min(*rows_left).min(cap);
-        let cost = match sequence.phase() {
-            Phase::Prefill => rows as u64,
-            Phase::Decode => DECODE_COST,
-        };
-        self.tenants.charge(&sequence.tenant, cost);
-        *rows_left -= rows;
-        plan.chunks.push(Chunk {
-            id,
-            start: sequence.computed,
-            rows,
-            outputs: sequence.outputs(rows),
-            complete: rows == sequence.pending(),
-        });
-    }
-
-    /// Starts a waiting sequence if a place and blocks for all its tokens are free, and one block more for each
-    /// running sequence to grow into. Waiting sequences always fit when nothing runs.
-    fn admit(&mut self, id: SequenceId) -> bool {
-        if self.running.len() >= self.settings.max_sequences {
-            return false;
-        }
-        let Some(sequence) = self.sequences.get_mut(&id) else {
-            return false;
-        };
-        let lookup = self.settings.prefix_cache && !sequence.score_prompt;
-        let mut table = match lookup {
-            true => self.pool.matching(sequence.root, &sequence.tokens),
-            false => self.pool.table(sequence.root),
-        };
-        let found = table.capacity();
-        if !table.reserve(sequence.tokens.len()) || self.pool.available() < self.running.len() {
-            return false;
-        }
-        if sequence.cached.is_none() {
-            sequence.cached = Some(found);
-            self.counters.prefix_queries += if lookup { sequence.prompt as u64 } else { 0 };
-            self.counters.prefix_hits += found as u64;
-        }
-        sequence.table = Some(table);
-        sequence.computed = found;
-        self.tenants.dequeue(&sequence.tenant, id);
-        self.running.push(id);
-        true
-    }
-
-    /// Room for one more row of a running sequence; true also if it no longer runs.
-    fn reserve(&mut self, id: SequenceId) -> bool {
-        match self.sequences.get_mut(&id) {
-            Some(Sequence {
-                table: Some(table),
-                tokens,
-                ..
-            }) => table.reserve(tokens.len()),
-            _ => true,
-        }
-    }
-
-    fn preempt_last(&mut self) {
-        let Some(id) = self.running.pop() else { return };
-        let Some(sequence) = self.sequences.get_mut(&id) else {
-            return;
-        };
-        sequence.table = None;
-        sequence.computed = 0;
-        self.tenants.requeue(&sequence.tenant, id);
-        self.counters.preemptions += 1;
     }
 }

@@ -27,7 +27,7 @@ pub struct NewSequence {
 
 /// Which work a sequence has next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Several rows to compute before the next token can be chosen.
     Prefill,
     /// One row.

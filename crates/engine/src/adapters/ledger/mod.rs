@@ -1,6 +1,7 @@
 //! The bookkeeping of the store as a plain synchronous struct: which names exist, which generation each stands for,
 //! what is in memory, who waits. No I/O, no clock, no locks; what is to be done outside is returned as [`Effects`].
 
+mod entry;
 mod memory;
 mod tickets;
 
@@ -8,12 +9,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rootstock_model::ContentHash;
 use rootstock_model::adapter::{AdapterError, AdapterErrorCode, AdapterSummary};
 
 use super::loading::{LoadJob, Loaded};
 use super::{AdapterInfo, StoreStats};
 use crate::runner::PreparedAdapter;
+use entry::{Entry, Residency};
 pub(super) use memory::GenerationId;
 use memory::{Memory, Standing};
 use tickets::Ticket;
@@ -53,28 +54,6 @@ pub(super) struct Ledger {
     next_ticket: u64,
     counters: Counters,
     effects: Effects,
-}
-
-/// A name and what is known of the content behind it.
-struct Entry {
-    path: PathBuf,
-    created: u64,
-    number: u64,
-    base_model: Option<String>,
-    max_rank: usize,
-    pinned: bool,
-    /// Of the latest generation, once its values were read.
-    content: Option<ContentHash>,
-    /// Bytes in memory: from the headers until they are known.
-    bytes: usize,
-    residency: Residency,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Residency {
-    Absent,
-    Loading(LoadId),
-    Resident(GenerationId),
 }
 
 struct Load {
@@ -269,35 +248,21 @@ impl Ledger {
     /// The entry of a name, made or pointed to the folder; a refusal of earlier files is over.
     fn entry(&mut self, new: Registration) -> &mut Entry {
         self.refused.remove(&new.name);
-        let fresh = Entry {
-            path: PathBuf::new(),
-            created: new.created,
-            number: 1,
-            base_model: None,
-            max_rank: 0,
-            pinned: false,
-            content: None,
-            bytes: 0,
-            residency: Residency::Absent,
-        };
-        let entry = self.names.entry(new.name).or_insert(fresh);
-        entry.path = new.path;
+        let path = new.path.clone();
+        let entry = self
+            .names
+            .entry(new.name)
+            .or_insert_with(|| Entry::new(new.path, new.created));
+        entry.path = path;
         entry
     }
 
-    /// Records loaded weights as the content of an absent name; other content than before is a new generation.
-    /// They become resident if there is room for their real size, which the headers may have understated.
+    /// Records loaded weights as the content of an absent name. They become resident if there is room for their real
+    /// size, which the headers may have understated.
     fn take_in(&mut self, name: &Arc<str>, loaded: Loaded) {
         let wanted = self.wanted();
         let Some(entry) = self.names.get_mut(name) else { return };
-        let content = loaded.weights.content_hash();
-        if entry.content.is_some_and(|earlier| earlier != content) {
-            entry.number += 1;
-        }
-        entry.content = Some(content);
-        entry.bytes = loaded.weights.bytes();
-        entry.base_model = loaded.base_model;
-        entry.max_rank = loaded.max_rank;
+        entry.record(&loaded);
         let Some(victims) = self.memory.victims(entry.bytes, &wanted) else {
             self.effects.freed.push(loaded.weights);
             return;
@@ -345,28 +310,6 @@ impl Ledger {
             }
             self.counters.evictions += 1;
             self.effects.freed.push(generation.weights);
-        }
-    }
-}
-
-impl Entry {
-    fn generation(&self) -> Option<GenerationId> {
-        match self.residency {
-            Residency::Resident(id) => Some(id),
-            Residency::Absent | Residency::Loading(_) => None,
-        }
-    }
-
-    fn info(&self, name: &Arc<str>) -> AdapterInfo {
-        AdapterInfo {
-            name: Arc::clone(name),
-            path: self.path.clone(),
-            generation: self.number,
-            base_model: self.base_model.clone(),
-            max_rank: self.max_rank,
-            resident: self.generation().is_some(),
-            pinned: self.pinned,
-            created: self.created,
         }
     }
 }
