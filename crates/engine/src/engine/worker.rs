@@ -189,8 +189,13 @@ impl Worker {
         let Err(outcome) = self.advance(chunk, rows) else {
             return;
         };
+        let trusted = matches!(outcome, Outcome::Finished(_));
         self.finish(chunk.id, outcome);
-        self.scheduler.remove(chunk.id);
+        match trusted {
+            true => self.scheduler.remove(chunk.id),
+            // Logits that are not finite may come from KV that is not.
+            false => self.scheduler.discard(chunk.id),
+        }
     }
 
     fn advance(&mut self, chunk: &Chunk, rows: &[f32]) -> Result<(), Outcome> {

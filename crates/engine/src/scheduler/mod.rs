@@ -154,15 +154,16 @@ impl Scheduler {
     /// The plan's step failed: its sequences end, and nothing of theirs is reused.
     pub fn failed(&mut self, plan: &Plan) {
         for chunk in &plan.chunks {
-            if let Some(table) = self
-                .sequences
-                .get_mut(&chunk.id)
-                .and_then(|sequence| sequence.table.as_mut())
-            {
-                table.forget();
-            }
-            self.remove(chunk.id);
+            self.discard(chunk.id);
         }
+    }
+
+    /// Ends a sequence whose KV cannot be trusted: its blocks are not reused, those it shares included.
+    pub fn discard(&mut self, id: SequenceId) {
+        if let Some(table) = self.sequences.get_mut(&id).and_then(|sequence| sequence.table.as_mut()) {
+            table.forget();
+        }
+        self.remove(id);
     }
 
     /// Appends the token chosen from the logits of a complete chunk.
