@@ -1,7 +1,7 @@
 //! The adapter store: names, generations, residency within a byte budget. Loading happens on threads of its own,
 //! so that no request of another adapter ever waits for it.
 //!
-//! All decisions are made by the [`ledger`], a plain synchronous struct behind one mutex that is held for lookups and
+//! All decisions are made by the ledger, a plain synchronous struct behind one mutex that is held for lookups and
 //! bookkeeping only, never over I/O or packing. What it decides (load this, grant that, free those) is carried out
 //! after the mutex is released.
 
