@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
-/// Rounds of the spin loop before a worker parks, some tens of microseconds.
-const SPIN_ROUNDS: u32 = 20_000;
+/// Rounds of the spin loop (a pause each, 20-60 ns) before a worker parks, or before the publisher, which cannot park,
+/// gives its core away: on a machine with more threads than cores the one it waits for may need it.
+const SPIN_ROUNDS: u32 = 2_000;
 
 type Region<'a> = &'a (dyn Fn(usize) + Sync);
 type Panic = Box<dyn std::any::Any + Send>;
@@ -81,8 +82,14 @@ impl ThreadPool {
         let erased: Region<'static> = unsafe { std::mem::transmute::<Region<'_>, Region<'static>>(erased) };
         self.publish(erased);
         let own = catch_unwind(AssertUnwindSafe(|| region(0)));
+        let mut rounds = 0;
         while self.shared.pending.load(Ordering::Acquire) != 0 {
-            std::hint::spin_loop();
+            if rounds < SPIN_ROUNDS {
+                rounds += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
         }
         let other = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = own.err().or(other) {
