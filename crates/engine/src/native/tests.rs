@@ -205,27 +205,28 @@ fn a_batch_that_does_not_fit_the_model_is_an_error() {
     let checkpoint = checkpoint();
     let mut runner = runner(&checkpoint, 1, ActivationPrecision::Int8);
     let good = sequence(1, 5, vec![]);
-    let mut bad = vec![];
-    bad.push(SequenceView {
-        inputs: &[InputRow::Token(49_152)],
-        ..view(&good, 0..1, OutputRows::Last)
-    });
-    bad.push(SequenceView {
-        position: 512,
-        ..view(&good, 0..1, OutputRows::Last)
-    });
-    bad.push(SequenceView {
-        blocks: &[],
-        ..view(&good, 0..1, OutputRows::Last)
-    });
-    bad.push(SequenceView {
-        blocks: &[BlockId(u32::MAX)],
-        ..view(&good, 0..1, OutputRows::Last)
-    });
-    bad.push(SequenceView {
-        inputs: &[],
-        ..view(&good, 0..1, OutputRows::Last)
-    });
+    let bad = [
+        SequenceView {
+            inputs: &[InputRow::Token(49_152)],
+            ..view(&good, 0..1, OutputRows::Last)
+        },
+        SequenceView {
+            position: 512,
+            ..view(&good, 0..1, OutputRows::Last)
+        },
+        SequenceView {
+            blocks: &[],
+            ..view(&good, 0..1, OutputRows::Last)
+        },
+        SequenceView {
+            blocks: &[BlockId(u32::MAX)],
+            ..view(&good, 0..1, OutputRows::Last)
+        },
+        SequenceView {
+            inputs: &[],
+            ..view(&good, 0..1, OutputRows::Last)
+        },
+    ];
     for view in bad {
         assert!(
             runner
