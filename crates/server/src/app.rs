@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rootstock_engine::Engine;
 use rootstock_engine::adapters::AdapterStore;
-use rootstock_model::text::{ChatTemplate, Tokenizer};
+use rootstock_model::text::{ChatTemplate, TokenId, Tokenizer};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::{Keys, require_key};
@@ -34,6 +34,8 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) body_limit: usize,
     pub(crate) bounds: Bounds,
+    /// Bytes of the longest token.
+    pub(crate) longest_token: usize,
     pub(crate) flights: Flights,
     pub(crate) metrics: Metrics,
     /// Loads over HTTP go one after the other, so that a storm of them cannot take all threads and the disk.
@@ -50,6 +52,7 @@ impl App {
                 vocab_size: service.tokenizer.vocab_size(),
                 choices: service.limits.choices,
             },
+            longest_token: longest_token(&service.tokenizer),
             engine: service.engine,
             adapters: service.adapters,
             tokenizer: service.tokenizer,
@@ -91,6 +94,11 @@ impl App {
     }
 }
 
+fn longest_token(tokenizer: &Tokenizer) -> usize {
+    let lengths = (0..tokenizer.vocab_size()).filter_map(|id| Some(tokenizer.token_bytes(id as TokenId)?.len()));
+    lengths.max().unwrap_or(0)
+}
+
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<String>()
@@ -98,4 +106,28 @@ fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(message, "a handler panicked");
     ApiError::Internal.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_with_500() {
+        async fn panics() {
+            panic!("a bug");
+        }
+        let router = Router::new()
+            .route("/", get(panics))
+            .layer(CatchPanicLayer::custom(answer_panic));
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        assert!(String::from_utf8_lossy(&body).contains("\"code\":\"internal_error\""));
+    }
 }

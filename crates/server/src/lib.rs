@@ -12,6 +12,8 @@ mod metrics;
 mod prompt;
 mod routes;
 mod target;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::path::PathBuf;

@@ -12,11 +12,11 @@ use crate::wire::StopReason;
 /// A running generation. Dropping it cancels the generation.
 pub(crate) struct Choice {
     pub(crate) index: usize,
-    pub(super) events: UnboundedReceiver<Event>,
-    pub(super) text: TextStream,
-    pub(super) stops: Arc<Stops>,
-    pub(super) meter: Meter,
-    pub(super) ended: bool,
+    pub(crate) events: UnboundedReceiver<Event>,
+    pub(crate) text: TextStream,
+    pub(crate) stops: Arc<Stops>,
+    pub(crate) meter: Meter,
+    pub(crate) ended: bool,
 }
 
 /// What ends the choices of a request besides the model's own end tokens.

@@ -35,7 +35,7 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request<Body>) ->
         let app = for_parse;
         let request = ChatRequest::parse(&body, app.bounds)?;
         let target = Target::resolve(&request.options.model, &app)?;
-        let prompt = prompt::encode_chat(&request.conversation, app.chat_template.as_ref(), &app.tokenizer)?;
+        let prompt = prompt::encode_chat(&request.conversation, &app)?;
         Ok(Order {
             arrived,
             flight,

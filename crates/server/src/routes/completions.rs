@@ -31,7 +31,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request<Bo
         let app = for_parse;
         let request = CompletionRequest::parse(&body, app.bounds)?;
         let target = Target::resolve(&request.options.model, &app)?;
-        let encode = |prompt| prompt::encode(prompt, &app.tokenizer, request.add_special_tokens);
+        let encode = |prompt| prompt::encode(prompt, &app, request.add_special_tokens);
         let prompts: Vec<Vec<TokenId>> = request.prompts.iter().map(encode).collect::<ApiResult<_>>()?;
         let style = Style::new(&app, &request, &prompts);
         let order = Order {

@@ -16,7 +16,6 @@ use crate::error::{ApiError, ApiResult};
 use crate::prompt;
 use crate::target::Target;
 use crate::wire::chat::Conversation;
-use crate::wire::completions::Prompt;
 use crate::wire::fields::Fields;
 use crate::wire::options::{ModelChoice, token_ids};
 
@@ -38,11 +37,12 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, request: Request<Body>
         let tokens = match fields.string("prompt")? {
             Some(text) => {
                 let add_special = fields.optional_flag("add_special_tokens")?.unwrap_or(true);
-                prompt::encode(&Prompt::Text(text), &app.tokenizer, add_special)?
+                prompt::encode_text(&text, &app.tokenizer, add_special)?
             }
             None => {
                 let conversation = Conversation::take(&mut fields)?;
-                prompt::encode_chat(&conversation, app.chat_template.as_ref(), &app.tokenizer)?
+                let text = prompt::render(&conversation, app.chat_template.as_ref())?;
+                prompt::encode_text(&text, &app.tokenizer, conversation.add_special_tokens)?
             }
         };
         fields.finish()?;

@@ -1,0 +1,136 @@
+//! The life of requests: queueing, refusing, cancelling, draining.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::world::{Reply, Setup, World, completion, post};
+
+const COMPLETIONS: &str = "/v1/completions";
+
+fn narrow() -> Arc<World> {
+    Arc::new(World::new(Setup {
+        max_sequences: 1,
+        max_waiting: 1,
+        ..Setup::default()
+    }))
+}
+
+fn ask(world: &Arc<World>, body: Value) -> JoinHandle<Reply> {
+    let world = world.clone();
+    tokio::spawn(async move { world.post(COMPLETIONS, &body).await })
+}
+
+/// Waits for what the engine thread or a task is about to do.
+async fn until(claim: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..4000 {
+        if holds() {
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    panic!("still not: {claim}");
+}
+
+fn accepted(world: &World) -> usize {
+    let stats = world.app.engine.stats();
+    stats.running + stats.waiting
+}
+
+#[tokio::test]
+async fn a_full_queue_is_429_before_any_stream_begins() {
+    let world = narrow();
+    world.gate.close();
+    let first = ask(&world, completion("a", json!({})));
+    let second = ask(&world, completion("x", json!({})));
+    until("both are accepted", || accepted(&world) == 2).await;
+    for fields in [json!({}), json!({"stream": true}), json!({"n": 2})] {
+        let reply = world.post(COMPLETIONS, &completion("a", fields)).await;
+        assert_eq!(reply.error(), (429, "queue_full".to_owned(), Value::Null));
+        assert_eq!(reply.headers["retry-after"], "1");
+    }
+    world.gate.open();
+    assert_eq!(first.await.unwrap().json()["choices"][0]["text"], "bcd");
+    assert_eq!(second.await.unwrap().json()["choices"][0]["text"], "yz{");
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_in_part_leaves_nothing_behind() {
+    let world = narrow();
+    let reply = world.post(COMPLETIONS, &completion("a", json!({"n": 3}))).await;
+    assert_eq!(reply.error().0, 429);
+    until("its accepted choices are gone", || accepted(&world) == 0).await;
+    let answer = world.complete("a", json!({})).await;
+    assert_eq!(answer["choices"][0]["text"], "bcd");
+}
+
+#[tokio::test]
+async fn dropping_a_request_cancels_it() {
+    let world = narrow();
+    let long = json!({"max_tokens": 500, "ignore_eos": true});
+    world.gate.close();
+    let request = ask(&world, completion("a", long.clone()));
+    until("it is accepted", || accepted(&world) == 1).await;
+    request.abort();
+    assert!(request.await.is_err());
+    world.gate.open();
+    until("it is gone", || accepted(&world) == 0).await;
+    let generated = world.get("/metrics").await.text;
+    assert!(generated.contains("finish_reason=\"cancelled\"} 1"), "{generated}");
+
+    let mut body = completion("a", long);
+    body["stream"] = json!(true);
+    let response = world.send(post(COMPLETIONS, body.to_string())).await;
+    let mut chunks = response.into_body().into_data_stream();
+    assert!(chunks.next().await.is_some());
+    drop(chunks);
+    until("the stream is gone", || accepted(&world) == 0).await;
+    world.app.flights.landed().await;
+}
+
+#[tokio::test]
+async fn a_drain_refuses_newcomers_and_lets_the_accepted_end() {
+    let world = narrow();
+    world.gate.close();
+    let accepted_request = ask(&world, completion("a", json!({})));
+    until("it is accepted", || accepted(&world) == 1).await;
+    assert_eq!(world.get("/ready").await.status, StatusCode::OK);
+    world.app.flights.drain();
+    assert_eq!(world.get("/ready").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.get("/health").await.status, StatusCode::OK);
+    let refused = world.post(COMPLETIONS, &completion("a", json!({}))).await;
+    assert_eq!(refused.error(), (503, "shutting_down".to_owned(), Value::Null));
+    world.gate.open();
+    world.app.flights.landed().await;
+    assert_eq!(accepted_request.await.unwrap().json()["choices"][0]["text"], "bcd");
+}
+
+#[tokio::test]
+async fn adapters_that_wait_and_run_are_told() {
+    let world = narrow();
+    world.load("one").await;
+    world.load("two").await;
+    world.gate.close();
+    let one = ask(&world, completion("a", json!({"model": "one"})));
+    until("it is accepted", || accepted(&world) == 1).await;
+    let two = ask(&world, completion("a", json!({"model": "two"})));
+    until("both are accepted", || accepted(&world) == 2).await;
+    let text = world.get("/metrics").await.text;
+    assert!(
+        text.contains("running_lora_adapters=\"\",waiting_lora_adapters=\"one,two\""),
+        "{text}"
+    );
+    world.gate.open();
+    assert_eq!(one.await.unwrap().status, StatusCode::OK);
+    assert_eq!(two.await.unwrap().status, StatusCode::OK);
+    let text = world.get("/metrics").await.text;
+    assert!(
+        text.contains("running_lora_adapters=\"\",waiting_lora_adapters=\"\""),
+        "{text}"
+    );
+}

@@ -1,0 +1,11 @@
+//! The server over HTTP, on a runner that counts instead of a model.
+
+mod adapters;
+mod chat;
+mod choices;
+mod completions;
+mod connections;
+mod life;
+mod refusals;
+mod streams;
+mod world;
