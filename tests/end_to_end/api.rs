@@ -135,11 +135,42 @@ fn sampling_parameters_choose_what_they_say() {
         banned["choices"][0]["token_ids"][0],
         greedy["choices"][0]["token_ids"][0]
     );
-    let penalised = respond(
-        &server,
-        &body(json!({"logit_bias": {"1234": 20, "1235": 19}, "presence_penalty": 2, "max_tokens": 2})),
+}
+
+#[test]
+fn penalties_break_a_loop() {
+    let server = SERVER.get();
+    let distinct = |fields: Value| {
+        let mut body = body(json!({"prompt": "Xin chào, hôm nay", "max_tokens": 40, "ignore_eos": true}));
+        body.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        let ids = respond(&server, &body)["choices"][0]["token_ids"]
+            .as_array()
+            .unwrap()
+            .clone();
+        ids.iter()
+            .map(Value::to_string)
+            .collect::<std::collections::HashSet<_>>()
+            .len()
+    };
+    let looping = distinct(json!({}));
+    assert!(looping < 20, "{looping} different tokens in a loop");
+    for penalty in [
+        json!({"presence_penalty": 2}),
+        json!({"frequency_penalty": 2}),
+        json!({"repetition_penalty": 1.5}),
+    ] {
+        let broken = distinct(penalty.clone());
+        assert!(
+            broken > looping,
+            "{penalty}: {broken} different tokens, {looping} without"
+        );
+    }
+    assert_eq!(
+        distinct(json!({"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1})),
+        looping
     );
-    assert_eq!(penalised["choices"][0]["token_ids"], json!([1234, 1235]));
 }
 
 #[test]

@@ -12,14 +12,14 @@ use crate::server::Server;
 
 const RESIDENT: &str = "rootstock_adapter_resident_bytes";
 
-/// Bytes that one adapter of the folder takes when resident, and the answers to `bodies` with memory for all.
-fn with_room_for_all(dir: &Path, first: &str, bodies: &[Value]) -> (u64, Vec<Answer>) {
+/// Bytes that an adapter of the folder takes when resident (all have one shape), and the answers to `bodies` with memory
+/// for all.
+fn with_room_for_all(dir: &Path, bodies: &[Value]) -> (u64, Vec<Answer>) {
     let server = Server::start(&["--adapters", dir.to_str().unwrap()]);
-    let before = server.expect_metric(RESIDENT);
-    ask(&server, &question(first, prompt_ids(0, 4), 1));
-    let bytes = server.expect_metric(RESIDENT) - before;
-    assert!(bytes > 0.0, "a loaded adapter takes no bytes");
-    (bytes as u64, ask_alone(&server, bodies))
+    let answers = ask_alone(&server, bodies);
+    let resident = server.expect_metric("rootstock_adapters_resident");
+    assert_eq!(resident, bodies.len() as f64, "there is room for all");
+    ((server.expect_metric(RESIDENT) / resident) as u64, answers)
 }
 
 /// Sends the questions of `order` from eight clients at once; the budget holds at every look. Answers in that order.
@@ -70,7 +70,7 @@ fn a_hundred_adapters_answer_in_random_order_with_memory_for_ten() {
         fixture.variant(seed as u64).write(&dir.path().join(name));
     }
     let bodies: Vec<Value> = names.iter().map(|name| question(name, prompt_ids(7, 20), 6)).collect();
-    let (bytes, alone) = with_room_for_all(dir.path(), &names[0], &bodies);
+    let (bytes, alone) = with_room_for_all(dir.path(), &bodies);
     let distinct: std::collections::HashSet<String> = alone.iter().map(|answer| answer.logprobs.to_string()).collect();
     assert_eq!(distinct.len(), 100, "adapters must be told apart by their answers");
 
@@ -115,7 +115,7 @@ fn ten_thousand_registered_adapters_serve_zipf_traffic_with_memory_for_sixty_fou
     }
     let body = |name: &str| question(name, prompt_ids(7, 20), 4);
     let of_contents: Vec<Value> = (0..8).map(|content| body(&format!("content-{content}"))).collect();
-    let (bytes, alone) = with_room_for_all(&contents, "content-0", &of_contents);
+    let (bytes, alone) = with_room_for_all(&contents, &of_contents);
 
     let memory = (bytes * 64).to_string();
     let server = Server::start(&["--adapters", served.to_str().unwrap(), "--adapter-memory", &memory]);
