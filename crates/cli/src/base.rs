@@ -14,7 +14,7 @@ use rootstock_model::Checkpoint;
 use rootstock_model::adapter::AdapterLimits;
 use rootstock_model::text::{ChatTemplate, TextStream, TokenId, Tokenizer};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tracing::info;
 
 use crate::settings::{BaseSettings, GenerationSettings};
@@ -125,15 +125,40 @@ impl Base {
     /// # Errors
     /// The adapter is unknown or refused, the prompt does not fit, a step fails, or `on_text` does.
     pub async fn generate(&self, call: Call<'_>, mut on_text: impl FnMut(&str) -> Result<()>) -> Result<Completion> {
-        let mut completion = Completion {
-            text: String::new(),
-            finish_reason: "stop",
-            usage: Usage {
-                prompt_tokens: call.prompt.len(),
-                ..Usage::default()
-            },
-        };
-        let (events, mut received) = mpsc::unbounded_channel();
+        let mut stream = TextStream::new(self.tokenizer.clone(), call.settings.stop.clone(), true);
+        let mut completion = Completion::of(call.prompt.len());
+        let mut events = self.submit(call).await?;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::PromptLogprobs(_) => {}
+                Event::Token { id, .. } => {
+                    let update = stream.push(id);
+                    on_text(&update.text)?;
+                    completion.text.push_str(&update.text);
+                    completion.usage.completion_tokens += 1;
+                    if update.stopped.is_some() {
+                        // Dropping the receiver is what ends the generation.
+                        return Ok(completion);
+                    }
+                }
+                Event::Finished { reason, usage } => {
+                    let rest = stream.finish();
+                    on_text(&rest)?;
+                    completion.text.push_str(&rest);
+                    completion.usage = usage;
+                    if reason == FinishReason::Length {
+                        completion.finish_reason = "length";
+                    }
+                    return Ok(completion);
+                }
+                Event::Failed(error) => return Err(error).context("the generation failed"),
+            }
+        }
+        bail!("the engine stopped before the generation ended")
+    }
+
+    async fn submit(&self, call: Call<'_>) -> Result<UnboundedReceiver<Event>> {
+        let (events, received) = mpsc::unbounded_channel();
         self.engine.submit(Request {
             prompt: call.prompt,
             grafts: self.grafts(call.adapter).await?,
@@ -145,35 +170,7 @@ impl Base {
             tenant: Arc::from("local"),
             events,
         })?;
-        let mut stream = TextStream::new(self.tokenizer.clone(), call.settings.stop.clone(), true);
-        while let Some(event) = received.recv().await {
-            match event {
-                Event::PromptLogprobs(_) => {}
-                Event::Token { id, .. } => {
-                    completion.usage.completion_tokens += 1;
-                    let update = stream.push(id);
-                    completion.text.push_str(&update.text);
-                    on_text(&update.text)?;
-                    if update.stopped.is_some() {
-                        // Dropping the receiver is what ends the generation.
-                        return Ok(completion);
-                    }
-                }
-                Event::Finished { reason, usage } => {
-                    let rest = stream.finish();
-                    completion.text.push_str(&rest);
-                    on_text(&rest)?;
-                    completion.finish_reason = match reason {
-                        FinishReason::Stop(_) => "stop",
-                        FinishReason::Length => "length",
-                    };
-                    completion.usage = usage;
-                    return Ok(completion);
-                }
-                Event::Failed(error) => return Err(error).context("the generation failed"),
-            }
-        }
-        bail!("the engine stopped before the generation ended")
+        Ok(received)
     }
 
     async fn grafts(&self, adapter: Option<(&str, f32)>) -> Result<Vec<Graft>> {
@@ -204,4 +201,19 @@ pub struct Completion {
     pub finish_reason: &'static str,
     /// Tokens.
     pub usage: Usage,
+}
+
+impl Completion {
+    /// Nothing yet, of a prompt of so many tokens; ended by a stop unless it turns out otherwise.
+    fn of(prompt_tokens: usize) -> Self {
+        let usage = Usage {
+            prompt_tokens,
+            ..Usage::default()
+        };
+        Self {
+            text: String::new(),
+            finish_reason: "stop",
+            usage,
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod args;
 mod base;
 mod catalog;
 mod commands;
+mod http;
 mod models_dir;
 mod settings;
 

@@ -232,13 +232,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// Factor on the adapter's effect
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 1.0,
-        requires = "adapter",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub adapter_scale: f32,
     /// What to continue [default: standard input]
     #[arg(long, short, value_name = "TEXT")]
@@ -247,7 +241,7 @@ pub struct GenerateArgs {
     #[arg(long)]
     pub chat: bool,
     /// System message; needs --chat
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Print one JSON object at the end in place of streaming text
     #[arg(long)]
@@ -267,10 +261,10 @@ pub struct ChatArgs {
     #[command(flatten)]
     pub run: RunArgs,
     /// Folder with a subfolder per adapter
-    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
-    /// Talk to a running server instead
-    #[arg(long, value_name = "URL", conflicts_with = "model")]
+    /// Talk to a running server; no model is loaded then
+    #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Bearer token for --url
     #[arg(long, value_name = "KEY", hide_env_values = true)]

@@ -59,6 +59,25 @@ fn a_file_sets_what_no_flag_does() {
 }
 
 #[test]
+fn a_flag_may_build_on_what_the_file_sets() {
+    let (_dir, path) = config("model = \"m\"\nadapter = \"a\"\nchat = true\n");
+    let line = [
+        "rootstock",
+        "generate",
+        "--config",
+        &path,
+        "--adapter-scale",
+        "-0.5",
+        "--system",
+        "s",
+    ];
+    let Ok(Command::Generate(args)) = parse_line(&line) else {
+        panic!()
+    };
+    assert_eq!((args.adapter_scale, args.chat), (-0.5, true));
+}
+
+#[test]
 fn an_unknown_key_is_refused_by_name() {
     let (_dir, path) = config("prot = 9000\n");
     let error = parse_line(&["rootstock", "serve", "--config", &path]).unwrap_err();

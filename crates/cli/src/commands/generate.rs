@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::UsageError;
 use crate::args::GenerateArgs;
@@ -19,6 +19,9 @@ const ADAPTER: &str = "adapter";
 /// # Errors
 /// The settings, the model or the adapter cannot be used, or the prompt does not fit.
 pub fn run(args: GenerateArgs) -> Result<()> {
+    if args.system.is_some() && !args.chat {
+        return Err(UsageError("--system: only --chat sends a system message".to_owned()).into());
+    }
     let generation = GenerationSettings::new(args.sampling)?;
     let settings = BaseSettings::new(args.model, &args.run, SINGLE)?;
     let prompt = match args.prompt {
@@ -29,15 +32,9 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     if let Some(adapter) = &args.adapter {
         load(&base, &adapter_folder(adapter, args.adapters.as_deref())?)?;
     }
-    let prompt = if args.chat {
-        let system = args
-            .system
-            .iter()
-            .map(|text| json!({"role": "system", "content": text}));
-        let messages: Vec<_> = system.chain([json!({"role": "user", "content": prompt})]).collect();
-        base.chat_prompt(&messages)?
-    } else {
-        base.text_prompt(&prompt)?
+    let prompt = match args.chat {
+        true => base.chat_prompt(&messages(args.system, prompt))?,
+        false => base.text_prompt(&prompt)?,
     };
     let call = Call {
         prompt,
@@ -51,14 +48,15 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-/// The folder that `--adapter` means: one of `--adapters` by its name, else a path.
+/// The folder that `--adapter` means: a name in the folder of `--adapters`, else a path.
 fn adapter_folder(adapter: &Path, adapters: Option<&Path>) -> Result<PathBuf> {
-    let folder = adapters.map_or_else(|| adapter.to_owned(), |folder| folder.join(adapter));
-    if folder.is_dir() {
-        return Ok(folder);
-    }
-    let reason = format!("--adapter: there is no folder {}", folder.display());
-    Err(UsageError(reason).into())
+    let named = adapters.map(|folder| folder.join(adapter));
+    let candidates = named.into_iter().chain([adapter.to_owned()]);
+    let found = candidates.into_iter().find(|folder| folder.is_dir());
+    found.ok_or_else(|| {
+        let among = adapters.map_or(String::new(), |folder| format!(", nor in {}", folder.display()));
+        UsageError(format!("--adapter: there is no folder {}{among}", adapter.display())).into()
+    })
 }
 
 fn load(base: &Base, dir: &Path) -> Result<()> {
@@ -82,6 +80,14 @@ fn read_prompt() -> Result<String> {
         bail!("the prompt is empty; give it with -p or on standard input");
     }
     Ok(prompt.to_owned())
+}
+
+fn messages(system: Option<String>, prompt: String) -> Vec<Value> {
+    let system = system.map(|text| json!({"role": "system", "content": text}));
+    system
+        .into_iter()
+        .chain([json!({"role": "user", "content": prompt})])
+        .collect()
 }
 
 fn show(text: &str, json: bool) -> Result<()> {

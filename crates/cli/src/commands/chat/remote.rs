@@ -9,6 +9,7 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use super::backend::{Backend, OnText};
+use crate::http;
 use crate::settings::GenerationSettings;
 
 /// A server and what it serves.
@@ -27,9 +28,7 @@ impl Remote {
     /// It cannot be reached, refuses the key or serves no base.
     pub fn connect(url: &str, key: Option<String>, generation: GenerationSettings) -> Result<Self> {
         let url = url.trim_end_matches('/');
-        let config = Agent::config_builder()
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .http_status_as_error(false);
+        let config = http::client().timeout_connect(Some(Duration::from_secs(5)));
         let mut remote = Self {
             agent: config.build().into(),
             url: url.strip_suffix("/v1").unwrap_or(url).to_owned(),

@@ -9,11 +9,11 @@ use anyhow::{Result, anyhow, bail};
 use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::http::header::{AUTHORIZATION, CONTENT_RANGE, RANGE};
-use ureq::tls::{RootCerts, TlsConfig};
 
 use super::partial::Partial;
 use super::progress::Progress;
 use crate::catalog::HubFile;
+use crate::http;
 
 const PUBLIC: &str = "https://huggingface.co";
 /// Short, so that a machine that cannot reach the hub gets to the next source soon.
@@ -129,17 +129,12 @@ impl Hub {
     }
 }
 
-/// Trusts what the machine trusts (mirrors have certificates of their own), and takes any status for an answer.
 fn agent() -> Agent {
-    let roots = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-    Agent::config_builder()
-        .tls_config(roots)
+    http::client()
         .timeout_resolve(Some(CONNECT))
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(STALL))
         .timeout_per_read(Some(STALL))
-        .http_status_as_error(false)
-        .user_agent(concat!("rootstock/", env!("CARGO_PKG_VERSION")))
         .build()
         .into()
 }

@@ -137,31 +137,23 @@ fn pull_file(file: &FileEntry, dir: &Path, origins: &Origins) -> Result<Pulled> 
     bail!("no source gave {}{}{resume}", file.name, reasons.concat())
 }
 
-/// Fills and verifies the partial file from one source. What an earlier pull left may be wrong: if the checksum fails
-/// on top of it, the source is asked once more for the whole file.
+/// Fills and verifies the partial file from one source. What an earlier attempt left may be wrong: if the checksum
+/// fails on top of it, the source is asked once more for the whole file.
 fn obtain(partial: &mut Partial, source: &Source, file: &FileEntry, origins: &Origins) -> Result<()> {
-    let resumed = partial.length() > 0;
     let progress = Progress::start(&file.name, file.size);
-    if !partial.is_complete() {
-        fill(partial, source, origins, &progress)?;
-    }
-    match partial.verify()? {
-        Verdict::Right => return Ok(()),
-        Verdict::Wrong { got } => {
-            partial.restart()?;
-            if !resumed {
-                bail!("checksum: expected sha256 {}, got {got}", file.sha256);
-            }
+    loop {
+        let resumed = partial.length() > 0;
+        if !partial.is_complete() {
+            fill(partial, source, origins, &progress)?;
         }
-    }
-    eprintln!("  what an earlier pull left does not fit; starting over");
-    fill(partial, source, origins, &progress)?;
-    match partial.verify()? {
-        Verdict::Right => Ok(()),
-        Verdict::Wrong { got } => {
-            partial.restart()?;
-            bail!("checksum: expected sha256 {}, got {got}", file.sha256)
+        let Verdict::Wrong { got } = partial.verify()? else {
+            return Ok(());
+        };
+        partial.restart()?;
+        if !resumed {
+            bail!("checksum: expected sha256 {}, got {got}", file.sha256);
         }
+        eprintln!("  what was left of an earlier attempt does not fit; starting over");
     }
 }
 
@@ -179,37 +171,29 @@ fn fill(partial: &mut Partial, source: &Source, origins: &Origins, progress: &Pr
 
 fn list(catalog: &Catalog, models: &Path, json: bool) -> Result<()> {
     let mut out = io::stdout().lock();
-    let row = |(name, entry): (&str, &Entry)| {
-        let size: u64 = entry.files.iter().map(|file| file.size).sum();
-        let pulled = entry
-            .files
-            .iter()
-            .all(|file| models.join(name).join(&file.name).is_file());
-        (
-            name.to_owned(),
-            size,
-            pulled,
-            entry.licence.clone(),
-            entry.description.clone(),
-        )
-    };
-    let rows = catalog.iter().map(row);
-    if json {
-        let rows: Vec<_> = rows
-            .map(|(name, bytes, pulled, licence, description)| {
-                json!({"name": name, "bytes": bytes, "pulled": pulled, "licence": licence, "description": description})
-            })
-            .collect();
-        writeln!(out, "{}", Value::from(rows))?;
-        return Ok(());
+    let mut rows = Vec::new();
+    for (
+        name,
+        Entry {
+            description,
+            licence,
+            files,
+        },
+    ) in catalog.iter()
+    {
+        let bytes: u64 = files.iter().map(|file| file.size).sum();
+        let pulled = files.iter().all(|file| models.join(name).join(&file.name).is_file());
+        if json {
+            rows.push(
+                json!({"name": name, "description": description, "licence": licence, "bytes": bytes, "pulled": pulled}),
+            );
+        } else {
+            let (size, pulled) = (ByteSize(bytes).to_string(), if pulled { "pulled" } else { "" });
+            writeln!(out, "{name:<28} {size:>10}  {licence:<12} {pulled:<7} {description}")?;
+        }
     }
-    for (name, bytes, pulled, licence, description) in rows {
-        let here = if pulled { "pulled" } else { "" };
-        writeln!(
-            out,
-            "{name:<28} {:>10}  {licence:<12} {here:<7} {description}",
-            ByteSize(bytes).to_string()
-        )?;
+    if json {
+        writeln!(out, "{}", Value::from(rows))?;
     }
     Ok(())
 }
