@@ -42,14 +42,16 @@ pub fn run(args: ChatArgs) -> Result<()> {
             Box::new(Local::new(Base::start(&settings)?, adapters.as_deref(), generation)?)
         }
     };
-    let mut conversation = Conversation::default();
-    conversation.system = args.system;
+    let mut conversation = Conversation {
+        system: args.system,
+        ..Conversation::default()
+    };
     if let Some(name) = args.adapter {
         conversation.switch(&name, &*backend)?;
     }
     let mut input = Input::open();
     if input.is_terminal() {
-        eprintln!("{}", HELP);
+        eprintln!("{HELP}");
     }
     while let Some(line) = input.line(conversation.adapter.as_deref())? {
         match Line::parse(&line) {
