@@ -317,11 +317,17 @@ impl<'a> Orchard<'a> {
 #[test]
 fn swaps_under_load_neither_fail_nor_mix_up_a_request_nor_keep_memory() {
     let contents = answers_alone(write_contents());
+    let root = contents.dir.path().to_str().unwrap();
+    // KV pages count as resident once they were written: a small pool is full before memory is measured.
     let server = Server::start(&[
         "--adapter-root",
-        contents.dir.path().to_str().unwrap(),
+        root,
         "--max-num-seqs",
         "16",
+        "--kv-memory",
+        "32MiB",
+        "--max-model-len",
+        "256",
     ]);
     let orchard = Orchard::new(&server, &contents);
     orchard.run(Duration::from_secs(4), false);
