@@ -86,3 +86,41 @@ impl Family<'_> {
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut text = Exposition::default();
+        text.family("a", Kind::Gauge, "Help")
+            .sample(&[("name", "x\"y\\z\n"), ("other", "é")], 1.5);
+        let expected = "# HELP a Help\n# TYPE a gauge\na{name=\"x\\\"y\\\\z\\n\",other=\"é\"} 1.5\n";
+        assert_eq!(text.finish(), expected);
+    }
+
+    #[test]
+    fn buckets_are_cumulative() {
+        let histogram = Histogram::default();
+        for milliseconds in [1, 2, 2, 400_000] {
+            histogram.observe(Duration::from_millis(milliseconds));
+        }
+        let mut text = Exposition::default();
+        text.family("h", Kind::Histogram, "Help")
+            .histogram(("adapter", "x"), &histogram);
+        let text = text.finish();
+        for line in [
+            "h_bucket{adapter=\"x\",le=\"0.001\"} 1",
+            "h_bucket{adapter=\"x\",le=\"0.0025\"} 3",
+            "h_bucket{adapter=\"x\",le=\"300\"} 3",
+            "h_bucket{adapter=\"x\",le=\"+Inf\"} 4",
+            "h_count{adapter=\"x\"} 4",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}: {text}");
+        }
+        assert!(text.contains("h_sum{adapter=\"x\"} 400.00"), "{text}");
+    }
+}

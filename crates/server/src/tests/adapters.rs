@@ -5,7 +5,8 @@ use std::fs;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::world::{BASE, World, completion, world, write_adapter};
+use super::counter::write_adapter;
+use super::world::{BASE, World, completion, world};
 
 const LOAD: &str = "/v1/load_lora_adapter";
 const UNLOAD: &str = "/v1/unload_lora_adapter";

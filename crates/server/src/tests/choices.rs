@@ -7,7 +7,8 @@ use rootstock_engine::{EngineError, Event};
 use rootstock_model::text::TextStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::world::{BASE, World, tokenizer, world};
+use super::counter::tokenizer;
+use super::world::{BASE, World, world};
 use crate::generation::{Choice, Step, Stops};
 use crate::target::Target;
 use crate::wire::options::ModelChoice;

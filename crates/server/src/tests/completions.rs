@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::world::{BASE, END, world};
+use super::counter::END;
+use super::world::{BASE, world};
 
 fn texts(answer: &Value) -> Vec<&str> {
     let choices = answer["choices"].as_array().unwrap();

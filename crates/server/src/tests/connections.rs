@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::world::{Gate, Setup, completion, service};
+use super::counter::Gate;
+use super::world::{Setup, completion, service};
 use crate::serve;
 
 /// A listening server.

@@ -5,6 +5,8 @@ mod chat;
 mod choices;
 mod completions;
 mod connections;
+mod counter;
+mod fuzz;
 mod life;
 mod refusals;
 mod streams;

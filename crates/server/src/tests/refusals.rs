@@ -135,6 +135,7 @@ async fn chat_refuses_what_is_wrong_with_messages() {
         ("messages[0]", "invalid_type", json!(["hi"])),
         ("messages[0]", "invalid_value", json!([{"content": "hi"}])),
         ("messages[0]", "invalid_value", json!([{"role": "user"}])),
+        ("messages[0]", "invalid_value", user(Value::Null)),
         (
             "messages[0].role",
             "invalid_type",

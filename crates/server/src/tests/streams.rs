@@ -3,7 +3,8 @@
 use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use super::world::{END, Reply, World, chat, completion, world};
+use super::counter::END;
+use super::world::{Reply, World, chat, completion, world};
 
 async fn stream(world: &World, path: &str, mut body: Value) -> Reply {
     body["stream"] = json!(true);

@@ -13,7 +13,7 @@ use crate::error::{ApiError, ApiResult};
 /// What is rendered into a prompt.
 #[derive(Debug, Clone)]
 pub(crate) struct Conversation {
-    /// At least one; contents are strings or null, other fields as they came.
+    /// At least one; contents are strings (or null beside tool calls), other fields as they came.
     pub(crate) messages: Vec<Value>,
     pub(crate) tail: Tail,
     pub(crate) template_arguments: Map<String, Value>,
@@ -88,8 +88,8 @@ fn message(index: usize, item: Value) -> ApiResult<Value> {
         Some(other) => return Err(wrong_type(param(".role"), "a string", other)),
         None => return Err(ApiError::invalid(param(""), "has no role")),
     }
-    match fields.get("content") {
-        Some(Value::String(_) | Value::Null) => {}
+    match fields.get("content").filter(|content| !content.is_null()) {
+        Some(Value::String(_)) => {}
         Some(Value::Array(parts)) => {
             let text = parts.iter().map(|part| text_part(param(".content"), part));
             // As vLLM joins them for templates that want text.
@@ -97,11 +97,8 @@ fn message(index: usize, item: Value) -> ApiResult<Value> {
             fields.insert("content".to_owned(), Value::String(text));
         }
         Some(other) => {
-            return Err(wrong_type(
-                param(".content"),
-                "a string or an array of text parts",
-                other,
-            ));
+            let expected = "a string or an array of text parts";
+            return Err(wrong_type(param(".content"), expected, other));
         }
         None if fields.contains_key("tool_calls") => {}
         None => return Err(ApiError::invalid(param(""), "has no content")),

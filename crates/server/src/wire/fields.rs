@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::error::{ApiError, ApiResult};
 
@@ -148,22 +148,13 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// An integer within `range`; `2.0` counts as one, as JavaScript writes it.
+/// An integer within `range`; `2.0` counts as one, as JavaScript may write it.
 pub(crate) fn integer_in(param: &str, value: &Value, range: RangeInclusive<i64>) -> ApiResult<i64> {
-    let whole = |number: f64| (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
-    let integer = match value {
-        Value::Number(number) if number.is_u64() => i64::try_from(number.as_u64().unwrap_or_default()).ok(),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => Some(integer),
-            None => Some(
-                number
-                    .as_f64()
-                    .and_then(whole)
-                    .ok_or_else(|| wrong_type(param, "an integer", value))?,
-            ),
-        },
-        other => return Err(wrong_type(param, "an integer", other)),
-    };
+    let is_whole = |number: &&Number| number.as_f64().is_some_and(|number| number.fract() == 0.0);
+    let number = value.as_number().filter(is_whole);
+    let number = number.ok_or_else(|| wrong_type(param, "an integer", value))?;
+    let exact = |float: f64| (float.abs() < 9e15).then_some(float as i64);
+    let integer = number.as_i64().or_else(|| number.as_f64().and_then(exact));
     integer.filter(|integer| range.contains(integer)).ok_or_else(|| {
         let bounds = match (*range.start(), *range.end()) {
             (start, i64::MAX) => format!("must be at least {start}"),
