@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::try_join_all;
-use rootstock_engine::{EngineError, Request};
+use rootstock_engine::{EngineError, Graft, Request};
 use rootstock_model::text::{TextStream, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -44,57 +44,70 @@ pub(crate) struct Run {
     pub(crate) flight: Flight,
 }
 
+/// What the choices of an order have in common.
+struct Plan {
+    grafts: Vec<Graft>,
+    /// For each prompt.
+    max_tokens: Vec<usize>,
+    stop_tokens: Vec<TokenId>,
+    stops: Arc<Stops>,
+}
+
 impl Order {
     /// Submits every choice; if one is refused, the others are cancelled.
     pub(crate) async fn submit(self, app: &App) -> ApiResult<Run> {
-        let max_tokens = self.max_tokens(app.max_context)?;
-        let grafts = self.target.acquire(app).await?;
-        let options = &self.options;
-        let stop_tokens = match options.ignore_eos {
-            true => options.stop_token_ids.clone(),
-            false => [app.tokenizer.end_tokens(), &options.stop_token_ids].concat(),
-        };
-        let stops = Arc::new(Stops {
-            strings: options.stop.clone(),
-            tokens: options.stop_token_ids.clone(),
-        });
-        let mut choices = Vec::with_capacity(self.prompts.len() * options.n);
-        for index in 0..self.prompts.len() * options.n {
-            let prompt = index / options.n;
-            let mut sampling = options.sampling.clone();
-            sampling.seed = sampling.seed.wrapping_add(index as u64);
-            let (sender, events) = unbounded_channel();
-            app.engine.submit(Request {
-                prompt: self.prompts[prompt].clone(),
-                grafts: grafts.clone(),
-                sampling,
-                max_tokens: max_tokens[prompt],
-                stop_tokens: stop_tokens.clone(),
-                logprobs: self.logprobs,
-                prompt_logprobs: self.prompt_logprobs,
-                tenant: self.target.tenant().clone(),
-                events: sender,
-            })?;
-            choices.push(Choice {
-                index,
-                events,
-                text: TextStream::new(
-                    app.tokenizer.clone(),
-                    stops.strings.clone(),
-                    options.skip_special_tokens,
-                ),
-                stops: stops.clone(),
-                meter: app
-                    .metrics
-                    .meter(&self.target, self.arrived, self.prompts[prompt].len()),
-                ended: false,
-            });
-        }
+        let plan = self.plan(app).await?;
+        let choices = 0..self.prompts.len() * self.options.n;
+        let choices = choices.map(|index| self.submit_choice(index, &plan, app));
         Ok(Run {
-            choices,
+            choices: choices.collect::<ApiResult<_>>()?,
             prompts: self.prompts.into(),
-            n: options.n,
+            n: self.options.n,
             flight: self.flight,
+        })
+    }
+
+    async fn plan(&self, app: &App) -> ApiResult<Plan> {
+        let options = &self.options;
+        Ok(Plan {
+            max_tokens: self.max_tokens(app.max_context)?,
+            grafts: self.target.acquire(app).await?,
+            stop_tokens: match options.ignore_eos {
+                true => options.stop_token_ids.clone(),
+                false => [app.tokenizer.end_tokens(), &options.stop_token_ids].concat(),
+            },
+            stops: Arc::new(Stops {
+                strings: options.stop.clone(),
+                tokens: options.stop_token_ids.clone(),
+            }),
+        })
+    }
+
+    fn submit_choice(&self, index: usize, plan: &Plan, app: &App) -> ApiResult<Choice> {
+        let options = &self.options;
+        let prompt = &self.prompts[index / options.n];
+        let mut sampling = options.sampling.clone();
+        sampling.seed = sampling.seed.wrapping_add(index as u64);
+        let (sender, events) = unbounded_channel();
+        app.engine.submit(Request {
+            prompt: prompt.clone(),
+            grafts: plan.grafts.clone(),
+            sampling,
+            max_tokens: plan.max_tokens[index / options.n],
+            stop_tokens: plan.stop_tokens.clone(),
+            logprobs: self.logprobs,
+            prompt_logprobs: self.prompt_logprobs,
+            tenant: self.target.tenant().clone(),
+            events: sender,
+        })?;
+        let stop = plan.stops.strings.clone();
+        Ok(Choice {
+            index,
+            events,
+            text: TextStream::new(app.tokenizer.clone(), stop, options.skip_special_tokens),
+            stops: plan.stops.clone(),
+            meter: app.metrics.meter(&self.target, self.arrived, prompt.len()),
+            ended: false,
         })
     }
 

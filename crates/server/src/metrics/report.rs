@@ -25,6 +25,7 @@ impl Metrics {
         let series: BySeries = self.series.lock().clone().into_iter().collect();
         self.engine(&mut text, engine, &series);
         self.requests_info(&mut text, store.registered);
+        cache(&mut text, engine);
         adapters(&mut text, store);
         for (name, help, part) in COUNTERS {
             let mut family = text.family(name, Counter, help);
@@ -89,12 +90,6 @@ impl Metrics {
         );
         tell("vllm:prompt_tokens_total", Counter, "Tokens of prompts", prompts);
         tell("vllm:generation_tokens_total", Counter, "Tokens generated", generated);
-        let cached = "KV blocks that hold a reusable prefix and no running sequence";
-        text.single("rootstock_kv_blocks_cached", Gauge, cached, engine.blocks_cached);
-        text.single("rootstock_engine_steps_total", Counter, "Batches run", engine.steps);
-        let blocks = engine.blocks_total.to_string();
-        let mut config = text.family("vllm:cache_config_info", Gauge, "The KV pool");
-        config.sample(&[("num_gpu_blocks", &blocks)], 1);
     }
 
     /// What a gateway needs to send a request where its adapter is in use. Any number of adapters share a batch, so
@@ -110,6 +105,15 @@ impl Metrics {
         text.family("vllm:lora_requests_info", Gauge, help)
             .sample(&labels, unix_seconds());
     }
+}
+
+fn cache(text: &mut Exposition, engine: EngineStats) {
+    let cached = "KV blocks that hold a reusable prefix and no running sequence";
+    text.single("rootstock_kv_blocks_cached", Gauge, cached, engine.blocks_cached);
+    text.single("rootstock_engine_steps_total", Counter, "Batches run", engine.steps);
+    let blocks = engine.blocks_total.to_string();
+    let mut config = text.family("vllm:cache_config_info", Gauge, "The KV pool");
+    config.sample(&[("num_gpu_blocks", &blocks)], 1);
 }
 
 fn adapters(text: &mut Exposition, store: StoreStats) {
