@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::adapter_files::AdapterFiles;
 use crate::answers::{prompt_ids, question};
 use crate::http;
-use crate::server::Server;
+use crate::server::{BASE, Server};
 
 const STREAMS: usize = 16;
 const NAMES: usize = 8;
@@ -318,17 +318,20 @@ impl<'a> Orchard<'a> {
 fn swaps_under_load_neither_fail_nor_mix_up_a_request_nor_keep_memory() {
     let contents = answers_alone(write_contents());
     let root = contents.dir.path().to_str().unwrap();
-    // KV pages count as resident once they were written: a small pool is full before memory is measured.
+    // KV pages count as resident once they were written: all of a small pool are before memory is measured.
     let server = Server::start(&[
         "--adapter-root",
         root,
         "--max-num-seqs",
         "16",
         "--kv-memory",
-        "32MiB",
+        "24MiB",
         "--max-model-len",
-        "256",
+        "512",
     ]);
+    for seed in 100..104 {
+        crate::answers::ask(&server, &question(BASE, prompt_ids(seed, 400), 1));
+    }
     let orchard = Orchard::new(&server, &contents);
     orchard.run(Duration::from_secs(4), false);
     let (bytes, memory) = (server.expect_metric(RESIDENT), server.resident_memory());
