@@ -1,5 +1,5 @@
 //! What can be typed: one struct per command, parsed and not yet validated (that is [`crate::settings`]).
-//! Every option is also an environment variable and a key of the command's `--config` file, see [`file`].
+//! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
 mod file;
 #[cfg(test)]
