@@ -16,6 +16,11 @@ use tracing_subscriber::EnvFilter;
 
 use args::Command;
 
+/// Adapters of megabytes come and go for as long as a server lives: glibc's allocator keeps what they leave in its
+/// heaps (50-80 MB after 20 s of swaps), this one gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A mistake in how the command was called or configured; exit code 2, like clap's own.
 #[derive(Debug)]
 struct UsageError(String);
