@@ -64,7 +64,7 @@ bench=$(cargo bench --locked --bench serving --no-run --message-format=json |
 
 say "hot swap for ${ROOTSTOCK_SOAK_SECONDS:=120} s"
 export ROOTSTOCK_SOAK_SECONDS
-cargo test --release --locked --test end_to_end hot_swap
+cargo test --locked --test end_to_end hot_swap::
 
 say "10,000 adapters of rank 8, Zipf traffic, memory for 64"
 "$bench" make-adapters "$work/contents" --count 16 --rank 8
