@@ -30,4 +30,4 @@ fi
 
 step "clients for the tests" scripts/setup-clients.sh
 step "model for the tests" cargo run --quiet --locked -- pull smollm2-135m-instruct
-step "tests" cargo test --workspace --locked --quiet
+step "tests" cargo test --workspace --locked --quiet --no-fail-fast
