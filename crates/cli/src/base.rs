@@ -130,6 +130,7 @@ impl Base {
         let mut events = self.submit(call).await?;
         while let Some(event) = events.recv().await {
             match event {
+                Event::Started { cached_tokens } => completion.usage.cached_tokens = cached_tokens,
                 Event::PromptLogprobs(_) => {}
                 Event::Token { id, .. } => {
                     let update = stream.push(id);

@@ -40,9 +40,14 @@ pub struct Graft {
     pub scale: f32,
 }
 
-/// Progress of a request, in order; the last is `Finished` or `Failed`.
+/// Progress of a request, in order; the first is `Started` (unless it fails before), the last `Finished` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// The request has left the queue; sent once, also if it is preempted and starts over.
+    Started {
+        /// Prompt tokens found in the prefix cache, as in [`Usage::cached_tokens`].
+        cached_tokens: usize,
+    },
     /// One entry per prompt token; `None` for the first, which nothing predicts.
     PromptLogprobs(Vec<Option<TokenLogprobs>>),
     /// A generated token.

@@ -77,6 +77,8 @@ pub(super) struct Generation {
     logprobs: Option<usize>,
     prompt_scores: Option<PromptScores>,
     usage: Usage,
+    /// The start was reported.
+    started: bool,
     report: Report,
     /// Hold the adapters' generations in memory.
     _grafts: Vec<Graft>,
@@ -107,6 +109,7 @@ impl Generation {
                 prompt_tokens,
                 ..Usage::default()
             },
+            started: false,
             report,
             _grafts: request.grafts,
             _slot: slot,
@@ -115,6 +118,14 @@ impl Generation {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.report.is_cancelled()
+    }
+
+    /// Reports the start, if this is the first one, with the prompt tokens found in the prefix cache.
+    pub(super) fn start(&mut self, cached_tokens: usize) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.usage.cached_tokens = cached_tokens;
+            self.report.progress(Event::Started { cached_tokens });
+        }
     }
 
     /// Scores the prompt token after each row; `rows` are logits of consecutive positions from `start`. Rows that were
@@ -173,13 +184,12 @@ impl Generation {
     }
 
     /// Gives back everything the request held; what remains is the last event.
-    pub(super) fn end(self, outcome: Outcome, cached_tokens: usize) -> Ending {
-        let usage = Usage {
-            cached_tokens,
-            ..self.usage
-        };
+    pub(super) fn end(self, outcome: Outcome) -> Ending {
         let event = match outcome {
-            Outcome::Finished(reason) => Event::Finished { reason, usage },
+            Outcome::Finished(reason) => Event::Finished {
+                reason,
+                usage: self.usage,
+            },
             Outcome::Failed(error) => Event::Failed(error),
         };
         Ending {

@@ -43,6 +43,8 @@ pub struct EngineStats {
     pub blocks_used: usize,
     /// KV blocks in the pool.
     pub blocks_total: usize,
+    /// Tokens per KV block.
+    pub block_tokens: usize,
     /// Blocks that hold a reusable prefix and no running sequence.
     pub blocks_cached: usize,
     /// Sequences sent back to the queue because blocks ran out.
@@ -126,6 +128,7 @@ impl Engine {
         };
         let stats = EngineStats {
             blocks_total: capabilities.blocks,
+            block_tokens: capabilities.block_tokens,
             ..EngineStats::default()
         };
         let gauges = Arc::new(Gauges {

@@ -64,7 +64,7 @@ fn alone(request: &Request, limit: usize) -> Vec<Event> {
         scale: graft.scale,
     };
     let adapters = adapter_hash(&request.grafts.iter().map(applied).collect::<Vec<_>>());
-    let mut events = Vec::new();
+    let mut events = vec![Event::Started { cached_tokens: 0 }];
     let mut tokens = request.prompt.clone();
     if let Some(top) = request.prompt_logprobs {
         let scored = |end: usize| score(&logits_alone(&tokens[..end], adapters, VOCABULARY), tokens[end], top);
@@ -101,8 +101,10 @@ fn alone(request: &Request, limit: usize) -> Vec<Event> {
 fn received(receiver: &mut UnboundedReceiver<Event>) -> Vec<Event> {
     let mut events = Vec::new();
     while let Ok(mut event) = receiver.try_recv() {
-        if let Event::Finished { usage, .. } = &mut event {
-            usage.cached_tokens = 0;
+        match &mut event {
+            Event::Started { cached_tokens } => *cached_tokens = 0,
+            Event::Finished { usage, .. } => usage.cached_tokens = 0,
+            _ => {}
         }
         events.push(event);
     }
@@ -118,10 +120,14 @@ fn wait(mut receiver: UnboundedReceiver<Event>) -> Vec<Event> {
     events
 }
 
+/// Told twice: when the request starts, for those that cut it short, and in the usage at its end.
 fn cached(events: &[Event]) -> usize {
-    match events.last() {
-        Some(Event::Finished { usage, .. }) => usage.cached_tokens,
-        other => panic!("not finished: {other:?}"),
+    match events {
+        [Event::Started { cached_tokens }, .., Event::Finished { usage, .. }] => {
+            assert_eq!(*cached_tokens, usage.cached_tokens);
+            usage.cached_tokens
+        }
+        other => panic!("not started and finished: {other:?}"),
     }
 }
 
@@ -340,7 +346,14 @@ fn a_failed_or_panicking_step_fails_its_requests_and_the_engine_lives_on() {
         control.plan_faults(&[Fault::None, fault]);
         let events = complete(&engine, request(&[1; 9], 5));
         assert!(
-            matches!(events[..], [Event::Token { .. }, Event::Failed(EngineError::Runner(_))]),
+            matches!(
+                events[..],
+                [
+                    Event::Started { .. },
+                    Event::Token { .. },
+                    Event::Failed(EngineError::Runner(_))
+                ]
+            ),
             "{events:?}"
         );
         let healthy = request(&[1; 9], 5);
@@ -379,7 +392,7 @@ fn the_queue_bound_is_exact_and_its_places_come_back() {
         assert!(matches!(wait(receiver).last(), Some(Event::Finished { .. })));
     }
     assert_eq!(engine.stats().waiting, 0);
-    assert_eq!(complete(&engine, request(&[1], 2)).len(), 3);
+    assert_eq!(complete(&engine, request(&[1], 2)).len(), 4);
 }
 
 #[test]
@@ -470,7 +483,7 @@ fn scoring_a_prompt_needs_no_generation() {
     assert_eq!(complete(&engine, (request, receiver)), expected);
     assert!(matches!(
         expected[..],
-        [Event::PromptLogprobs(_), Event::Finished { .. }]
+        [Event::Started { .. }, Event::PromptLogprobs(_), Event::Finished { .. }]
     ));
 }
 

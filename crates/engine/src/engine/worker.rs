@@ -87,6 +87,7 @@ impl Worker {
         self.drop_cancelled();
         let plan = self.scheduler.plan();
         if !plan.chunks.is_empty() {
+            self.report_starts(&plan);
             self.step(&plan);
         }
         self.publish();
@@ -117,10 +118,11 @@ impl Worker {
         let adapters = accepted.request.grafts.iter().map(applied).collect();
         let tenant = Arc::clone(&accepted.request.tenant);
         let nothing_to_do = accepted.request.max_tokens == 0 && !scores_prompt;
-        let generation = Generation::new(accepted, &prompt, self.limit);
+        let mut generation = Generation::new(accepted, &prompt, self.limit);
         if nothing_to_do {
+            generation.start(0);
             self.endings
-                .push(generation.end(Outcome::Finished(FinishReason::Length), 0));
+                .push(generation.end(Outcome::Finished(FinishReason::Length)));
             return;
         }
         let id = SequenceId(self.next_id);
@@ -144,6 +146,15 @@ impl Worker {
             }
             !cancelled
         });
+    }
+
+    /// Tells those that the plan has admitted.
+    fn report_starts(&mut self, plan: &Plan) {
+        for chunk in &plan.chunks {
+            if let Some(generation) = self.generations.get_mut(&chunk.id) {
+                generation.start(self.scheduler.cached_tokens(chunk.id));
+            }
+        }
     }
 
     /// Runs the plan. Whatever goes wrong in it is the end of its requests, not of the thread.
@@ -218,8 +229,7 @@ impl Worker {
 
     fn finish(&mut self, id: SequenceId, outcome: Outcome) {
         if let Some(generation) = self.generations.remove(&id) {
-            self.endings
-                .push(generation.end(outcome, self.scheduler.cached_tokens(id)));
+            self.endings.push(generation.end(outcome));
         }
     }
 
@@ -231,6 +241,7 @@ impl Worker {
             waiting: self.scheduler.waiting(),
             blocks_used: pool.total() - pool.available(),
             blocks_total: pool.total(),
+            block_tokens: pool.block_tokens(),
             blocks_cached: pool.idle(),
             preemptions: counters.preemptions,
             prefix_queries: counters.prefix_queries,

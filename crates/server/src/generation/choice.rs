@@ -16,6 +16,8 @@ pub(crate) struct Choice {
     pub(crate) text: TextStream,
     pub(crate) stops: Arc<Stops>,
     pub(crate) meter: Meter,
+    /// Prompt tokens found in the prefix cache, known once the engine has started.
+    pub(crate) cached_tokens: usize,
     pub(crate) ended: bool,
 }
 
@@ -49,8 +51,8 @@ pub(crate) struct Delta {
 pub(crate) struct End {
     pub(crate) reason: &'static str,
     pub(crate) stop_reason: Option<StopReason>,
-    /// Prompt tokens found in the prefix cache; unknown if a stop string ended the choice before the engine did.
-    pub(crate) cached_tokens: Option<usize>,
+    /// Prompt tokens found in the prefix cache.
+    pub(crate) cached_tokens: usize,
 }
 
 impl Choice {
@@ -59,17 +61,19 @@ impl Choice {
         if self.ended {
             return Ok(None);
         }
-        let event = self.events.recv().await;
-        self.meter.start();
+        let mut event = self.events.recv().await;
+        if let Some(Event::Started { cached_tokens }) = event {
+            self.meter.start(cached_tokens);
+            self.cached_tokens = cached_tokens;
+            event = self.events.recv().await;
+        }
         let step = match event {
             Some(Event::PromptLogprobs(entries)) => Step::Prompt(entries),
             Some(Event::Token { id, logprobs }) => Step::Delta(self.token(id, logprobs)),
-            Some(Event::Finished { reason, usage }) => {
-                self.meter.usage(usage);
-                Step::Delta(self.finished(reason, usage.cached_tokens))
-            }
+            Some(Event::Finished { reason, .. }) => Step::Delta(self.finished(reason)),
             Some(Event::Failed(error)) => return Err(self.failed(error)),
-            None => return Err(self.failed(EngineError::Stopped)),
+            // A second start breaks the engine's promise like a missing end.
+            Some(Event::Started { .. }) | None => return Err(self.failed(EngineError::Stopped)),
         };
         if let Step::Delta(Delta { end: Some(end), .. }) = &step {
             self.ended = true;
@@ -86,7 +90,7 @@ impl Choice {
         let end = update.stopped.map(|stop| End {
             reason: "stop",
             stop_reason: self.stops.strings.get(stop).cloned().map(StopReason::Text),
-            cached_tokens: None,
+            cached_tokens: self.cached_tokens,
         });
         Delta {
             text: update.text,
@@ -96,7 +100,7 @@ impl Choice {
         }
     }
 
-    fn finished(&mut self, reason: FinishReason, cached_tokens: usize) -> Delta {
+    fn finished(&mut self, reason: FinishReason) -> Delta {
         let (reason, stop_reason) = match reason {
             FinishReason::Length => ("length", None),
             FinishReason::Stop(id) => {
@@ -109,7 +113,7 @@ impl Choice {
             end: Some(End {
                 reason,
                 stop_reason,
-                cached_tokens: Some(cached_tokens),
+                cached_tokens: self.cached_tokens,
             }),
             ..Delta::default()
         }

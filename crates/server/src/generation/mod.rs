@@ -107,6 +107,7 @@ impl Order {
             text: TextStream::new(app.tokenizer.clone(), stop, options.skip_special_tokens),
             stops: plan.stops.clone(),
             meter: app.metrics.meter(&self.target, self.arrived, prompt.len()),
+            cached_tokens: 0,
             ended: false,
         })
     }
@@ -163,7 +164,7 @@ pub(crate) struct Finished {
 pub(crate) struct Tally {
     prompt_tokens: usize,
     completion_tokens: usize,
-    cached_tokens: Option<usize>,
+    cached_tokens: usize,
 }
 
 impl Tally {
@@ -171,7 +172,7 @@ impl Tally {
         Self {
             prompt_tokens: prompts.iter().map(Vec::len).sum(),
             completion_tokens: 0,
-            cached_tokens: Some(0),
+            cached_tokens: 0,
         }
     }
 
@@ -179,8 +180,7 @@ impl Tally {
     pub(crate) fn add(&mut self, is_first: bool, tokens: usize, end: Option<&End>) {
         self.completion_tokens += tokens;
         if let Some(end) = end.filter(|_| is_first) {
-            let sum = |cached: usize| Some(cached + end.cached_tokens?);
-            self.cached_tokens = self.cached_tokens.and_then(sum);
+            self.cached_tokens += end.cached_tokens;
         }
     }
 
@@ -189,9 +189,9 @@ impl Tally {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             total_tokens: self.prompt_tokens + self.completion_tokens,
-            prompt_tokens_details: self
-                .cached_tokens
-                .map(|cached_tokens| PromptTokensDetails { cached_tokens }),
+            prompt_tokens_details: PromptTokensDetails {
+                cached_tokens: self.cached_tokens,
+            },
         }
     }
 }

@@ -113,7 +113,13 @@ fn cache(text: &mut Exposition, engine: EngineStats) {
     text.single("rootstock_engine_steps_total", Counter, "Batches run", engine.steps);
     let blocks = engine.blocks_total.to_string();
     let mut config = text.family("vllm:cache_config_info", Gauge, "The KV pool");
-    config.sample(&[("num_gpu_blocks", &blocks)], 1);
+    config.sample(
+        &[
+            ("block_size", &engine.block_tokens.to_string()),
+            ("num_gpu_blocks", &blocks),
+        ],
+        1,
+    );
 }
 
 fn adapters(text: &mut Exposition, store: StoreStats) {

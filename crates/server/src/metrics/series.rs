@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use rootstock_engine::Usage;
-
 use super::histogram::Histogram;
 
 /// Ways a choice ends, as the `finish_reason` label spells them; the last is for clients that left.
@@ -24,7 +22,7 @@ pub(super) struct Series {
     pub(super) end_to_end: Histogram,
 }
 
-/// Choices of one adapter that wait for their first event, and choices that had it.
+/// Choices of one adapter that wait in the engine's queue, and choices that run.
 #[derive(Default)]
 pub(super) struct Activity {
     pub(super) waiting: AtomicUsize,
@@ -43,11 +41,14 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// The engine sent something: the choice runs.
-    pub(crate) fn start(&mut self) {
+    /// The choice runs; so many tokens of its prompt were found in the prefix cache.
+    pub(crate) fn start(&mut self, cached_tokens: usize) {
         if std::mem::replace(&mut self.started, true) {
             return;
         }
+        self.series
+            .cached_tokens
+            .fetch_add(cached_tokens as u64, Ordering::Relaxed);
         for activity in &self.activities {
             activity.waiting.fetch_sub(1, Ordering::Relaxed);
             activity.running.fetch_add(1, Ordering::Relaxed);
@@ -62,12 +63,6 @@ impl Meter {
             Some(last) => self.series.between_tokens.observe(now - last),
         }
         self.series.generated_tokens.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The engine reported what the prompt cost.
-    pub(crate) fn usage(&mut self, usage: Usage) {
-        let cached = usage.cached_tokens as u64;
-        self.series.cached_tokens.fetch_add(cached, Ordering::Relaxed);
     }
 
     /// The choice ended for one of [`FINISH_REASONS`].

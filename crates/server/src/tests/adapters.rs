@@ -154,6 +154,7 @@ async fn metrics_tell_who_used_what() {
         "vllm:num_requests_running{model_name=\"base\"} 0",
         "vllm:num_requests_waiting{model_name=\"base\"} 0",
         "vllm:kv_cache_usage_perc{model_name=\"base\"} 0",
+        "vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"512\"} 1",
         "vllm:lora_requests_info{max_lora=\"1\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"} ",
         "rootstock_adapter_budget_bytes 1048576",
     ] {

@@ -26,6 +26,7 @@ fn choice(world: &World, strings: &[&str]) -> (UnboundedSender<Event>, Choice) {
             tokens: Vec::new(),
         }),
         meter: world.app.metrics.meter(&target, Instant::now(), 1),
+        cached_tokens: 0,
         ended: false,
     };
     (sender, choice)

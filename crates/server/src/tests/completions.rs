@@ -190,8 +190,16 @@ async fn cached_prompt_tokens_are_told() {
     let world = world();
     let prompt = "0".repeat(40);
     world.complete(prompt.clone(), json!({})).await;
-    let answer = world.complete(prompt, json!({})).await;
-    assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 32);
+    // A stop string ends a choice before the engine reports its usage.
+    for fields in [json!({}), json!({"stop": "1"})] {
+        let answer = world.complete(prompt.clone(), fields).await;
+        assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 32);
+    }
+    let text = world.get("/metrics").await.text;
+    assert!(
+        text.contains("rootstock_cached_prompt_tokens_total{adapter=\"base\"} 64"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -120,11 +120,16 @@ async fn adapters_that_wait_and_run_are_told() {
     until("it is accepted", || accepted(&world) == 1).await;
     let two = ask(&world, completion("a", json!({"model": "two"})));
     until("both are accepted", || accepted(&world) == 2).await;
+    // One runs and is held in its step; the other waits for its place.
+    let told = "running_lora_adapters=\"one\",waiting_lora_adapters=\"two\"";
+    for _ in 0..4000 {
+        if world.get("/metrics").await.text.contains(told) {
+            break;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
     let text = world.get("/metrics").await.text;
-    assert!(
-        text.contains("running_lora_adapters=\"\",waiting_lora_adapters=\"one,two\""),
-        "{text}"
-    );
+    assert!(text.contains(told), "{text}");
     world.gate.open();
     assert_eq!(one.await.unwrap().status, StatusCode::OK);
     assert_eq!(two.await.unwrap().status, StatusCode::OK);

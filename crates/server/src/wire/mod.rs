@@ -17,8 +17,7 @@ pub(crate) struct Usage {
     pub(crate) prompt_tokens: usize,
     pub(crate) completion_tokens: usize,
     pub(crate) total_tokens: usize,
-    /// Null where a choice ended at a stop string before the engine had reported.
-    pub(crate) prompt_tokens_details: Option<PromptTokensDetails>,
+    pub(crate) prompt_tokens_details: PromptTokensDetails,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
