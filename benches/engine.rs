@@ -218,7 +218,7 @@ fn measure(
 
 /// A random adapter on all linear maps: rank 8 and 16 in turn, bf16.
 fn adapter(spec: &ArchSpec, runner: &NativeRunner, index: u8) -> Result<Arc<dyn PreparedAdapter>> {
-    let rank = if index % 2 == 0 { 8 } else { 16 };
+    let rank = if index.is_multiple_of(2) { 8 } else { 16 };
     let mut random = fastrand::Rng::with_seed(u64::from(index));
     let mut tensor = |rows: usize, cols: usize| {
         let value = |_| half::bf16::from_f32(random.f32() * 0.02 - 0.01).to_le_bytes();
