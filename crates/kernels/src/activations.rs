@@ -33,6 +33,24 @@ pub(crate) struct BlockScale {
     pub sum: i32,
 }
 
+/// Largest magnitude that the rounded values of a block sum up to.
+const LARGEST_SUM: f32 = (BLOCK * 127) as f32;
+
+impl BlockScale {
+    /// For `values` that do not round: NaN where one of them is not finite, so that the row's products show it; else they
+    /// are too small for a step (127 / largest overflows below 4e-37) and count as zeros.
+    #[cold]
+    fn without_steps(values: &[f32]) -> Self {
+        let finite = values.iter().all(|value| value.is_finite());
+        let scale = if finite { 0.0 } else { f32::NAN };
+        Self {
+            scale,
+            scaled_sum: scale,
+            sum: 0,
+        }
+    }
+}
+
 impl Activations {
     /// Empty; grows to what is put in and keeps its memory.
     pub fn new(precision: Precision) -> Self {
@@ -66,16 +84,22 @@ impl Activations {
             width.is_multiple_of(BLOCK),
             "activations come in blocks of {BLOCK}, got {width}"
         );
-        (self.rows, self.width) = (rows, width);
-        self.values.resize(rows * width, 0.0);
+        let Some(len) = rows.checked_mul(width) else {
+            panic!("{rows} rows of {width} activations are beyond counting");
+        };
+        // The products trust the shape: it must not promise more than there is where memory runs out below.
+        (self.rows, self.width) = (0, 0);
+        self.values.resize(len, 0.0);
         if self.precision == Precision::Int8 {
-            self.quants.resize(rows * width, 0);
-            self.blocks.resize(rows * width / BLOCK, BlockScale::default());
+            self.quants.resize(len, 0);
+            self.blocks.resize(len / BLOCK, BlockScale::default());
         }
+        (self.rows, self.width) = (rows, width);
     }
 }
 
-/// Rounds a row: per block of 32, scale = largest magnitude / 127, values to the nearest step, ties to even.
+/// Rounds a row: per block of 32, scale = largest magnitude / 127, values to the nearest step, ties to even. What cannot
+/// be rounded has rules of its own, see [`BlockScale::without_steps`].
 #[inline(always)]
 pub(crate) fn quantize_row<S: Simd>(s: S, values: &[f32], quants: &mut [i8], blocks: &mut [BlockScale]) {
     assert!(values.len() == quants.len() && values.len() == blocks.len() * BLOCK);
@@ -91,7 +115,13 @@ pub(crate) fn quantize_row<S: Simd>(s: S, values: &[f32], quants: &mut [i8], blo
             s.store_i8(to, low);
             s.store_i8(to.add(LANES), high);
             // Sums of integers below 2^24 are exact in f32.
-            let sum = s.sum(s.to_f32(s.add_i32(low, high)));
+            let sum = s.sum(s.add(s.to_f32(low), s.to_f32(high)));
+            // A lane that did not round is i32::MIN. Lanes are not compared: the largest one forgets a NaN.
+            if sum < -LARGEST_SUM {
+                quants[index * BLOCK..(index + 1) * BLOCK].fill(0);
+                *block = BlockScale::without_steps(&values[index * BLOCK..(index + 1) * BLOCK]);
+                continue;
+            }
             let scale = largest / 127.0;
             *block = BlockScale {
                 scale,

@@ -17,7 +17,8 @@ impl Avx2 {
 /// See `avx512::op`.
 macro_rules! op {
     ($intrinsic:expr) => {
-        // SAFETY: an `Avx2` is only made by detection; pointers are the caller's promise.
+        // SAFETY: the CPU has the instructions: an `Avx2` is only made by detection, and functions without one make it
+        // the caller's promise, as pointers are.
         unsafe { $intrinsic }
     };
 }
@@ -59,8 +60,11 @@ pub(super) unsafe fn max8(a: __m256) -> f32 {
 }
 
 /// Four products per lane of unsigned `weights` with signed `inputs`, added to `acc`; pairs must fit i16.
+///
+/// # Safety
+/// The CPU has AVX2.
 #[inline(always)]
-fn dot_pairs(acc: __m256i, weights: __m256i, inputs: __m256i) -> __m256i {
+unsafe fn dot_pairs(acc: __m256i, weights: __m256i, inputs: __m256i) -> __m256i {
     op!(_mm256_add_epi32(
         acc,
         _mm256_madd_epi16(_mm256_maddubs_epi16(weights, inputs), _mm256_set1_epi16(1))
@@ -68,8 +72,11 @@ fn dot_pairs(acc: __m256i, weights: __m256i, inputs: __m256i) -> __m256i {
 }
 
 /// As `dot_pairs` for weights stored as value + 128: the sign moves to the inputs, so that pairs fit i16.
+///
+/// # Safety
+/// The CPU has AVX2.
 #[inline(always)]
-fn dot_signed(acc: __m256i, weights: __m256i, inputs: __m256i) -> __m256i {
+unsafe fn dot_signed(acc: __m256i, weights: __m256i, inputs: __m256i) -> __m256i {
     op!({
         let value = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
         dot_pairs(acc, _mm256_abs_epi8(value), _mm256_sign_epi8(inputs, value))
@@ -226,10 +233,10 @@ unsafe impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot_u4(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
-        [
+        op!([
             dot_pairs(acc[0], weights[0], inputs[0]),
             dot_pairs(acc[1], weights[1], inputs[1]),
-        ]
+        ])
     }
     #[inline(always)]
     fn dot_u8_start(self, _input_sum: i32) -> Self::I {
@@ -237,9 +244,9 @@ unsafe impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
-        [
+        op!([
             dot_signed(acc[0], weights[0], inputs[0]),
             dot_signed(acc[1], weights[1], inputs[1]),
-        ]
+        ])
     }
 }

@@ -3,7 +3,7 @@
 use super::Simd;
 use std::arch::x86_64::*;
 
-/// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and F16C and FMA.
+/// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI, and AVX2, F16C and FMA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512(());
 
@@ -14,6 +14,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("f16c")
             && is_x86_feature_detected!("fma"))
         .then_some(Self(()))

@@ -48,23 +48,24 @@ pub(crate) unsafe trait Simd: Copy {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c` with one rounding.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The larger lanes; `b` where either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
     /// The first `count` lanes of `a`, `fill` in the others.
     fn keep(self, a: Self::F, count: usize, fill: f32) -> Self::F;
     /// Sum of all lanes, halves folded onto each other: (i, i + 8), then 4, 2, 1.
     fn sum(self, a: Self::F) -> f32;
-    /// Largest lane.
+    /// Largest lane; of no meaning beside a NaN.
     fn maximum(self, a: Self::F) -> f32;
 
-    /// Nearest integers, ties to even.
+    /// Nearest integers, ties to even; `i32::MIN` where there is none (NaN, infinities, beyond i32).
     fn round(self, a: Self::F) -> Self::I;
     fn to_f32(self, a: Self::I) -> Self::F;
     /// `2^a` for a in -126..=127.
     fn exp2i(self, a: Self::I) -> Self::F;
     fn splat_i32(self, value: i32) -> Self::I;
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
-    /// Writes the low byte of each lane; lanes are within i8.
+    /// Writes each lane as i8; of no meaning for a lane beyond it.
     unsafe fn store_i8(self, to: *mut i8, value: Self::I);
 
     /// Reads 64 bytes.
@@ -83,13 +84,14 @@ pub(crate) unsafe trait Simd: Copy {
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
 }
 
-/// `e^x`, relative error below 2e-7; 0 below -87 (never a denormal), the largest finite power above 88.
+/// `e^x`, relative error below 3e-7, for x clamped to -87..=88: never a denormal, never infinite. NaN stays NaN.
 ///
 /// Cody-Waite reduction by ln 2, then a polynomial of degree 6 (coefficients of the Taylor series, enough on ±ln2/2).
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    let clamped = s.max(x, s.splat(-87.0));
-    let clamped = s.sub(s.splat(0.0), s.max(s.sub(s.splat(0.0), clamped), s.splat(-88.0)));
+    // `x` is the second operand of both, which is what a maximum with NaN gives.
+    let clamped = s.max(s.splat(-87.0), x);
+    let clamped = s.sub(s.splat(0.0), s.max(s.splat(-88.0), s.sub(s.splat(0.0), clamped)));
     let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
     let nf = s.to_f32(n);
     let r = s.mul_add(nf, s.splat(-0.693_359_4), clamped);

@@ -49,7 +49,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> Self::F {
-        // SAFETY: the caller gives 16 readable elements; the array type has the alignment of f32 at most when unaligned.
+        // SAFETY: the caller gives 16 readable elements.
         unsafe { from.cast::<[f32; LANES]>().read_unaligned() }
     }
     #[inline(always)]
@@ -118,7 +118,15 @@ unsafe impl Simd for Scalar {
 
     #[inline(always)]
     fn round(self, a: Self::F) -> Self::I {
-        a.map(|v| v.round_ties_even() as i32)
+        a.map(|v| {
+            let nearest = v.round_ties_even();
+            // 2^31 is the first f32 beyond i32; a NaN fails the comparison.
+            if nearest.abs() < 2_147_483_648.0 {
+                nearest as i32
+            } else {
+                i32::MIN
+            }
+        })
     }
     #[inline(always)]
     fn to_f32(self, a: Self::I) -> Self::F {
@@ -126,7 +134,7 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     fn exp2i(self, a: Self::I) -> Self::F {
-        a.map(|v| f32::from_bits(((v + 127) as u32) << 23))
+        a.map(|v| f32::from_bits((v.wrapping_add(127) as u32) << 23))
     }
     #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {

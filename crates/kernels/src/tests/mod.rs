@@ -2,5 +2,6 @@
 //! instruction sets, thread counts and batches.
 
 mod attention;
+mod faults;
 mod linear;
 mod vector;
