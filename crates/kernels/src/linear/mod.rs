@@ -38,7 +38,8 @@ pub enum Then {
     SiluGate,
 }
 
-/// Runs a group of maps on all rows of `x`. `out` has `x.rows()` rows of `stride` elements.
+/// Runs a group of maps on all rows of `x`. `out` has `x.rows()` rows of `stride` elements, in which every map has columns
+/// of its own.
 ///
 /// # Panics
 /// On shapes that do not fit together.
@@ -73,16 +74,23 @@ pub fn linear(
 
 fn check(x: &Activations, parts: &[Part<'_>], deltas: &LowRankBatch<'_>, then: Then, len: usize, stride: usize) {
     assert!(
-        len >= x.rows() * stride,
+        x.rows().checked_mul(stride).is_some_and(|needed| len >= needed),
         "the output has {len} elements for {} rows of {stride}",
         x.rows()
     );
     for (index, part) in parts.iter().enumerate() {
         assert_eq!(part.matrix.inputs(), x.width(), "inputs of map {index}");
         assert!(
-            part.column + part.matrix.outputs() <= stride,
+            part.column <= stride && part.matrix.outputs() <= stride - part.column,
             "outputs of map {index} do not fit the output row"
         );
+        for (earlier, other) in parts[..index].iter().enumerate() {
+            // Threads write the columns of a map without looking at another's.
+            assert!(
+                columns_of(part).end <= columns_of(other).start || columns_of(other).end <= columns_of(part).start,
+                "maps {earlier} and {index} share columns"
+            );
+        }
     }
     assert!(then != Then::SiluGate || parts.len() == 2 && parts[0].matrix.outputs() == parts[1].matrix.outputs());
     deltas.check(x.rows(), x.width());
@@ -93,6 +101,11 @@ fn check(x: &Activations, parts: &[Part<'_>], deltas: &LowRankBatch<'_>, then: T
             "outputs of a low-rank term"
         );
     }
+}
+
+/// Columns of the output row that a map writes.
+fn columns_of(part: &Part<'_>) -> Range<usize> {
+    part.column..part.column + part.matrix.outputs()
 }
 
 /// The columns of one thread.
@@ -194,7 +207,7 @@ impl Share<'_> {
                 let first = row * self.stride + part.column;
                 first + columns.start..first + columns.end
             };
-            // SAFETY: both ranges are this thread's columns of two maps that do not overlap.
+            // SAFETY: both ranges are this thread's columns of two maps, which share none (`check`).
             let (gate, up) = unsafe { (self.out.part(at(gate)), self.out.part(at(up))) };
             let whole = gate.len() / LANES * LANES;
             for (gate, up) in gate[..whole].chunks_exact_mut(LANES).zip(up.chunks_exact(LANES)) {

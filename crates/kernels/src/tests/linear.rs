@@ -15,7 +15,7 @@ fn plain(values: &[f32], width: usize) -> Source<'_> {
     }
 }
 
-fn run(context: &mut Context, precision: Precision, x: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
+pub(super) fn run(context: &mut Context, precision: Precision, x: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
     let rows = x.len() / matrix.inputs();
     let mut activations = Activations::new(precision);
     let mut none = LowRankBatch::default();
@@ -86,16 +86,13 @@ fn bits_do_not_depend_on_instruction_set_threads_or_batch() {
             let x = random.numbers(40 * 96);
             let mut first: Option<Vec<f32>> = None;
             for mut context in contexts() {
-                // The scalar and vector dense products may fuse differently: f32 is compared within one set only.
                 let whole = run(&mut context, precision, &x, &matrix);
-                if precision == Precision::Int8 {
-                    assert_eq!(
-                        &whole,
-                        first.get_or_insert_with(|| whole.clone()),
-                        "{format:?} {}",
-                        context.isa.name()
-                    );
-                }
+                assert_eq!(
+                    &whole,
+                    first.get_or_insert_with(|| whole.clone()),
+                    "{format:?} {precision:?} {}",
+                    context.isa.name()
+                );
                 for rows in [1usize, 2, 3, 5, 6, 11, 12, 14] {
                     let part = run(&mut context, precision, &x[7 * 96..(7 + rows) * 96], &matrix);
                     assert_eq!(
@@ -149,7 +146,11 @@ fn adapter(random: &mut Random, kind: ElementType, rank: usize, inputs: usize, o
     Adapter { pair, a, b }
 }
 
-/// What `linear` gives for two maps of 48 and 23 outputs with the given terms (rows, part, adapter, scale).
+/// Outputs of the two maps of [`with_deltas`]: the first has groups of four column blocks and a rest, the second a tail.
+const OUTPUTS: [usize; 2] = [144, 23];
+const WIDTH: usize = OUTPUTS[0] + OUTPUTS[1];
+
+/// What `linear` gives for two maps of [`OUTPUTS`] with the given terms (rows, part, adapter, scale).
 fn with_deltas(
     context: &mut Context,
     x: &[f32],
@@ -168,7 +169,7 @@ fn with_deltas(
     }
     let mut activations = Activations::new(Precision::Int8);
     prepare(context, plain(x, 64), rows, &mut activations, &mut deltas);
-    let mut out = vec![1.0; rows * 71];
+    let mut out = vec![1.0; rows * WIDTH];
     let parts = [
         Part {
             matrix: matrices[0],
@@ -176,10 +177,10 @@ fn with_deltas(
         },
         Part {
             matrix: matrices[1],
-            column: 48,
+            column: OUTPUTS[0],
         },
     ];
-    linear(context, &activations, &parts, &deltas, Then::Add, (&mut out, 71));
+    linear(context, &activations, &parts, &deltas, Then::Add, (&mut out, WIDTH));
     out
 }
 
@@ -187,8 +188,8 @@ fn with_deltas(
 fn mixed_ranks_and_empty_segments_add_their_deltas() {
     let mut random = Random(5);
     let ((first, first_weights), (second, second_weights)) = (
-        random.matrix(BlockFormat::Q4_1, 48, 64),
-        random.matrix(BlockFormat::Q4_1, 23, 64),
+        random.matrix(BlockFormat::Q4_1, OUTPUTS[0], 64),
+        random.matrix(BlockFormat::Q4_1, OUTPUTS[1], 64),
     );
     let kinds = [ElementType::F32, ElementType::F16, ElementType::Bf16];
     let adapters: Vec<[Adapter; 2]> = [1, 3, 8, 16, 21]
@@ -196,8 +197,8 @@ fn mixed_ranks_and_empty_segments_add_their_deltas() {
         .enumerate()
         .map(|(i, rank)| {
             [
-                adapter(&mut random, kinds[i % 3], rank, 64, 48),
-                adapter(&mut random, kinds[(i + 1) % 3], rank, 64, 23),
+                adapter(&mut random, kinds[i % 3], rank, 64, OUTPUTS[0]),
+                adapter(&mut random, kinds[(i + 1) % 3], rank, 64, OUTPUTS[1]),
             ]
         })
         .collect();
@@ -214,15 +215,18 @@ fn mixed_ranks_and_empty_segments_add_their_deltas() {
     for (rows, index, scale) in spans {
         terms.extend([0, 1].map(|part| (rows.clone(), part, &adapters[index][part], scale)));
     }
-    let mut expected = vec![1.0; 9 * 71];
-    for (part, (weights, outputs, column)) in [(&first_weights, 48, 0), (&second_weights, 23, 48)]
-        .into_iter()
-        .enumerate()
+    let mut expected = vec![1.0; 9 * WIDTH];
+    for (part, (weights, outputs, column)) in [
+        (&first_weights, OUTPUTS[0], 0),
+        (&second_weights, OUTPUTS[1], OUTPUTS[0]),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let base = product(&x, weights, 9, 64, outputs);
         for row in 0..9 {
             for output in 0..outputs {
-                expected[row * 71 + column + output] += base[row * outputs + output];
+                expected[row * WIDTH + column + output] += base[row * outputs + output];
             }
         }
         for (rows, _, adapter, scale) in terms.iter().filter(|term| term.1 == part) {
@@ -234,7 +238,7 @@ fn mixed_ranks_and_empty_segments_add_their_deltas() {
                     .collect();
                 let delta = product(&inner, &adapter.b, 1, rank, outputs);
                 for output in 0..outputs {
-                    expected[row * 71 + column + output] += f64::from(*scale) * delta[output];
+                    expected[row * WIDTH + column + output] += f64::from(*scale) * delta[output];
                 }
             }
         }
@@ -251,7 +255,7 @@ fn mixed_ranks_and_empty_segments_add_their_deltas() {
             .map(|t| (0..1, t.1, t.2, t.3))
             .collect();
         let single = with_deltas(&mut context, &x[4 * 64..5 * 64], [&first, &second], &alone);
-        assert_eq!(single, got[4 * 71..5 * 71]);
+        assert_eq!(single, got[4 * WIDTH..5 * WIDTH]);
     }
 }
 
@@ -307,4 +311,27 @@ fn shapes_that_cannot_be_packed_are_refused() {
     assert!(PackedMatrix::pack(BlockFormat::Q8_0, 0, 32, |_| &[]).is_err());
     assert!(PackedMatrix::pack(BlockFormat::Q8_0, 1, 32, |_| &[0; 33]).is_err());
     assert!(LowRankPair::pack((ElementType::F32, &[0; 8]), (ElementType::F32, &[0; 8]), 1, (16, 16)).is_err());
+}
+
+#[test]
+#[should_panic(expected = "share columns")]
+fn maps_that_share_columns_are_refused() {
+    let mut random = Random(7);
+    let (matrix, _) = random.matrix(BlockFormat::Q8_0, 32, 32);
+    let mut context = contexts().remove(0);
+    let mut activations = Activations::new(Precision::Int8);
+    let mut none = LowRankBatch::default();
+    prepare(&mut context, plain(&[1.0; 32], 32), 1, &mut activations, &mut none);
+    let parts = [0, 16].map(|column| Part {
+        matrix: &matrix,
+        column,
+    });
+    linear(
+        &mut context,
+        &activations,
+        &parts,
+        &none,
+        Then::Store,
+        (&mut [0.0; 48], 48),
+    );
 }
