@@ -54,6 +54,12 @@ pub fn attend(
     let rows = places.rows().len();
     cache.check(layer, places);
     assert!(cache.kv_heads == heads.kv_heads && cache.head_dim == heads.head_dim);
+    assert!(
+        heads.kv_heads > 0 && heads.heads.is_multiple_of(heads.kv_heads),
+        "{} query heads on {} key/value heads",
+        heads.heads,
+        heads.kv_heads
+    );
     assert!(qkv.len() == rows * heads.qkv_width() && out.len() == rows * heads.width());
     let isa = context.isa;
     let out = Disjoint::new(out);

@@ -27,14 +27,19 @@ impl KvCache {
     /// A pool of `blocks` blocks for every layer.
     ///
     /// # Errors
-    /// A head width that is not a multiple of 16.
+    /// A head width that is not a multiple of 16, or more elements than can be counted.
     pub fn new(layers: usize, blocks: usize, kv_heads: usize, head_dim: usize) -> Result<Self, ShapeError> {
         if head_dim == 0 || !head_dim.is_multiple_of(LANES) {
             return Err(ShapeError(format!(
                 "expected a head width in multiples of {LANES}, got {head_dim}"
             )));
         }
-        let len = layers * blocks * kv_heads * head_dim * BLOCK_TOKENS;
+        let sizes = [blocks, kv_heads, head_dim, BLOCK_TOKENS];
+        let len = sizes.into_iter().try_fold(layers, usize::checked_mul).ok_or_else(|| {
+            ShapeError(format!(
+                "{layers} layers of {blocks} blocks of {kv_heads} x {head_dim} are beyond counting"
+            ))
+        })?;
         Ok(Self {
             layers,
             blocks,
@@ -107,13 +112,12 @@ impl Places {
     pub fn push(&mut self, position: usize, rows: usize, blocks: impl Iterator<Item = u32>) {
         let table = self.tables.len();
         self.tables.extend(blocks);
-        let covered = (self.tables.len() - table) * BLOCK_TOKENS;
-        assert!(
-            position + rows <= covered,
-            "blocks cover {covered} tokens of {}",
-            position + rows
-        );
-        for at in position..position + rows {
+        // Positions and tables are kept as u32.
+        let covered = ((self.tables.len() - table) * BLOCK_TOKENS).min(u32::MAX as usize);
+        let end = position.saturating_add(rows);
+        assert!(end <= covered, "blocks cover {covered} tokens of {end}");
+        assert!(u32::try_from(table).is_ok(), "too many blocks in a batch");
+        for at in position..end {
             let block = u64::from(self.tables[table + at / BLOCK_TOKENS]);
             let fresh = self
                 .written

@@ -34,7 +34,8 @@ pub fn prepare(
     to: &mut Activations,
     deltas: &mut LowRankBatch<'_>,
 ) {
-    assert!(source.width <= source.stride && source.values.len() >= rows * source.stride);
+    let needed = rows.checked_mul(source.stride);
+    assert!(source.width <= source.stride && needed.is_some_and(|needed| source.values.len() >= needed));
     assert!(source.norm.is_none_or(|(weight, _)| weight.len() == source.width));
     deltas.check(rows, source.width);
     to.resize(rows, source.width);

@@ -79,7 +79,7 @@ fn reference(heads: &AttentionHeads, qkv: &[f32]) -> Vec<f64> {
 #[test]
 fn attention_matches_the_reference_in_any_chunking() {
     let mut random = Random(21);
-    let shapes = [(9, 3, 64), (4, 4, 16), (8, 1, 32), (5, 1, 80)];
+    let shapes = [(9, 3, 64), (4, 4, 16), (8, 1, 32), (5, 1, 80), (12, 2, 48)];
     for (heads, kv_heads, head_dim) in shapes {
         let heads = AttentionHeads {
             heads,
@@ -123,4 +123,30 @@ fn two_rows_cannot_write_one_slot() {
 #[should_panic(expected = "blocks cover")]
 fn a_row_needs_its_block() {
     Places::default().push(16, 1, [4].into_iter());
+}
+
+#[test]
+#[should_panic(expected = "blocks cover")]
+fn a_position_beyond_counting_is_refused() {
+    Places::default().push(usize::MAX, 2, [4].into_iter());
+}
+
+#[test]
+fn a_pool_beyond_counting_is_refused() {
+    assert!(KvCache::new(1 << 30, 1 << 30, 4, 64).is_err());
+    assert!(KvCache::new(1, 1, 1, 24).is_err());
+}
+
+#[test]
+#[should_panic(expected = "query heads")]
+fn query_heads_must_share_out() {
+    let heads = AttentionHeads {
+        heads: 5,
+        kv_heads: 2,
+        head_dim: 16,
+        scale: 0.25,
+    };
+    let mut cache = KvCache::new(2, 1, 2, 16).unwrap();
+    let qkv = vec![0.0; heads.qkv_width()];
+    step(&mut contexts()[0], &heads, &mut cache, &qkv, (0..1, &[0]));
 }
