@@ -52,15 +52,19 @@ impl ThreadPool {
             panic: Mutex::new(None),
             parked: (0..helpers).map(|_| AtomicBool::new(false)).collect(),
         });
-        let mut workers = Vec::with_capacity(helpers);
+        // Where a thread cannot be had, dropping the pool ends those before it.
+        let mut pool = Self {
+            shared,
+            workers: Vec::with_capacity(helpers),
+        };
         for index in 0..helpers {
-            let shared = Arc::clone(&shared);
+            let shared = Arc::clone(&pool.shared);
             let handle = std::thread::Builder::new()
                 .name(format!("compute-{}", index + 1))
                 .spawn(move || work(&shared, index))?;
-            workers.push((handle.thread().clone(), handle));
+            pool.workers.push((handle.thread().clone(), handle));
         }
-        Ok(Self { shared, workers })
+        Ok(pool)
     }
 
     /// Number of threads, the caller's included.
@@ -200,6 +204,33 @@ mod tests {
             });
         }
         assert_eq!(sum.load(Ordering::Relaxed), 5 * 6);
+    }
+
+    /// Regions published while workers are between their last look and parking: none may be missed.
+    #[test]
+    fn workers_about_to_park_miss_nothing() {
+        let mut pool = ThreadPool::new(3).unwrap();
+        let ran = AtomicUsize::new(0);
+        for round in 1..=600 {
+            let pause = std::time::Duration::from_micros(round as u64 % 150);
+            let start = std::time::Instant::now();
+            while start.elapsed() < pause {
+                std::hint::spin_loop();
+            }
+            pool.run(|_| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(ran.load(Ordering::Relaxed), 3 * round);
+        }
+    }
+
+    #[test]
+    fn a_pool_dropped_while_parked_or_unused_ends() {
+        drop(ThreadPool::new(3).unwrap());
+        let mut pool = ThreadPool::new(3).unwrap();
+        pool.run(|_| {});
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        drop(pool);
     }
 
     #[test]
