@@ -101,7 +101,7 @@ impl<'a> LowRankBatch<'a> {
         self.terms.push((term, start));
     }
 
-    /// Forgets all terms and keeps the memory, for terms that live elsewhere.
+    /// Forgets all terms and keeps the memory of their products, for terms that live elsewhere.
     pub fn reuse<'b>(mut self) -> LowRankBatch<'b> {
         self.terms.clear();
         self.inner.clear();

@@ -217,6 +217,12 @@ fn rows_by_pairs<S: Simd, E: Encoding>(s: S, operands: &Operands<'_>, pairs: Ran
 /// All rows against one column pair, in tiles of nearly equal height.
 #[inline(always)]
 fn all_rows<S: Simd, E: Encoding, const C: usize>(s: S, operands: &Operands<'_>, block: usize, lines: &[Line]) {
+    const {
+        assert!(
+            S::TILE_ROWS >= 1 && S::TILE_ROWS <= 6,
+            "heights that are compiled below"
+        )
+    };
     let rows = operands.x.rows();
     let tiles = rows.div_ceil(S::TILE_ROWS);
     for index in 0..tiles {
