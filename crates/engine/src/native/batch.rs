@@ -44,7 +44,10 @@ impl StepLayout {
     /// Takes over a batch.
     ///
     /// # Errors
-    /// A token, position or block outside the model; what the kernels would panic on.
+    /// A token, position or block outside the model.
+    ///
+    /// # Panics
+    /// If two sequences write the same slot of a block: the scheduler's fault, which the kernels must not see.
     pub fn arrange(
         &mut self,
         batch: &BatchView<'_>,
@@ -124,7 +127,7 @@ fn native(applied: &AppliedAdapter) -> Result<(&NativeAdapter, f32), RunnerError
 }
 
 fn check(sequence: &SequenceView<'_>, vocab_size: usize, max_context: usize, blocks: usize) -> Result<(), RunnerError> {
-    let end = sequence.position + sequence.inputs.len();
+    let end = sequence.position.saturating_add(sequence.inputs.len());
     let covered = sequence.blocks.len() * rootstock_kernels::BLOCK_TOKENS;
     if sequence.inputs.is_empty() || end > max_context.min(covered) {
         return Err(RunnerError(format!(

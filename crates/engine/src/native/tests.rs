@@ -215,6 +215,10 @@ fn a_batch_that_does_not_fit_the_model_is_an_error() {
             ..view(&good, 0..1, OutputRows::Last)
         },
         SequenceView {
+            position: usize::MAX,
+            ..view(&good, 0..1, OutputRows::Last)
+        },
+        SequenceView {
             blocks: &[],
             ..view(&good, 0..1, OutputRows::Last)
         },

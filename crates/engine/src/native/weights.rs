@@ -134,7 +134,8 @@ fn attention_shape(spec: &ArchSpec, max_context: usize) -> Result<(AttentionHead
         scale: first.scale,
     };
     let Position::Rotary { inverse_frequencies } = &first.position;
-    if inverse_frequencies.len() * 2 != first.head_dim || first.kv_heads == 0 || first.heads % first.kv_heads != 0 {
+    let empty = first.heads == 0 || first.kv_heads == 0 || first.head_dim == 0;
+    if empty || inverse_frequencies.len() * 2 != first.head_dim || first.heads % first.kv_heads != 0 {
         return Err(RunnerError(format!(
             "{} query heads, {} key/value heads and {} rotary pairs for heads of {} do not fit together",
             first.heads,
