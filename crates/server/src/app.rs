@@ -9,8 +9,8 @@ use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use rootstock_engine::Engine;
 use rootstock_engine::adapters::AdapterStore;
+use rootstock_engine::{Engine, EngineStats};
 use rootstock_model::text::{ChatTemplate, TokenId, Tokenizer};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -18,6 +18,7 @@ use crate::auth::{Keys, require_key};
 use crate::error::ApiError;
 use crate::flight::Flights;
 use crate::metrics::Metrics;
+use crate::waits::AdapterWaits;
 use crate::wire::options::Bounds;
 use crate::wire::unix_seconds;
 use crate::{Service, routes};
@@ -37,6 +38,7 @@ pub(crate) struct App {
     /// Bytes of the longest token.
     pub(crate) longest_token: usize,
     pub(crate) flights: Flights,
+    pub(crate) waits: AdapterWaits,
     pub(crate) metrics: Metrics,
     /// Loads over HTTP go one after the other, so that a storm of them cannot take all threads and the disk.
     pub(crate) loading: Arc<tokio::sync::Mutex<()>>,
@@ -53,6 +55,7 @@ impl App {
                 choices: service.limits.choices,
             },
             longest_token: longest_token(&service.tokenizer),
+            waits: AdapterWaits::new(service.engine.max_waiting()),
             engine: service.engine,
             adapters: service.adapters,
             tokenizer: service.tokenizer,
@@ -67,6 +70,15 @@ impl App {
             loading: Arc::default(),
             created: unix_seconds(),
         })
+    }
+
+    /// The engine's counters; who waits for an adapter waits too.
+    pub(crate) fn engine_stats(&self) -> EngineStats {
+        let stats = self.engine.stats();
+        EngineStats {
+            waiting: stats.waiting + self.waits.waiting(),
+            ..stats
+        }
     }
 
     /// All routes. Those that tell only how the server is need no key.

@@ -14,6 +14,7 @@ mod routes;
 mod target;
 #[cfg(test)]
 mod tests;
+mod waits;
 mod wire;
 
 use std::path::PathBuf;

@@ -11,7 +11,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rootstock_engine::Engine;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -94,17 +93,17 @@ fn spawn(socket: TcpStream, router: Router, connections: &GracefulShutdown) {
 async fn landed(app: &Arc<App>) {
     tokio::select! {
         () = app.flights.landed() => {}
-        () = idle(&app.engine) => tracing::warn!("clients do not read their answers; closing on them"),
+        () = idle(app) => tracing::warn!("clients do not read their answers; closing on them"),
     }
 }
 
-/// Resolves once the engine has had nothing to do for [`READING_TIME`].
-async fn idle(engine: &Engine) {
+/// Resolves once nothing has run or waited, for the engine or for an adapter, for [`READING_TIME`].
+async fn idle(app: &App) {
     let step = READING_TIME / 20;
     let mut quiet = Duration::ZERO;
     while quiet < READING_TIME {
         sleep(step).await;
-        let stats = engine.stats();
+        let stats = app.engine_stats();
         quiet = match stats.running + stats.waiting {
             0 => quiet + step,
             _ => Duration::ZERO,

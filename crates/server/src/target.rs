@@ -6,6 +6,7 @@ use rootstock_engine::Graft;
 
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::waits::WaitError;
 use crate::wire::options::ModelChoice;
 
 /// What a request runs on.
@@ -57,8 +58,11 @@ impl Target {
             return Ok(Vec::new());
         }
         let names: Vec<&str> = self.names().map(|name| &**name).collect();
-        let leases = app.adapters.acquire(&names).await;
-        let leases = leases.map_err(|error| ApiError::acquire(error, self.param))?;
+        let leases = app.waits.acquire(&app.adapters, &names).await;
+        let leases = leases.map_err(|error| match error {
+            WaitError::Full(error) => ApiError::Submit(error),
+            WaitError::Acquire(error) => ApiError::acquire(error, self.param),
+        })?;
         let graft = |(lease, (_, scale)): (_, &(Arc<str>, f32))| Graft { lease, scale: *scale };
         Ok(leases.into_iter().zip(&self.adapters).map(graft).collect())
     }

@@ -177,6 +177,11 @@ impl Engine {
             .map_err(|_| SubmitError::ShuttingDown)
     }
 
+    /// Requests that may wait, as in [`EngineSettings::max_waiting`].
+    pub fn max_waiting(&self) -> usize {
+        self.handle.bounds.max_waiting
+    }
+
     /// Current counters.
     pub fn stats(&self) -> EngineStats {
         let gauges = &self.handle.gauges;

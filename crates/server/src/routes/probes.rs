@@ -23,7 +23,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static 
 
 /// Prometheus' text.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = app.metrics.render(app.engine.stats(), app.adapters.stats());
+    let text = app.metrics.render(app.engine_stats(), app.adapters.stats());
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,

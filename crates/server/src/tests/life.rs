@@ -60,6 +60,49 @@ async fn a_full_queue_is_429_before_any_stream_begins() {
 }
 
 #[tokio::test]
+async fn who_waits_for_an_adapter_is_bounded_and_a_drain_waits_for_it() {
+    let world = Arc::new(World::new(Setup {
+        max_waiting: 2,
+        adapter_memory: 1000,
+        ..Setup::default()
+    }));
+    world.load("one").await;
+    world.load("two").await;
+    world.gate.close();
+    let runs = ask(&world, completion("a", json!({"model": "one"})));
+    until("one is leased", || accepted(&world) == 1).await;
+    let two = completion("a", json!({"model": "two"}));
+    let waiting = [ask(&world, two.clone()), ask(&world, two.clone())];
+    until("both wait", || world.app.waits.waiting() == 2).await;
+    let reply = world.post(COMPLETIONS, &two).await;
+    assert_eq!(reply.error(), (429, "queue_full".to_owned(), Value::Null));
+    assert_eq!(reply.headers["retry-after"], "1");
+    assert!(ask_ready(&world).await, "what needs no other adapter is still accepted");
+    world.app.flights.drain();
+    let text = world.get("/metrics").await.text;
+    assert!(
+        text.contains("vllm:num_requests_waiting{model_name=\"base\"} "),
+        "{text}"
+    );
+    assert!(world.app.engine_stats().waiting >= 2);
+    world.gate.open();
+    world.app.flights.landed().await;
+    for request in [runs].into_iter().chain(waiting) {
+        assert_eq!(request.await.unwrap().json()["choices"][0]["text"], "ceg");
+    }
+    assert_eq!(world.app.waits.waiting(), 0);
+}
+
+/// Whether a request on the base is accepted; it is left again.
+async fn ask_ready(world: &Arc<World>) -> bool {
+    let before = accepted(world);
+    let request = ask(world, completion("a", json!({})));
+    until("the base's request is accepted", || accepted(world) > before).await;
+    request.abort();
+    request.await.is_err()
+}
+
+#[tokio::test]
 async fn a_request_that_is_refused_in_part_leaves_nothing_behind() {
     let world = narrow();
     let reply = world.post(COMPLETIONS, &completion("a", json!({"n": 3}))).await;

@@ -39,6 +39,8 @@ pub(super) struct World {
 pub(super) struct Setup {
     pub(super) max_sequences: usize,
     pub(super) max_waiting: usize,
+    /// An adapter takes 1000 bytes of it.
+    pub(super) adapter_memory: usize,
     pub(super) keys: Vec<String>,
     pub(super) template: Option<&'static str>,
 }
@@ -48,6 +50,7 @@ impl Default for Setup {
         Self {
             max_sequences: 16,
             max_waiting: 64,
+            adapter_memory: 1 << 20,
             keys: Vec::new(),
             template: Some(TEMPLATE),
         }
@@ -199,7 +202,7 @@ pub(super) fn service(setup: &Setup, root: PathBuf) -> (Service, Gate) {
         prefix_cache: true,
     };
     let store = StoreSettings {
-        memory_budget: 1 << 20,
+        memory_budget: setup.adapter_memory,
         limits: AdapterLimits {
             max_rank: 8,
             max_bytes: 1 << 20,
