@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -15,6 +16,7 @@ use rootstock_model::text::{ChatTemplate, TokenId, Tokenizer};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::{Keys, require_key};
+use crate::body::Workshop;
 use crate::error::ApiError;
 use crate::flight::Flights;
 use crate::metrics::Metrics;
@@ -34,6 +36,7 @@ pub(crate) struct App {
     pub(crate) adapter_roots: Vec<PathBuf>,
     pub(crate) keys: Keys,
     pub(crate) body_limit: usize,
+    pub(crate) workshop: Workshop,
     pub(crate) bounds: Bounds,
     /// Bytes of the longest token.
     pub(crate) longest_token: usize,
@@ -64,6 +67,7 @@ impl App {
             adapter_roots: service.adapter_roots,
             keys: Keys::new(&service.api_keys),
             body_limit: service.limits.body_bytes,
+            workshop: Workshop::new(available_parallelism().map_or(1, usize::from)),
             flights: Flights::new(),
             metrics: Metrics::new(base_name.clone()),
             base_name,

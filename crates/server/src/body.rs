@@ -1,11 +1,13 @@
 //! Request bodies: read whole within a size and a time, and the threads that work on large ones.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, header};
 use futures_util::StreamExt;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -59,13 +61,62 @@ fn incomplete(error: axum::Error) -> ApiError {
     ApiError::IncompleteBody(error.source().map_or_else(|| error.to_string(), ToString::to_string))
 }
 
-/// Runs `work` where it may take as long as `bytes` of input need.
-pub(crate) async fn on_thread<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> ApiResult<T> + Send + 'static,
-) -> ApiResult<T> {
-    if bytes <= INLINE_BYTES {
-        return work();
+/// Threads for work on large bodies. Parsed JSON takes up to 30 times the memory of its text, and tokenizing takes
+/// seconds of a core that the engine needs too: a storm of large bodies waits for its turn instead.
+#[derive(Clone)]
+pub(crate) struct Workshop(Arc<Semaphore>);
+
+impl Workshop {
+    /// So many pieces of work at a time, at least one.
+    pub(crate) fn new(places: usize) -> Self {
+        Self(Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))))
     }
-    spawn_blocking(work).await.unwrap_or(Err(ApiError::Internal))
+
+    /// Runs `work` where it may take as long as `bytes` of input need.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> ApiResult<T> + Send + 'static,
+    ) -> ApiResult<T> {
+        if bytes <= INLINE_BYTES {
+            return work();
+        }
+        // The permit goes with the work, which runs to its end even if the client leaves.
+        let permit = self.0.clone().acquire_owned().await;
+        let work = move || {
+            let _permit = permit.map_err(|_| ApiError::Internal)?;
+            work()
+        };
+        spawn_blocking(work).await.unwrap_or(Err(ApiError::Internal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn large_work_takes_turns_and_small_work_does_not_wait() {
+        let workshop = Workshop::new(2);
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let large = |_| {
+            let (now, most) = (now.clone(), most.clone());
+            workshop.run(INLINE_BYTES + 1, move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(5));
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            })
+        };
+        let done = join_all((0..12).map(large)).await;
+        assert!(done.iter().all(Result::is_ok));
+        assert!(most.load(Ordering::SeqCst) <= 2);
+        let all = workshop.0.clone().acquire_many_owned(2).await.unwrap();
+        assert!(workshop.run(INLINE_BYTES, || Ok(())).await.is_ok());
+        drop(all);
+    }
 }

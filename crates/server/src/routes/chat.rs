@@ -31,23 +31,25 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request<Body>) ->
     let flight = app.flights.accept()?;
     let body = body::read(request, app.body_limit).await?;
     let for_parse = app.clone();
-    let order = body::on_thread(body.len(), move || {
-        let app = for_parse;
-        let request = ChatRequest::parse(&body, app.bounds)?;
-        let target = Target::resolve(&request.options.model, &app)?;
-        let prompt = prompt::encode_chat(&request.conversation, &app)?;
-        Ok(Order {
-            arrived,
-            flight,
-            target,
-            prompts: vec![prompt],
-            options: request.options,
-            default_max_tokens: usize::MAX,
-            logprobs: request.logprobs,
-            prompt_logprobs: None,
+    let order = app
+        .workshop
+        .run(body.len(), move || {
+            let app = for_parse;
+            let request = ChatRequest::parse(&body, app.bounds)?;
+            let target = Target::resolve(&request.options.model, &app)?;
+            let prompt = prompt::encode_chat(&request.conversation, &app)?;
+            Ok(Order {
+                arrived,
+                flight,
+                target,
+                prompts: vec![prompt],
+                options: request.options,
+                default_max_tokens: usize::MAX,
+                logprobs: request.logprobs,
+                prompt_logprobs: None,
+            })
         })
-    })
-    .await?;
+        .await?;
     let style = Style::new(&app, &order.options, order.logprobs.is_some());
     let stream = order.options.stream;
     let run = order.submit(&app).await?;

@@ -27,26 +27,28 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request<Bo
     let flight = app.flights.accept()?;
     let body = body::read(request, app.body_limit).await?;
     let for_parse = app.clone();
-    let (order, style) = body::on_thread(body.len(), move || {
-        let app = for_parse;
-        let request = CompletionRequest::parse(&body, app.bounds)?;
-        let target = Target::resolve(&request.options.model, &app)?;
-        let encode = |prompt| prompt::encode(prompt, &app, request.add_special_tokens);
-        let prompts: Vec<Vec<TokenId>> = request.prompts.iter().map(encode).collect::<ApiResult<_>>()?;
-        let style = Style::new(&app, &request, &prompts);
-        let order = Order {
-            arrived,
-            flight,
-            target,
-            prompts,
-            options: request.options,
-            default_max_tokens: DEFAULT_MAX_TOKENS,
-            logprobs: request.logprobs,
-            prompt_logprobs: request.logprobs.filter(|_| request.echo),
-        };
-        Ok((order, style))
-    })
-    .await?;
+    let (order, style) = app
+        .workshop
+        .run(body.len(), move || {
+            let app = for_parse;
+            let request = CompletionRequest::parse(&body, app.bounds)?;
+            let target = Target::resolve(&request.options.model, &app)?;
+            let encode = |prompt| prompt::encode(prompt, &app, request.add_special_tokens);
+            let prompts: Vec<Vec<TokenId>> = request.prompts.iter().map(encode).collect::<ApiResult<_>>()?;
+            let style = Style::new(&app, &request, &prompts);
+            let order = Order {
+                arrived,
+                flight,
+                target,
+                prompts,
+                options: request.options,
+                default_max_tokens: DEFAULT_MAX_TOKENS,
+                logprobs: request.logprobs,
+                prompt_logprobs: request.logprobs.filter(|_| request.echo),
+            };
+            Ok((order, style))
+        })
+        .await?;
     let stream = order.options.stream;
     let run = order.submit(&app).await?;
     match stream {

@@ -30,31 +30,33 @@ struct Tokens {
 /// Ids of a prompt, or of messages as the chat template puts them.
 pub(crate) async fn tokenize(State(app): State<Arc<App>>, request: Request<Body>) -> ApiResult<Response> {
     let body = body::read(request, app.body_limit).await?;
-    body::on_thread(body.len(), move || {
-        let mut fields = Fields::parse(&body)?;
-        check_model(&mut fields, &app)?;
-        let strings = fields.flag("return_token_strs")?;
-        let tokens = match fields.string("prompt")? {
-            Some(text) => {
-                let add_special = fields.optional_flag("add_special_tokens")?.unwrap_or(true);
-                prompt::encode_text(&text, &app.tokenizer, add_special)?
-            }
-            None => {
-                let conversation = Conversation::take(&mut fields)?;
-                let text = prompt::render(&conversation, app.chat_template.as_ref())?;
-                prompt::encode_text(&text, &app.tokenizer, conversation.add_special_tokens)?
-            }
-        };
-        fields.finish()?;
-        let spell = |id: &TokenId| app.tokenizer.decode(&[*id], false);
-        Ok(json_response(&Tokens {
-            count: tokens.len(),
-            max_model_len: app.max_context,
-            token_strs: strings.then(|| tokens.iter().map(spell).collect()),
-            tokens,
-        }))
-    })
-    .await
+    let workshop = app.workshop.clone();
+    workshop
+        .run(body.len(), move || {
+            let mut fields = Fields::parse(&body)?;
+            check_model(&mut fields, &app)?;
+            let strings = fields.flag("return_token_strs")?;
+            let tokens = match fields.string("prompt")? {
+                Some(text) => {
+                    let add_special = fields.optional_flag("add_special_tokens")?.unwrap_or(true);
+                    prompt::encode_text(&text, &app.tokenizer, add_special)?
+                }
+                None => {
+                    let conversation = Conversation::take(&mut fields)?;
+                    let text = prompt::render(&conversation, app.chat_template.as_ref())?;
+                    prompt::encode_text(&text, &app.tokenizer, conversation.add_special_tokens)?
+                }
+            };
+            fields.finish()?;
+            let spell = |id: &TokenId| app.tokenizer.decode(&[*id], false);
+            Ok(json_response(&Tokens {
+                count: tokens.len(),
+                max_model_len: app.max_context,
+                token_strs: strings.then(|| tokens.iter().map(spell).collect()),
+                tokens,
+            }))
+        })
+        .await
 }
 
 #[derive(Serialize)]
@@ -65,17 +67,19 @@ struct Detokenized {
 /// Text of ids, special tokens included.
 pub(crate) async fn detokenize(State(app): State<Arc<App>>, request: Request<Body>) -> ApiResult<Response> {
     let body = body::read(request, app.body_limit).await?;
-    body::on_thread(body.len(), move || {
-        let mut fields = Fields::parse(&body)?;
-        check_model(&mut fields, &app)?;
-        let ids = fields.array("tokens")?.ok_or(ApiError::Missing("tokens"))?;
-        fields.finish()?;
-        let ids = token_ids("tokens", &ids, app.bounds)?;
-        Ok(json_response(&Detokenized {
-            prompt: app.tokenizer.decode(&ids, false),
-        }))
-    })
-    .await
+    let workshop = app.workshop.clone();
+    workshop
+        .run(body.len(), move || {
+            let mut fields = Fields::parse(&body)?;
+            check_model(&mut fields, &app)?;
+            let ids = fields.array("tokens")?.ok_or(ApiError::Missing("tokens"))?;
+            fields.finish()?;
+            let ids = token_ids("tokens", &ids, app.bounds)?;
+            Ok(json_response(&Detokenized {
+                prompt: app.tokenizer.decode(&ids, false),
+            }))
+        })
+        .await
 }
 
 /// The tokenizer is the base's whatever the model, so it may be left out; but it may not be wrong.

@@ -9,6 +9,10 @@ use super::world::{BODY_LIMIT, Reply, Setup, World, chat, completion, post, worl
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
 
+fn many_biases(count: usize) -> Value {
+    (0..count).map(|id| (id.to_string(), json!(1))).collect()
+}
+
 #[tokio::test]
 async fn values_of_wrong_type_or_range_are_refused_by_name() {
     let world = world();
@@ -66,13 +70,22 @@ async fn values_of_wrong_type_or_range_are_refused_by_name() {
                 json!("x".repeat(1025)),
             ],
         ),
-        ("stop_token_ids", "invalid_value", vec![json!([258])]),
+        (
+            "stop_token_ids",
+            "invalid_value",
+            vec![json!([258]), json!(vec![5; 1025])],
+        ),
         ("seed", "invalid_type", vec![json!("seed"), json!(0.5)]),
         ("logit_bias", "invalid_type", vec![json!(5), json!({"5": "much"})]),
         (
             "logit_bias",
             "invalid_value",
             vec![json!({"x": 1}), json!({"258": 1}), json!({"5": 101}), json!({"-1": 1})],
+        ),
+        (
+            "logit_bias",
+            "invalid_value",
+            vec![json!({"+5": 1}), json!({"05": 1}), many_biases(1025)],
         ),
         ("presence_penalty", "invalid_value", vec![json!(-2.1), json!(2.1)]),
         ("frequency_penalty", "invalid_value", vec![json!(-2.1), json!(2.1)]),

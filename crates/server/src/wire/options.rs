@@ -11,6 +11,9 @@ use crate::error::{ApiError, ApiResult};
 const MAX_STOPS: usize = 16;
 /// Bytes of one stop string; a stream holds back that much text.
 const MAX_STOP_BYTES: usize = 1024;
+/// Entries of logit_bias, and stop tokens: each is looked at in every step, between the steps of all other requests,
+/// and kept once per choice. OpenAI allows 300 biases.
+const MAX_TOKEN_ENTRIES: usize = 1024;
 /// Adapters of one weighted sum.
 const MAX_SUMMANDS: usize = 16;
 /// Most likely tokens reported per position.
@@ -89,7 +92,10 @@ impl Options {
             max_tokens: max_completion_tokens.or(max_tokens),
             stop: stop_strings(fields)?,
             stop_token_ids: match fields.array("stop_token_ids")? {
-                Some(ids) => token_ids("stop_token_ids", &ids, bounds)?,
+                Some(ids) => {
+                    at_most("stop_token_ids", ids.len(), MAX_TOKEN_ENTRIES)?;
+                    token_ids("stop_token_ids", &ids, bounds)?
+                }
                 None => Vec::new(),
             },
             ignore_eos: fields.flag("ignore_eos")?,
@@ -104,6 +110,16 @@ impl Options {
 /// Ids of an array, each within the vocabulary.
 pub(crate) fn token_ids(param: &str, items: &[Value], bounds: Bounds) -> ApiResult<Vec<TokenId>> {
     items.iter().map(|item| token_id(param, item, bounds)).collect()
+}
+
+fn at_most(param: &'static str, count: usize, most: usize) -> ApiResult<()> {
+    match count <= most {
+        true => Ok(()),
+        false => Err(ApiError::invalid(
+            param,
+            format!("may have at most {most} entries, got {count}"),
+        )),
+    }
 }
 
 fn token_id(param: &str, value: &Value, bounds: Bounds) -> ApiResult<TokenId> {
@@ -128,12 +144,7 @@ fn refuse_other_formats(fields: &mut Fields) -> ApiResult<()> {
 
 fn model_choice(fields: &mut Fields) -> ApiResult<ModelChoice> {
     let adapters = fields.array("adapters")?.unwrap_or_default();
-    if adapters.len() > MAX_SUMMANDS {
-        return Err(ApiError::invalid(
-            "adapters",
-            format!("may name at most {MAX_SUMMANDS}"),
-        ));
-    }
+    at_most("adapters", adapters.len(), MAX_SUMMANDS)?;
     let adapters = adapters.into_iter().enumerate().map(summand);
     Ok(ModelChoice {
         model: fields.required_string("model")?,
@@ -188,11 +199,13 @@ fn sampling(fields: &mut Fields, bounds: Bounds) -> ApiResult<SamplingParams> {
 }
 
 fn logit_bias(entries: Map<String, Value>, bounds: Bounds) -> ApiResult<Vec<(TokenId, f32)>> {
+    at_most("logit_bias", entries.len(), MAX_TOKEN_ENTRIES)?;
     let entry = |(key, value): (String, Value)| {
         let id: TokenId = key
             .parse()
             .ok()
-            .filter(|id| (*id as usize) < bounds.vocab_size)
+            // "+5" and "05" would be second spellings of one token.
+            .filter(|id: &TokenId| (*id as usize) < bounds.vocab_size && id.to_string() == key)
             .ok_or_else(|| ApiError::invalid("logit_bias", format!("has {key:?}, which is not a token id")))?;
         Ok((id, number_in("logit_bias", &value, -100.0..=100.0)?))
     };
@@ -206,12 +219,7 @@ fn stop_strings(fields: &mut Fields) -> ApiResult<Vec<String>> {
         Some(Value::String(text)) => vec![Value::String(text)],
         Some(other) => return Err(wrong_type("stop", "a string or an array of strings", &other)),
     };
-    if items.len() > MAX_STOPS {
-        return Err(ApiError::invalid(
-            "stop",
-            format!("may have at most {MAX_STOPS} strings"),
-        ));
-    }
+    at_most("stop", items.len(), MAX_STOPS)?;
     let stop = |item| match item {
         Value::String(text) if text.is_empty() => Err(ApiError::invalid("stop", "may not hold an empty string")),
         Value::String(text) if text.len() > MAX_STOP_BYTES => {
