@@ -68,16 +68,19 @@ impl Isa {
     /// # Errors
     /// The variable names one that this CPU lacks.
     pub fn detect() -> Result<Isa, UnknownIsa> {
+        let forced = std::env::var_os(ISA_VARIABLE).unwrap_or_default();
+        Self::choose(forced.to_string_lossy().into_owned())
+    }
+
+    /// The instruction set of a name, the best one for none.
+    fn choose(name: String) -> Result<Isa, UnknownIsa> {
         let all = Self::available();
-        match std::env::var(ISA_VARIABLE) {
-            Ok(name) if !name.is_empty() => {
-                let available: Vec<_> = all.iter().map(|isa| isa.name()).collect();
-                all.into_iter()
-                    .find(|isa| isa.name() == name)
-                    .ok_or(UnknownIsa { name, available })
-            }
-            _ => Ok(all[0]),
+        if name.is_empty() {
+            return Ok(all[0]);
         }
+        let available = all.iter().map(|isa| isa.name()).collect();
+        let found = all.into_iter().find(|isa| isa.name() == name);
+        found.ok_or(UnknownIsa { name, available })
     }
 
     /// The name that the log shows and the environment variable takes.
@@ -116,4 +119,25 @@ fn run_avx512<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
     kernel.run(simd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_chooses_its_instruction_set_and_none_the_best() {
+        let all = Isa::available();
+        assert_eq!(Isa::choose(String::new()), Ok(all[0]));
+        for isa in &all {
+            assert_eq!(Isa::choose(isa.name().into()), Ok(*isa));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_those_that_work() {
+        let error = Isa::choose("sse9".into()).unwrap_err();
+        assert!(error.available.contains(&"scalar"));
+        assert!(error.to_string().contains("\"sse9\"") && error.to_string().contains("scalar"));
+    }
 }

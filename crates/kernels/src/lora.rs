@@ -31,7 +31,8 @@ impl LowRankPair {
         rank: usize,
         (inputs, outputs): (usize, usize),
     ) -> Result<Self, ShapeError> {
-        if a.len() != rank * inputs * a_type.size() || b.len() != outputs * rank * b_type.size() {
+        let size = |kind: ElementType, width: usize| rank.checked_mul(width)?.checked_mul(kind.size());
+        if size(a_type, inputs) != Some(a.len()) || size(b_type, outputs) != Some(b.len()) {
             return Err(ShapeError(format!(
                 "low-rank pair of rank {rank} on {outputs} x {inputs}: {} and {} bytes",
                 a.len(),

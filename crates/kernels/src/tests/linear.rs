@@ -311,6 +311,8 @@ fn shapes_that_cannot_be_packed_are_refused() {
     assert!(PackedMatrix::pack(BlockFormat::Q8_0, 0, 32, |_| &[]).is_err());
     assert!(PackedMatrix::pack(BlockFormat::Q8_0, 1, 32, |_| &[0; 33]).is_err());
     assert!(LowRankPair::pack((ElementType::F32, &[0; 8]), (ElementType::F32, &[0; 8]), 1, (16, 16)).is_err());
+    // A rank at which the sizes wrap around to nothing.
+    assert!(LowRankPair::pack((ElementType::F32, &[]), (ElementType::F32, &[]), 1 << 60, (16, 16)).is_err());
 }
 
 #[test]
