@@ -18,7 +18,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// Of a body above the limit this many times the limit is read and dropped, because a client that is still writing
 /// would see a reset connection instead of the answer.
 const DISCARDED_LIMITS: usize = 8;
-/// Input bytes above which parsing and tokenizing leave the async threads; below, that takes well under a millisecond.
+/// Bytes above which parsing, tokenizing and writing leave the async threads; below, they take well under a millisecond.
 const INLINE_BYTES: usize = 4096;
 
 /// The whole body.
@@ -72,7 +72,7 @@ impl Workshop {
         Self(Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))))
     }
 
-    /// Runs `work` where it may take as long as `bytes` of input need.
+    /// Runs `work` where it may take as long as `bytes` of input or output need.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         bytes: usize,

@@ -7,7 +7,7 @@ mod tests;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
@@ -88,6 +88,17 @@ struct Gauges {
     unfinished: AtomicUsize,
     /// As of the last step.
     stats: Mutex<EngineStats>,
+    /// The thread is gone, however it ended.
+    ended: AtomicBool,
+}
+
+/// Says that the thread is gone when it goes, in a panic too.
+struct LastWord(Arc<Gauges>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
 }
 
 /// One request's place among the unfinished ones, given back when dropped, however the request ended.
@@ -134,12 +145,16 @@ impl Engine {
         let gauges = Arc::new(Gauges {
             unfinished: AtomicUsize::new(0),
             stats: Mutex::new(stats),
+            ended: AtomicBool::new(false),
         });
         let (sender, inbox) = crossbeam_channel::unbounded();
         let for_thread = Arc::clone(&gauges);
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || Worker::new(runner, settings, bounds.tokens, inbox, for_thread).run())
+            .spawn(move || {
+                let _last_word = LastWord(Arc::clone(&for_thread));
+                Worker::new(runner, settings, bounds.tokens, inbox, for_thread).run();
+            })
             .unwrap_or_else(|error| panic!("no thread for the engine: {error}"));
         let handle = Handle {
             inbox: RwLock::new(Some(sender)),
@@ -180,6 +195,12 @@ impl Engine {
     /// Requests that may wait, as in [`EngineSettings::max_waiting`].
     pub fn max_waiting(&self) -> usize {
         self.handle.bounds.max_waiting
+    }
+
+    /// Whether the engine thread lives. It ends with a drain; without one, a fault of the engine itself has ended it,
+    /// and nothing will be served any more.
+    pub fn is_alive(&self) -> bool {
+        !self.handle.gauges.ended.load(Ordering::Acquire)
     }
 
     /// Current counters.

@@ -1,7 +1,7 @@
 //! The engine over the fake runner: every request must get exactly what it gets alone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rootstock_model::text::TokenId;
@@ -146,6 +146,7 @@ impl Bench {
         let gauges = Arc::new(Gauges {
             unfinished: AtomicUsize::new(0),
             stats,
+            ended: AtomicBool::new(false),
         });
         let limit = capabilities
             .max_context
@@ -409,10 +410,12 @@ fn draining_ends_every_accepted_request_whole_and_refuses_later_ones() {
     eventually("the engine refuses", || {
         engine.submit(request(&[1], 1).0) == Err(SubmitError::ShuttingDown)
     });
+    assert!(engine.is_alive());
     control.release();
     for drain in drains {
         drain.join().expect("drained");
     }
+    assert!(!engine.is_alive());
     for (expected, mut receiver) in receivers {
         assert_eq!(received(&mut receiver), expected);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::try_join_all;
-use rootstock_engine::{EngineError, Graft, Request};
+use rootstock_engine::{EngineError, Graft, Request, TokenLogprobs};
 use rootstock_model::text::{TextStream, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -131,7 +131,7 @@ impl Order {
 }
 
 impl Run {
-    /// Waits for all choices; the flight lands when the answer is written.
+    /// Waits for all choices; the flight goes on until the answer is written.
     pub(crate) async fn collect(self) -> Result<Finished, EngineError> {
         let outputs = try_join_all(self.choices.into_iter().map(Choice::collect)).await?;
         let mut tally = Tally::new(&self.prompts);
@@ -147,6 +147,7 @@ impl Run {
             prompts: self.prompts,
             n: self.n,
             usage: tally.usage(),
+            _flight: self.flight,
         })
     }
 }
@@ -158,6 +159,22 @@ pub(crate) struct Finished {
     /// Choices per prompt.
     pub(crate) n: usize,
     pub(crate) usage: Usage,
+    /// Lands when the answer is written.
+    pub(crate) _flight: Flight,
+}
+
+impl Finished {
+    /// About the bytes that writing the answer goes through: log-probabilities make most of a large one.
+    pub(crate) fn weight(&self) -> usize {
+        const ENTRY: usize = 32;
+        let top = |entry: &TokenLogprobs| entry.top.len() + 1;
+        let weigh = |output: &Output| {
+            let prompt: usize = output.prompt_logprobs.iter().flatten().map(top).sum();
+            let generated: usize = output.logprobs.iter().map(top).sum();
+            output.text.len() + ENTRY * (prompt + generated)
+        };
+        self.outputs.iter().map(weigh).sum()
+    }
 }
 
 /// Counts the tokens of a request.

@@ -27,7 +27,7 @@ const OTHER: &str = "other";
 pub(crate) struct Metrics {
     base: Arc<str>,
     series: Mutex<BTreeMap<Arc<str>, Arc<Series>>>,
-    /// Adapters with choices that wait or run; idle ones go when the text is written.
+    /// Adapters with choices that wait or run; idle ones go when the text is written, and when they get many.
     active: Mutex<BTreeMap<Arc<str>, Arc<Activity>>>,
 }
 
@@ -45,6 +45,9 @@ impl Metrics {
         let series = self.series(target.tenant());
         series.prompt_tokens.fetch_add(prompt_tokens as u64, Ordering::Relaxed);
         let mut active = self.active.lock();
+        if active.len() >= MAX_SERIES {
+            active.retain(|_, activity| activity.is_busy());
+        }
         let activities = target.names().map(|name| {
             let activity = active.entry(name.clone()).or_default().clone();
             activity.waiting.fetch_add(1, Ordering::Relaxed);
@@ -73,7 +76,7 @@ impl Metrics {
     fn active_names(&self) -> (String, String) {
         let mut active = self.active.lock();
         let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        active.retain(|_, activity| count(&activity.running) + count(&activity.waiting) > 0);
+        active.retain(|_, activity| activity.is_busy());
         let names = |counter: fn(&Activity) -> &AtomicUsize| {
             let busy = active.iter().filter(|(_, activity)| count(counter(activity)) > 0);
             busy.map(|(name, _)| &**name).collect::<Vec<_>>().join(",")

@@ -29,6 +29,12 @@ pub(super) struct Activity {
     pub(super) running: AtomicUsize,
 }
 
+impl Activity {
+    pub(super) fn is_busy(&self) -> bool {
+        self.running.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// Follows one choice. Dropped before its end, it counts as cancelled.
 pub(crate) struct Meter {
     pub(super) series: Arc<Series>,

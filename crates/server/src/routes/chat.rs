@@ -55,7 +55,11 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request<Body>) ->
     let run = order.submit(&app).await?;
     match stream {
         Some(options) => Ok(style.stream(run, options)),
-        None => Ok(style.whole(run.collect().await?)),
+        None => {
+            let finished = run.collect().await?;
+            let weight = finished.weight();
+            app.workshop.run(weight, move || Ok(style.whole(finished))).await
+        }
     }
 }
 

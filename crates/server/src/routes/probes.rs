@@ -8,16 +8,20 @@ use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
 
-/// The process answers.
-pub(crate) async fn health() -> StatusCode {
-    StatusCode::OK
+/// The process answers and its engine lives; otherwise only a restart helps.
+pub(crate) async fn health(State(app): State<Arc<App>>) -> StatusCode {
+    match app.engine.is_alive() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 /// New requests are accepted.
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    match app.flights.draining() {
-        false => (StatusCode::OK, "ready"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    match (app.flights.draining(), app.engine.is_alive()) {
+        (false, true) => (StatusCode::OK, "ready"),
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "the engine has ended"),
     }
 }
 

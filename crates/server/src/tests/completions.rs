@@ -217,3 +217,16 @@ async fn what_fits_the_context_is_answered_and_no_more() {
         512
     );
 }
+
+#[tokio::test]
+async fn a_large_answer_is_written_whole() {
+    let world = world();
+    let prompt = "0".repeat(400);
+    let fields = json!({"max_tokens": 100, "n": 4, "echo": true, "logprobs": 20, "ignore_eos": true});
+    let answer = world.complete(prompt, fields).await;
+    for choice in answer["choices"].as_array().unwrap() {
+        assert_eq!(choice["logprobs"]["tokens"].as_array().unwrap().len(), 500, "{choice}");
+        assert_eq!(choice["finish_reason"], "length");
+    }
+    assert_eq!(answer["usage"]["total_tokens"], 800);
+}

@@ -150,6 +150,9 @@ async fn a_drain_refuses_newcomers_and_lets_the_accepted_end() {
     assert_eq!(refused.error(), (503, "shutting_down".to_owned(), Value::Null));
     world.gate.open();
     world.app.flights.landed().await;
+    let engine = world.app.engine.clone();
+    tokio::task::spawn_blocking(move || engine.drain()).await.unwrap();
+    assert_eq!(world.get("/health").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(accepted_request.await.unwrap().json()["choices"][0]["text"], "bcd");
 }
 
