@@ -229,6 +229,27 @@ fn values_refused_on_first_use_are_reported_until_the_folder_is_loaded_again() {
 }
 
 #[test]
+fn a_reload_that_fails_is_told_and_tried_again() {
+    let (store, source) = store(10, &[("a", 10), ("b", 10)]);
+    drop(acquire(&store, &["a"]));
+    drop(acquire(&store, &["b"]));
+    let refuse = |code| source.folders.lock().get_mut(Path::new("a")).expect("there").refused = code;
+    refuse(Some(AdapterErrorCode::Malformed));
+    for _ in 0..2 {
+        let verdict = block_on(store.acquire(&["a"]));
+        assert!(
+            matches!(&verdict, Err(AcquireError::Refused(error)) if error.code == AdapterErrorCode::Malformed),
+            "{:?}",
+            verdict.err()
+        );
+    }
+    assert_eq!(store.refused().len(), 1);
+    refuse(None);
+    assert_eq!(content(&acquire(&store, &["a"])[0]), 0);
+    assert_eq!((store.refused().len(), store.stats().refusals), (0, 2));
+}
+
+#[test]
 fn the_least_recently_used_unpinned_adapter_makes_room() {
     let (store, _source) = store(100, &[("a", 40), ("b", 40), ("c", 40)]);
     assert!(store.pin("a", true));

@@ -145,7 +145,16 @@ impl Ledger {
             (Some(entry), Ok(loaded)) => {
                 entry.residency = Residency::Absent;
                 self.counters.loads += 1;
+                self.refused.remove(&load.name);
                 self.take_in(&load.name, loaded);
+            }
+            // Its files were good once: they may be in the middle of a change, or the system out of file descriptors.
+            // Who waits is told; who comes later has it tried again.
+            (Some(entry), Err(error)) if entry.content.is_some() => {
+                entry.residency = Residency::Absent;
+                self.refuse_waiting(&load.name, &error);
+                self.note_refusal(&load.name, error);
+                self.count_refusal();
             }
             (Some(_), Err(error)) => {
                 self.names.remove(&load.name);

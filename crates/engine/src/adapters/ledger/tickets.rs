@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use rootstock_model::adapter::AdapterError;
 use tokio::sync::oneshot;
 
 use super::memory::GenerationId;
@@ -78,6 +79,17 @@ impl Ledger {
         self.tickets.retain(|ticket| ticket.id != id);
         if self.tickets.len() < before {
             self.settle();
+        }
+    }
+
+    /// Refuses every ticket that names the adapter.
+    pub(super) fn refuse_waiting(&mut self, name: &Arc<str>, error: &AdapterError) {
+        for ticket in std::mem::take(&mut self.tickets) {
+            if !ticket.names.contains(name) {
+                self.tickets.push_back(ticket);
+            } else if let Some(waiter) = ticket.waiter {
+                self.effects.verdicts.push((waiter, Err(error.clone().into())));
+            }
         }
     }
 
