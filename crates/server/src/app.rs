@@ -85,6 +85,12 @@ impl App {
         }
     }
 
+    /// Nothing is computed, loaded, read into tokens or written down for any request, and none waits for that.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let stats = self.engine_stats();
+        stats.running + stats.waiting == 0 && self.workshop.is_idle() && self.loading.try_lock().is_ok()
+    }
+
     /// All routes. Those that tell only how the server is need no key.
     pub(crate) fn router(self: &Arc<Self>) -> Router {
         let guarded = Router::new()

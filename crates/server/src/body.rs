@@ -64,12 +64,24 @@ fn incomplete(error: axum::Error) -> ApiError {
 /// Threads for work on large bodies. Parsed JSON takes up to 30 times the memory of its text, and tokenizing takes
 /// seconds of a core that the engine needs too: a storm of large bodies waits for its turn instead.
 #[derive(Clone)]
-pub(crate) struct Workshop(Arc<Semaphore>);
+pub(crate) struct Workshop {
+    places: Arc<Semaphore>,
+    count: usize,
+}
 
 impl Workshop {
     /// So many pieces of work at a time, at least one.
     pub(crate) fn new(places: usize) -> Self {
-        Self(Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))))
+        let count = places.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            places: Arc::new(Semaphore::new(count)),
+            count,
+        }
+    }
+
+    /// Nothing is being worked on.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.places.available_permits() == self.count
     }
 
     /// Runs `work` where it may take as long as `bytes` of input or output need.
@@ -82,7 +94,7 @@ impl Workshop {
             return work();
         }
         // The permit goes with the work, which runs to its end even if the client leaves.
-        let permit = self.0.clone().acquire_owned().await;
+        let permit = self.places.clone().acquire_owned().await;
         let work = move || {
             let _permit = permit.map_err(|_| ApiError::Internal)?;
             work()
@@ -115,7 +127,9 @@ mod tests {
         let done = join_all((0..12).map(large)).await;
         assert!(done.iter().all(Result::is_ok));
         assert!(most.load(Ordering::SeqCst) <= 2);
-        let all = workshop.0.clone().acquire_many_owned(2).await.unwrap();
+        assert!(workshop.is_idle());
+        let all = workshop.places.clone().acquire_many_owned(2).await.unwrap();
+        assert!(!workshop.is_idle());
         assert!(workshop.run(INLINE_BYTES, || Ok(())).await.is_ok());
         drop(all);
     }

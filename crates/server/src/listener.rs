@@ -97,16 +97,15 @@ async fn landed(app: &Arc<App>) {
     }
 }
 
-/// Resolves once nothing has run or waited, for the engine or for an adapter, for [`READING_TIME`].
+/// Resolves once the server has been quiet for [`READING_TIME`].
 async fn idle(app: &App) {
     let step = READING_TIME / 20;
     let mut quiet = Duration::ZERO;
     while quiet < READING_TIME {
         sleep(step).await;
-        let stats = app.engine_stats();
-        quiet = match stats.running + stats.waiting {
-            0 => quiet + step,
-            _ => Duration::ZERO,
+        quiet = match app.is_quiet() {
+            true => quiet + step,
+            false => Duration::ZERO,
         };
     }
 }

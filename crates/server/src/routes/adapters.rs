@@ -60,11 +60,15 @@ fn required(fields: &mut Fields, name: &'static str) -> ApiResult<String> {
     }
 }
 
-/// Names end up in URLs, logs and metrics.
+/// Names end up in URLs, logs and metrics, where a list of them is separated by commas.
 fn adapter_name(fields: &mut Fields) -> ApiResult<String> {
     let name = required(fields, "lora_name")?;
-    if name.len() > MAX_NAME_BYTES || name.chars().any(|character| character == '/' || character.is_control()) {
-        let problem = format!("must be at most {MAX_NAME_BYTES} bytes, without slashes and control characters");
+    if name.len() > MAX_NAME_BYTES
+        || name
+            .chars()
+            .any(|character| matches!(character, '/' | ',') || character.is_control())
+    {
+        let problem = format!("must be at most {MAX_NAME_BYTES} bytes, without slashes, commas and control characters");
         return Err(ApiError::invalid("lora_name", problem));
     }
     Ok(name)

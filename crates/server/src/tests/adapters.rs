@@ -122,7 +122,7 @@ async fn what_is_outside_the_roots_looks_as_if_it_were_missing() {
             "no adapter folder '' below the folders that adapters are loaded from"
         );
     }
-    for name in ["a/b", "../x", "a\nb", &"x".repeat(257)] {
+    for name in ["a/b", "a,b", "../x", "a\nb", &"x".repeat(257)] {
         let reply = world.post(LOAD, &json!({"lora_name": name, "lora_path": "x"})).await;
         assert_eq!(reply.error(), (400, "invalid_value".to_owned(), json!("lora_name")));
     }

@@ -84,13 +84,14 @@ async fn who_waits_for_an_adapter_is_bounded_and_a_drain_waits_for_it() {
         text.contains("vllm:num_requests_waiting{model_name=\"base\"} "),
         "{text}"
     );
-    assert!(world.app.engine_stats().waiting >= 2);
+    assert!(world.app.engine_stats().waiting >= 2 && !world.app.is_quiet());
     world.gate.open();
     world.app.flights.landed().await;
     for request in [runs].into_iter().chain(waiting) {
         assert_eq!(request.await.unwrap().json()["choices"][0]["text"], "ceg");
     }
     assert_eq!(world.app.waits.waiting(), 0);
+    until("nothing is left to do", || world.app.is_quiet()).await;
 }
 
 /// Whether a request on the base is accepted; it is left again.
