@@ -6,8 +6,16 @@ cd "$(dirname "$0")/.."
 
 model=$1
 shift
+port=8000
+previous=
+for argument in "$@"; do
+    case $argument in --port=*) port=${argument#--port=} ;; esac
+    [ "$previous" = --port ] && port=$argument
+    previous=$argument
+done
+
 cargo run --quiet --release --locked -- pull "$model"
-cat <<'TEXT'
+sed "s/:8000/:$port/" <<'TEXT'
 
 In another terminal, once it says "ready":
 
