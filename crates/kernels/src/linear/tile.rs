@@ -82,18 +82,16 @@ trait Encoding: Copy {
     unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B);
 }
 
-/// Nibbles with a float minimum (Q4_1), or with a zero point of 8 (Q4_0) if `ZERO` is 8.
+/// Nibbles with a float minimum (Q4_1), or with a zero point of 8 (Q4_0) if `ZERO` is 8; `UNPACKED` to bytes in a panel or
+/// two to a byte as the matrix keeps them.
 #[derive(Clone, Copy)]
-struct Nibbles<const ZERO: i32>;
-/// As [`Nibbles`], already unpacked to bytes.
-#[derive(Clone, Copy)]
-struct Unpacked<const ZERO: i32>;
+struct Nibbles<const ZERO: i32, const UNPACKED: bool>;
 /// Bytes stored as value + 128 (Q8_0).
 #[derive(Clone, Copy)]
 struct Bytes;
 
-impl<const ZERO: i32> Encoding for Nibbles<ZERO> {
-    const LINES: usize = 4;
+impl<const ZERO: i32, const UNPACKED: bool> Encoding for Nibbles<ZERO, UNPACKED> {
+    const LINES: usize = if UNPACKED { 8 } else { 4 };
     const MINIMA: bool = ZERO == 0;
     #[inline(always)]
     fn start<S: Simd>(s: S, sum: i32) -> S::I {
@@ -105,32 +103,13 @@ impl<const ZERO: i32> Encoding for Nibbles<ZERO> {
     }
     #[inline(always)]
     unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
+        if UNPACKED {
+            // SAFETY: there are eight lines, by the caller's promise.
+            return unsafe { two_lines(s, lines, pair) };
+        }
         // SAFETY: `pair` is below 4.
         let line = unsafe { s.load_bytes(lines.add(pair).cast()) };
         (s.low_nibbles(line), s.high_nibbles(line))
-    }
-}
-
-impl<const ZERO: i32> Encoding for Unpacked<ZERO> {
-    const LINES: usize = 8;
-    const MINIMA: bool = ZERO == 0;
-    #[inline(always)]
-    fn start<S: Simd>(s: S, sum: i32) -> S::I {
-        s.splat_i32(-ZERO * sum)
-    }
-    #[inline(always)]
-    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
-        s.dot_u4(acc, weights, inputs)
-    }
-    #[inline(always)]
-    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
-        // SAFETY: `2 * pair + 1` is below 8.
-        unsafe {
-            (
-                s.load_bytes(lines.add(2 * pair).cast()),
-                s.load_bytes(lines.add(2 * pair + 1).cast()),
-            )
-        }
     }
 }
 
@@ -147,13 +126,23 @@ impl Encoding for Bytes {
     }
     #[inline(always)]
     unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
-        // SAFETY: `2 * pair + 1` is below 8.
-        unsafe {
-            (
-                s.load_bytes(lines.add(2 * pair).cast()),
-                s.load_bytes(lines.add(2 * pair + 1).cast()),
-            )
-        }
+        // SAFETY: there are eight lines, by the caller's promise.
+        unsafe { two_lines(s, lines, pair) }
+    }
+}
+
+/// Lines `2 * pair` and `2 * pair + 1`.
+///
+/// # Safety
+/// Eight lines can be read, and `pair` is below 4.
+#[inline(always)]
+unsafe fn two_lines<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
+    // SAFETY: `2 * pair + 1` is below 8.
+    unsafe {
+        (
+            s.load_bytes(lines.add(2 * pair).cast()),
+            s.load_bytes(lines.add(2 * pair + 1).cast()),
+        )
     }
 }
 
@@ -171,7 +160,7 @@ pub(super) fn product<S: Simd>(s: S, operands: &Operands<'_>, pairs: Range<usize
 fn nibble_product<S: Simd, const ZERO: i32>(s: S, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
     let matrix = operands.matrix;
     if operands.x.rows() < PANEL_ROWS {
-        return rows_by_pairs::<S, Nibbles<ZERO>>(s, operands, pairs);
+        return rows_by_pairs::<S, Nibbles<ZERO, false>>(s, operands, pairs);
     }
     let lines = 2 * matrix.blocks() * 8;
     panel.resize(lines.max(panel.len()), Line([0; 64]));
@@ -185,7 +174,7 @@ fn nibble_product<S: Simd, const ZERO: i32>(s: S, operands: &Operands<'_>, pairs
                 s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
             }
         }
-        all_rows::<S, Unpacked<ZERO>, 2>(s, operands, pair * 2, &panel[..lines]);
+        all_rows::<S, Nibbles<ZERO, true>, 2>(s, operands, pair * 2, &panel[..lines]);
     }
 }
 
