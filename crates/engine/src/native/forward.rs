@@ -222,7 +222,7 @@ impl<'a> Pass<'a> {
 
     /// The low-rank terms of all segments on the maps `names` of this layer.
     fn deltas(&self, names: &[Projection], memory: LowRankBatch<'static>) -> LowRankBatch<'a> {
-        let mut deltas = memory.reuse();
+        let mut deltas: LowRankBatch<'a> = memory;
         for segment in self.step.segments {
             for (adapter, factor) in &segment.adapters {
                 for (part, &projection) in names.iter().enumerate() {

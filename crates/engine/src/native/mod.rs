@@ -82,16 +82,6 @@ impl NativeRunner {
     pub fn isa(&self) -> &'static str {
         self.context.isa.name()
     }
-
-    /// Resident bytes of the packed weights.
-    pub fn weight_bytes(&self) -> usize {
-        self.model.bytes()
-    }
-
-    /// KV bytes that one token takes over all layers.
-    pub fn kv_bytes_per_token(&self) -> usize {
-        self.model.kv_block_bytes() / BLOCK_TOKENS
-    }
 }
 
 fn allocate_cache(model: &PackedModel, kv_bytes: usize) -> Result<KvCache, RunnerError> {

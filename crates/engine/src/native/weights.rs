@@ -83,27 +83,6 @@ impl PackedModel {
     pub fn kv_block_bytes(&self) -> usize {
         KvCache::block_bytes(self.layers.len(), self.heads.kv_heads, self.heads.head_dim)
     }
-
-    pub fn bytes(&self) -> usize {
-        let layers: usize = self.layers.iter().map(PackedLayer::bytes).sum();
-        layers + self.embedding.bytes() + self.output.as_ref().map_or(0, PackedMatrix::bytes)
-    }
-}
-
-impl PackedLayer {
-    fn bytes(&self) -> usize {
-        let matrices = [
-            &self.query,
-            &self.key,
-            &self.value,
-            &self.output,
-            &self.gate,
-            &self.up,
-            &self.down,
-        ]
-        .map(|m| m.bytes());
-        matrices.iter().sum::<usize>() + (self.attention_norm.len() + self.feed_forward_norm.len()) * 4
-    }
 }
 
 /// Heads and positions, which this runner wants to be the same in all layers.
