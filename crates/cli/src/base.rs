@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use rootstock_engine::adapters::{AdapterStore, StoreSettings, Watcher};
 use rootstock_engine::native::{NativeRunner, NativeSettings};
 use rootstock_engine::{Engine, Event, FinishReason, Graft, Request, Runner, Usage};
-use rootstock_kernels::Isa;
 use rootstock_model::Checkpoint;
 use rootstock_model::adapter::AdapterLimits;
 use rootstock_model::text::{ChatTemplate, TextStream, TokenId, Tokenizer};
@@ -52,7 +51,7 @@ impl Base {
                 activations: settings.activations,
             },
         )?;
-        let hash = checkpoint.hash();
+        let (hash, simd) = (checkpoint.hash(), runner.isa());
         let adapters = AdapterStore::new(StoreSettings {
             memory_budget: settings.adapter_bytes,
             limits: AdapterLimits {
@@ -74,7 +73,7 @@ impl Base {
             model = %settings.file.display(),
             base_hash = %hash,
             max_context,
-            simd = Isa::detect()?.name(),
+            simd,
             threads = settings.threads,
             activations = ?settings.activations,
             seconds = started.elapsed().as_secs_f32(),
