@@ -88,7 +88,11 @@ fn measure(context: &mut Context, matrix: &PackedMatrix, rows: usize) -> Duratio
     let (mut x, mut none) = (Activations::new(Precision::Int8), LowRankBatch::default());
     prepare(context, source, rows, &mut x, &mut none);
     let mut out = vec![0.0; rows * matrix.outputs()];
-    let parts = [Part { matrix, column: 0 }];
+    let parts = [Part {
+        matrix,
+        bias: None,
+        column: 0,
+    }];
     let mut times = Vec::new();
     let started = Instant::now();
     while times.len() < 10 || started.elapsed() < Duration::from_millis(300) {

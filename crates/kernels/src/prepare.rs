@@ -7,8 +7,9 @@ use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
 use crate::lora::{LowRankBatch, shrink};
 use crate::matrix::BLOCK;
+use crate::norm::{RowNorm, RowNorms};
 use crate::pool::share;
-use crate::simd::{LANES, Simd};
+use crate::simd::Simd;
 
 /// Rows that enter a product: `width` elements at the start of each `stride`.
 #[derive(Clone, Copy)]
@@ -19,8 +20,32 @@ pub struct Source<'a> {
     pub stride: usize,
     /// Elements of a row that enter.
     pub width: usize,
-    /// Root-mean-square normalisation on the way: weights (`width` of them) and epsilon.
-    pub norm: Option<(&'a [f32], f32)>,
+    /// Normalisation on the way.
+    pub norm: Option<RowNorms<'a>>,
+}
+
+impl<'a> Source<'a> {
+    /// Rows of `width` elements without a gap.
+    pub fn dense(values: &'a [f32], width: usize, norm: Option<RowNorms<'a>>) -> Self {
+        Self {
+            values,
+            stride: width,
+            width,
+            norm,
+        }
+    }
+
+    fn check(&self, rows: usize) {
+        let needed = rows.checked_mul(self.stride);
+        assert!(self.width <= self.stride && needed.is_some_and(|needed| self.values.len() >= needed));
+        if let Some(norms) = self.norm {
+            norms.check(self.width);
+        }
+    }
+
+    fn row(&self, row: usize) -> &'a [f32] {
+        &self.values[row * self.stride..][..self.width]
+    }
 }
 
 /// Normalises, rounds and takes the first products of the deltas for `rows` rows.
@@ -34,13 +59,11 @@ pub fn prepare(
     to: &mut Activations,
     deltas: &mut LowRankBatch<'_>,
 ) {
-    let needed = rows.checked_mul(source.stride);
-    assert!(source.width <= source.stride && needed.is_some_and(|needed| source.values.len() >= needed));
-    assert!(source.norm.is_none_or(|(weight, _)| weight.len() == source.width));
+    source.check(rows);
     deltas.check(rows, source.width);
     to.resize(rows, source.width);
     let (threads, isa, precision) = (context.pool.threads(), context.isa, to.precision());
-    let LowRankBatch { terms, inner } = deltas;
+    let LowRankBatch { terms, inner, .. } = deltas;
     let terms = &*terms;
     let (values, quants) = (Disjoint::new(&mut to.values), Disjoint::new(&mut to.quants));
     let (blocks, inner) = (Disjoint::new(&mut to.blocks), Disjoint::new(inner));
@@ -48,7 +71,7 @@ pub fn prepare(
     let body = |thread: usize, threads: usize| {
         let range = share(rows, thread, threads);
         for row in range.clone() {
-            let from = &source.values[row * source.stride..][..width];
+            let from = source.row(row);
             // SAFETY: a row belongs to one thread.
             let to = unsafe { values.part(row * width..(row + 1) * width) };
             let rounded = (precision == Precision::Int8).then(|| {
@@ -62,7 +85,7 @@ pub fn prepare(
             });
             isa.run(Row {
                 from,
-                norm: source.norm,
+                norm: source.norm.map(|norms| norms.of(row)),
                 to,
                 rounded,
             });
@@ -91,7 +114,7 @@ pub fn prepare(
 
 struct Row<'a> {
     from: &'a [f32],
-    norm: Option<(&'a [f32], f32)>,
+    norm: Option<RowNorm<'a>>,
     to: &'a mut [f32],
     rounded: Option<(&'a mut [i8], &'a mut [BlockScale])>,
 }
@@ -102,7 +125,7 @@ impl Kernel for Row<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         match self.norm {
-            Some((weight, epsilon)) => rms_norm(s, self.from, weight, epsilon, self.to),
+            Some(norm) => norm.apply(s, self.from, self.to),
             None => self.to.copy_from_slice(self.from),
         }
         if let Some((quants, blocks)) = self.rounded {
@@ -124,29 +147,5 @@ impl Kernel for Shrink<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         shrink(s, self.x, self.pair, self.scale, self.to);
-    }
-}
-
-/// `x / sqrt(mean(x^2) + epsilon) * weight` (Zhang & Sennrich, 2019); widths are multiples of 32.
-#[inline(always)]
-fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], epsilon: f32, to: &mut [f32]) {
-    assert!(x.len() == weight.len() && x.len() == to.len() && x.len().is_multiple_of(2 * LANES));
-    let (mut even, mut odd) = (s.splat(0.0), s.splat(0.0));
-    for at in (0..x.len()).step_by(2 * LANES) {
-        // SAFETY: 32 elements from `at` on exist.
-        unsafe {
-            let (low, high) = (s.load(x.as_ptr().add(at)), s.load(x.as_ptr().add(at + LANES)));
-            even = s.mul_add(low, low, even);
-            odd = s.mul_add(high, high, odd);
-        }
-    }
-    let mean = s.sum(s.add(even, odd)) / x.len() as f32;
-    let factor = s.splat(1.0 / (mean + epsilon).sqrt());
-    for at in (0..x.len()).step_by(LANES) {
-        // SAFETY: sixteen elements from `at` on exist in all three slices.
-        unsafe {
-            let normed = s.mul(s.load(x.as_ptr().add(at)), factor);
-            s.store(to.as_mut_ptr().add(at), s.mul(normed, s.load(weight.as_ptr().add(at))));
-        }
     }
 }

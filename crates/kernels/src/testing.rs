@@ -56,7 +56,7 @@ impl Random {
             weights.push(match format {
                 BlockFormat::Q4_0 => scale.to_f32() * (nibble - 8.0),
                 BlockFormat::Q4_1 => scale.to_f32() * nibble + minimum.to_f32(),
-                BlockFormat::Q8_0 => scale.to_f32() * f32::from(bytes[input] as i8),
+                _ => scale.to_f32() * f32::from(bytes[input] as i8),
             });
         }
         row.extend(bytes);

@@ -95,14 +95,17 @@ impl<'a> Pass<'a> {
         let parts = [
             Part {
                 matrix: &layer.query,
+                bias: None,
                 column: 0,
             },
             Part {
                 matrix: &layer.key,
+                bias: None,
                 column: queries,
             },
             Part {
                 matrix: &layer.value,
+                bias: None,
                 column: queries + keys,
             },
         ];
@@ -139,6 +142,7 @@ impl<'a> Pass<'a> {
         };
         let parts = [Part {
             matrix: &layer.output,
+            bias: None,
             column: 0,
         }];
         let out = (&mut buffers.residual[..], self.model.hidden_size);
@@ -157,10 +161,12 @@ impl<'a> Pass<'a> {
         let parts = [
             Part {
                 matrix: &layer.gate,
+                bias: None,
                 column: 0,
             },
             Part {
                 matrix: &layer.up,
+                bias: None,
                 column: inner,
             },
         ];
@@ -169,7 +175,7 @@ impl<'a> Pass<'a> {
         let out = (&mut buffers.gated[..], 2 * inner);
         self.map(
             (source, &names, &parts),
-            Then::SiluGate,
+            Then::Gate(rootstock_kernels::Activation::Silu),
             (&mut buffers.activations, &mut buffers.deltas),
             out,
         );
@@ -181,6 +187,7 @@ impl<'a> Pass<'a> {
         };
         let parts = [Part {
             matrix: &layer.down,
+            bias: None,
             column: 0,
         }];
         let out = (&mut buffers.residual[..], self.model.hidden_size);
@@ -266,6 +273,7 @@ fn output(context: &mut Context, model: &PackedModel, buffers: &mut Buffers, row
     prepare(context, source, rows.len(), &mut buffers.activations, none);
     let parts = [Part {
         matrix: model.output(),
+        bias: None,
         column: 0,
     }];
     linear(

@@ -1,9 +1,13 @@
-//! Linear maps on quantized weights: `out = x W^T + deltas` for a group of maps that share their input.
+//! Linear maps: `out = x W^T + deltas` for a group of maps that share their input.
 //!
 //! Threads share out column pairs (32 outputs); each thread runs the base product of its columns for all rows of the
-//! batch, then adds the adapters' deltas to the same columns while they are in its cache. See [`tile`] for the product.
+//! batch, then adds the adapters' terms to the same columns while they are in its cache. See [`tile`] for the product
+//! with quantized weights, [`dense`] for the one with others.
 
+mod activation;
+mod decoded;
 mod dense;
+mod sink;
 mod tile;
 
 use std::cell::RefCell;
@@ -12,17 +16,23 @@ use std::ops::Range;
 use crate::Context;
 use crate::activations::{Activations, Precision};
 use crate::disjoint::Disjoint;
-use crate::isa::Kernel;
-use crate::lora::{LowRankBatch, expand};
-use crate::matrix::{COLUMNS, Line, PAIR, PackedMatrix};
+use crate::isa::{Isa, Kernel};
+use crate::lora::{LowRankBatch, LowRankTerm, Term, expand};
+use crate::matrix::{Line, PAIR, PackedMatrix};
 use crate::pool::share;
-use crate::simd::{LANES, Simd, exp};
+use crate::simd::Simd;
+use activation::{RunActivation, RunGate};
+use sink::{Factors, Sink};
+
+pub use activation::Activation;
 
 /// One map of a group and where its outputs go in an output row.
 #[derive(Clone, Copy)]
 pub struct Part<'a> {
     /// Weights.
     pub matrix: &'a PackedMatrix,
+    /// Added to the products: one value per output.
+    pub bias: Option<&'a [f32]>,
     /// Column of the output row that takes output 0.
     pub column: usize,
 }
@@ -34,8 +44,11 @@ pub enum Then {
     Store,
     /// They are added to it: the residual stream.
     Add,
-    /// With a gate as part 0 and an up projection as part 1, the gate's columns become `silu(gate) * up`.
-    SiluGate,
+    /// They replace the output; with a gate as part 0 and an up projection as part 1, the gate's columns become
+    /// `act(gate) * up`.
+    Gate(Activation),
+    /// They replace the output, and every column becomes `act(column)`.
+    Activate(Activation),
 }
 
 /// Runs a group of maps on all rows of `x`. `out` has `x.rows()` rows of `stride` elements, in which every map has columns
@@ -55,20 +68,17 @@ pub fn linear(
     let (threads, isa) = (context.pool.threads(), context.isa);
     let out = Disjoint::new(out);
     context.pool.run(|thread| {
-        // Taken out here: a closure within the kernel would be compiled without its instruction set.
-        PANEL.with_borrow_mut(|panel| {
-            let share = Share {
-                x,
-                parts,
-                deltas,
-                then,
-                out: &out,
-                stride,
-                thread,
-                threads,
-            };
-            isa.run(Run { share, panel });
-        });
+        let share = Share {
+            isa,
+            x,
+            parts,
+            deltas,
+            out: &out,
+            stride,
+            thread,
+            threads,
+        };
+        PANEL.with_borrow_mut(|panel| share.run(then, panel));
     });
 }
 
@@ -84,6 +94,10 @@ fn check(x: &Activations, parts: &[Part<'_>], deltas: &LowRankBatch<'_>, then: T
             part.column <= stride && part.matrix.outputs() <= stride - part.column,
             "outputs of map {index} do not fit the output row"
         );
+        assert!(
+            part.bias.is_none_or(|bias| bias.len() == part.matrix.outputs()),
+            "the bias of map {index} does not fit its outputs"
+        );
         for (earlier, other) in parts[..index].iter().enumerate() {
             // Threads write the columns of a map without looking at another's.
             assert!(
@@ -92,15 +106,12 @@ fn check(x: &Activations, parts: &[Part<'_>], deltas: &LowRankBatch<'_>, then: T
             );
         }
     }
-    assert!(then != Then::SiluGate || parts.len() == 2 && parts[0].matrix.outputs() == parts[1].matrix.outputs());
+    assert!(
+        !matches!(then, Then::Gate(_)) || parts.len() == 2 && parts[0].matrix.outputs() == parts[1].matrix.outputs(),
+        "a gate and its up projection are two maps with as many outputs"
+    );
     deltas.check(x.rows(), x.width());
-    for (term, _) in &deltas.terms {
-        assert_eq!(
-            term.pair.shape().1,
-            parts[term.part].matrix.outputs(),
-            "outputs of a low-rank term"
-        );
-    }
+    deltas.check_outputs(|part| parts.get(part).map(|part| part.matrix.outputs()));
 }
 
 /// Columns of the output row that a map writes.
@@ -110,37 +121,23 @@ fn columns_of(part: &Part<'_>) -> Range<usize> {
 
 /// The columns of one thread.
 struct Share<'a> {
+    isa: Isa,
     x: &'a Activations,
     parts: &'a [Part<'a>],
     deltas: &'a LowRankBatch<'a>,
-    then: Then,
     out: &'a Disjoint<'a, f32>,
     stride: usize,
     thread: usize,
     threads: usize,
 }
 
-/// A share and this thread's memory for unpacked weights.
-struct Run<'a> {
-    share: Share<'a>,
-    panel: &'a mut Vec<Line>,
-}
-
-impl Kernel for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Run { share, panel } = self;
-        for (index, part) in share.parts.iter().enumerate() {
-            let pairs = share.pairs(part);
-            share.product(s, part, pairs.clone(), panel);
-            share.add_deltas(s, index, part, pairs);
-        }
-        if share.then == Then::SiluGate {
-            share.silu_gate(s);
-        }
-    }
+/// What a product reads and writes.
+struct Operands<'a> {
+    x: &'a Activations,
+    /// Rows of `x` that take part.
+    rows: Range<usize>,
+    matrix: &'a PackedMatrix,
+    sink: Sink<'a>,
 }
 
 thread_local! {
@@ -154,88 +151,169 @@ impl Share<'_> {
         share(part.matrix.pairs(), self.thread, self.threads)
     }
 
-    fn columns(&self, part: &Part<'_>, pairs: &Range<usize>) -> Range<usize> {
+    /// Columns of this thread in a map's outputs.
+    fn columns(&self, part: &Part<'_>) -> Range<usize> {
+        let pairs = self.pairs(part);
         pairs.start * PAIR..(pairs.end * PAIR).min(part.matrix.outputs())
     }
 
+    /// Columns of this thread of one row of a map.
+    ///
+    /// # Safety
+    /// No other reference to these elements is alive.
     #[inline(always)]
-    fn product<S: Simd>(&self, s: S, part: &Part<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
-        let add = self.then == Then::Add;
-        let sink = tile::Sink {
+    unsafe fn row(&self, part: &Part<'_>, columns: &Range<usize>, row: usize) -> &mut [f32] {
+        let first = row * self.stride + part.column;
+        // SAFETY: columns of one thread, by `pairs`, and of one map, which share none (`check`); exclusive within this
+        // thread by the caller's promise.
+        unsafe { self.out.part(first + columns.start..first + columns.end) }
+    }
+
+    /// Everything on this thread's columns. What is generic over the instruction set starts at the kernels below: each is
+    /// compiled once, however many maps and terms run through it.
+    fn run(&self, then: Then, panel: &mut Vec<Line>) {
+        for (index, part) in self.parts.iter().enumerate() {
+            self.product(index, then, panel);
+            let terms = self.deltas.order.iter();
+            for term in terms {
+                self.add_term(index, part, term);
+            }
+        }
+        match then {
+            Then::Store | Then::Add => {}
+            Then::Gate(activation) => self.gate(activation),
+            Then::Activate(activation) => self.activate(activation),
+        }
+    }
+
+    /// The base product of a map, to the output.
+    fn product(&self, index: usize, then: Then, panel: &mut Vec<Line>) {
+        let part = &self.parts[index];
+        let operands = Operands {
+            x: self.x,
+            rows: 0..self.x.rows(),
+            matrix: part.matrix,
+            sink: Sink {
+                add: then == Then::Add,
+                factors: Factors::Rows(self.deltas.factors(index)),
+                bias: part.bias,
+                ..self.sink(part)
+            },
+        };
+        let pairs = self.pairs(part);
+        if part.matrix.format().is_dense() {
+            return dense::product(self.isa, &operands, pairs);
+        }
+        match self.x.precision() {
+            Precision::Int8 => tile::product(self.isa, &operands, pairs, panel),
+            Precision::F32 => self.isa.run(decoded::Product {
+                operands: &operands,
+                pairs,
+            }),
+        }
+    }
+
+    /// Adds what goes there to the columns of a map.
+    fn sink(&self, part: &Part<'_>) -> Sink<'_> {
+        Sink {
             out: self.out,
             stride: self.stride,
             column: part.column,
-            add,
-        };
-        let operands = tile::Operands {
-            x: self.x,
-            matrix: part.matrix,
-            sink,
-        };
-        match self.x.precision() {
-            Precision::Int8 => tile::product(s, &operands, pairs, panel),
-            Precision::F32 => dense::product(s, &operands, pairs),
+            outputs: part.matrix.outputs(),
+            add: true,
+            factors: Factors::Rows(&[]),
+            bias: None,
         }
     }
 
-    #[inline(always)]
-    fn add_deltas<S: Simd>(&self, s: S, index: usize, part: &Part<'_>, pairs: Range<usize>) {
-        let blocks = pairs.start * 2..pairs.end * 2;
-        let columns = self.columns(part, &pairs);
-        if columns.is_empty() {
-            return;
-        }
-        for (term, start) in self.deltas.terms.iter().filter(|(term, _)| term.part == index) {
-            let rank = term.pair.rank();
-            for (position, row) in term.rows.clone().enumerate() {
-                let inner = &self.deltas.inner[start + position * rank..][..rank];
-                let first = row * self.stride + part.column;
-                // SAFETY: these columns are this thread's, and one row is written at a time.
-                let out = unsafe { self.out.part(first + columns.start..first + columns.end) };
-                expand(s, term.pair, inner, out, blocks.clone());
+    fn add_term(&self, index: usize, part: &Part<'_>, term: &Term<'_>) {
+        let columns = self.columns(part);
+        match term {
+            Term::LowRank(at) if !columns.is_empty() => {
+                let (term, start) = &self.deltas.terms[*at];
+                if term.part == index {
+                    self.isa.run(LowRank {
+                        share: self,
+                        part,
+                        term,
+                        start: *start,
+                    });
+                }
             }
-        }
-    }
-
-    /// Replaces the gate's columns of this thread by `silu(gate) * up`.
-    #[inline(always)]
-    fn silu_gate<S: Simd>(&self, s: S) {
-        let (gate, up) = (&self.parts[0], &self.parts[1]);
-        let columns = self.columns(gate, &self.pairs(gate));
-        for row in 0..self.x.rows() {
-            let at = |part: &Part<'_>| {
-                let first = row * self.stride + part.column;
-                first + columns.start..first + columns.end
-            };
-            // SAFETY: both ranges are this thread's columns of two maps, which share none (`check`).
-            let (gate, up) = unsafe { (self.out.part(at(gate)), self.out.part(at(up))) };
-            let whole = gate.len() / LANES * LANES;
-            for (gate, up) in gate[..whole].chunks_exact_mut(LANES).zip(up.chunks_exact(LANES)) {
-                // SAFETY: both chunks have 16 elements.
-                unsafe {
-                    s.store(
-                        gate.as_mut_ptr(),
-                        silu_times(s, s.load(gate.as_ptr()), s.load(up.as_ptr())),
-                    )
+            Term::Bias(term) if term.part == index && !columns.is_empty() => {
+                for row in term.rows.clone() {
+                    // SAFETY: one row at a time.
+                    let out = unsafe { self.row(part, &columns, row) };
+                    for (out, value) in out.iter_mut().zip(&term.values[columns.clone()]) {
+                        *out += value;
+                    }
+                }
+            }
+            Term::Dense(term) if term.part == index => {
+                let operands = Operands {
+                    x: self.x,
+                    rows: term.rows.clone(),
+                    matrix: term.matrix,
+                    sink: Sink {
+                        factors: Factors::All(term.scale),
+                        ..self.sink(part)
+                    },
                 };
+                dense::product(self.isa, &operands, self.pairs(part));
             }
-            let rest = gate.len() - whole;
-            let (mut last_gate, mut last_up) = ([0.0; COLUMNS], [0.0; COLUMNS]);
-            last_gate[..rest].copy_from_slice(&gate[whole..]);
-            last_up[..rest].copy_from_slice(&up[whole..]);
-            // SAFETY: both arrays have 16 elements.
-            unsafe {
-                let value = silu_times(s, s.load(last_gate.as_ptr()), s.load(last_up.as_ptr()));
-                s.store(last_gate.as_mut_ptr(), value);
+            _ => {}
+        }
+    }
+
+    /// Replaces the gate's columns of this thread by `act(gate) * up`.
+    fn gate(&self, activation: Activation) {
+        let (gate, up) = (&self.parts[0], &self.parts[1]);
+        let columns = self.columns(gate);
+        for row in 0..self.x.rows() {
+            // SAFETY: one row at a time of two maps, which share no columns (`check`).
+            let (gate, up) = unsafe { (self.row(gate, &columns, row), self.row(up, &columns, row)) };
+            self.isa.run(RunGate { activation, gate, up });
+        }
+    }
+
+    /// Applies the function to this thread's columns of every map.
+    fn activate(&self, activation: Activation) {
+        for part in self.parts {
+            let columns = self.columns(part);
+            for row in 0..self.x.rows() {
+                // SAFETY: one row at a time.
+                let x = unsafe { self.row(part, &columns, row) };
+                self.isa.run(RunActivation { activation, x });
             }
-            gate[whole..].copy_from_slice(&last_gate[..rest]);
         }
     }
 }
 
-/// `gate / (1 + e^-gate) * up`.
-#[inline(always)]
-fn silu_times<S: Simd>(s: S, gate: S::F, up: S::F) -> S::F {
-    let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), gate)));
-    s.mul(s.div(gate, denominator), up)
+/// A low-rank term on a thread's columns of a map.
+struct LowRank<'a> {
+    share: &'a Share<'a>,
+    part: &'a Part<'a>,
+    term: &'a LowRankTerm<'a>,
+    start: usize,
+}
+
+impl Kernel for LowRank<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self {
+            share,
+            part,
+            term,
+            start,
+        } = self;
+        let (pairs, columns, rank) = (share.pairs(part), share.columns(part), term.pair.rank());
+        for (position, row) in term.rows.clone().enumerate() {
+            let inner = &share.deltas.inner[start + position * rank..][..rank];
+            // SAFETY: one row at a time.
+            let out = unsafe { share.row(part, &columns, row) };
+            expand(s, term.pair, inner, out, pairs.start * 2..pairs.end * 2);
+        }
+    }
 }

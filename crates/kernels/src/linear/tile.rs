@@ -20,53 +20,14 @@
 
 use std::ops::Range;
 
+use super::Operands;
 use crate::activations::Activations;
-use crate::disjoint::Disjoint;
-use crate::matrix::{BLOCK, BlockFormat, COLUMNS, Line, PackedMatrix};
+use crate::isa::{Isa, Kernel};
+use crate::matrix::{BLOCK, BlockFormat, COLUMNS, Line};
 use crate::simd::Simd;
 
 /// Rows from which unpacking a panel pays.
 const PANEL_ROWS: usize = 13;
-
-/// Where products go: columns from `column` on of rows of `stride` elements.
-pub(super) struct Sink<'a> {
-    pub out: &'a Disjoint<'a, f32>,
-    pub stride: usize,
-    pub column: usize,
-    /// Add to what is there.
-    pub add: bool,
-}
-
-impl Sink<'_> {
-    /// Takes the products of outputs `output .. output + 16`, cut at `outputs`, of one row.
-    #[inline(always)]
-    pub(super) fn put<S: Simd>(&self, s: S, row: usize, output: usize, outputs: usize, value: S::F) {
-        let count = outputs.saturating_sub(output).min(COLUMNS);
-        if count == 0 {
-            return;
-        }
-        let first = row * self.stride + self.column + output;
-        // SAFETY: the columns of a pair belong to one thread, and it writes one vector at a time.
-        let out = unsafe { self.out.part(first..first + count) };
-        // SAFETY: both pointers have 16 elements: `out` if whole, else the array.
-        unsafe {
-            if count == COLUMNS {
-                let value = if self.add {
-                    s.add(s.load(out.as_ptr()), value)
-                } else {
-                    value
-                };
-                s.store(out.as_mut_ptr(), value);
-            } else {
-                let mut tail = [0.0; COLUMNS];
-                s.store(tail.as_mut_ptr(), value);
-                for (out, value) in out.iter_mut().zip(tail) {
-                    *out = if self.add { *out + value } else { value };
-                }
-            }
-        }
-    }
-}
 
 /// Encodings as types, so that a tile is compiled for each.
 trait Encoding: Copy {
@@ -147,12 +108,27 @@ unsafe fn two_lines<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S:
 }
 
 /// The product of all rows with the column pairs `pairs`; `panel` is memory of this thread.
-#[inline(always)]
-pub(super) fn product<S: Simd>(s: S, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
-    match operands.matrix.format {
-        BlockFormat::Q4_0 => nibble_product::<S, 8>(s, operands, pairs, panel),
-        BlockFormat::Q4_1 => nibble_product::<S, 0>(s, operands, pairs, panel),
-        BlockFormat::Q8_0 => rows_by_pairs::<S, Bytes>(s, operands, pairs),
+pub(super) fn product(isa: Isa, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
+    isa.run(Product { operands, pairs, panel });
+}
+
+struct Product<'a> {
+    operands: &'a Operands<'a>,
+    pairs: Range<usize>,
+    panel: &'a mut Vec<Line>,
+}
+
+impl Kernel for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { operands, pairs, panel } = self;
+        match operands.matrix.format {
+            BlockFormat::Q4_0 => nibble_product::<S, 8>(s, operands, pairs, panel),
+            BlockFormat::Q4_1 => nibble_product::<S, 0>(s, operands, pairs, panel),
+            _ => rows_by_pairs::<S, Bytes>(s, operands, pairs),
+        }
     }
 }
 
@@ -176,13 +152,6 @@ fn nibble_product<S: Simd, const ZERO: i32>(s: S, operands: &Operands<'_>, pairs
         }
         all_rows::<S, Nibbles<ZERO, true>, 2>(s, operands, pair * 2, &panel[..lines]);
     }
-}
-
-/// What a product reads and writes.
-pub(super) struct Operands<'a> {
-    pub x: &'a Activations,
-    pub matrix: &'a PackedMatrix,
-    pub sink: Sink<'a>,
 }
 
 #[inline(always)]
@@ -265,9 +234,7 @@ fn tile<S: Simd, E: Encoding, const R: usize, const C: usize>(
     }
     for r in 0..R {
         for c in 0..C {
-            operands
-                .sink
-                .put(s, row + r, (block + c) * COLUMNS, matrix.outputs(), acc[r][c]);
+            operands.sink.put(s, row + r, (block + c) * COLUMNS, acc[r][c]);
         }
     }
 }

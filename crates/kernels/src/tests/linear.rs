@@ -21,7 +21,11 @@ pub(super) fn run(context: &mut Context, precision: Precision, x: &[f32], matrix
     let mut none = LowRankBatch::default();
     prepare(context, plain(x, matrix.inputs()), rows, &mut activations, &mut none);
     let mut out = vec![0.0; rows * matrix.outputs()];
-    let parts = [Part { matrix, column: 0 }];
+    let parts = [Part {
+        matrix,
+        bias: None,
+        column: 0,
+    }];
     linear(
         context,
         &activations,
@@ -173,10 +177,12 @@ fn with_deltas(
     let parts = [
         Part {
             matrix: matrices[0],
+            bias: None,
             column: 0,
         },
         Part {
             matrix: matrices[1],
+            bias: None,
             column: OUTPUTS[0],
         },
     ];
@@ -281,10 +287,12 @@ fn a_gate_multiplies_its_up_projection() {
             let parts = [
                 Part {
                     matrix: &gate,
+                    bias: None,
                     column: 0,
                 },
                 Part {
                     matrix: &up,
+                    bias: None,
                     column: outputs,
                 },
             ];
@@ -293,7 +301,7 @@ fn a_gate_multiplies_its_up_projection() {
                 &activations,
                 &parts,
                 &none,
-                Then::SiluGate,
+                Then::Gate(crate::Activation::Silu),
                 (&mut out, 2 * outputs),
             );
             let got: Vec<f32> = out
@@ -326,6 +334,7 @@ fn maps_that_share_columns_are_refused() {
     prepare(&mut context, plain(&[1.0; 32], 32), 1, &mut activations, &mut none);
     let parts = [0, 16].map(|column| Part {
         matrix: &matrix,
+        bias: None,
         column,
     });
     linear(

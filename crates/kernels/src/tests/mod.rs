@@ -4,4 +4,5 @@
 mod attention;
 mod faults;
 mod linear;
+mod pinned;
 mod vector;

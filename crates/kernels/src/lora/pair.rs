@@ -1,9 +1,5 @@
-//! Low-rank deltas for a batch whose rows belong to different adapters: `y += (scale * x A^T) B^T`, each at its own rank.
-//!
-//! The first product ("shrink") belongs to a row and runs where the row is prepared; the second ("expand") belongs to
-//! columns and runs right after the base product of the same columns, in the same region: neither needs a barrier of
-//! its own. `A` stays `[rank, inputs]` with lanes along the inputs and one fixed reduction; `B` is packed
-//! `[column block][rank][16]` with lanes across outputs.
+//! The two matrices of an adapter on one linear map, and the two products with them. `A` stays `[rank, inputs]` with
+//! lanes along the inputs and one fixed reduction; `B` is packed `[column block][rank][16]` with lanes across outputs.
 
 use std::ops::Range;
 
@@ -71,54 +67,6 @@ impl LowRankPair {
     /// Shape of the map it changes as (inputs, outputs).
     pub fn shape(&self) -> (usize, usize) {
         (self.inputs, self.outputs)
-    }
-}
-
-/// One adapter's delta on one part of a group of maps, for consecutive rows of the batch.
-pub struct LowRankTerm<'a> {
-    /// Rows of the batch.
-    pub rows: Range<usize>,
-    /// Index of the map within the group (see [`crate::linear`]).
-    pub part: usize,
-    /// The matrices.
-    pub pair: &'a LowRankPair,
-    /// Factor on the delta.
-    pub scale: f32,
-}
-
-/// All deltas on a group of maps that share their input. Terms of a row are added in the order they were pushed.
-#[derive(Default)]
-pub struct LowRankBatch<'a> {
-    pub(crate) terms: Vec<(LowRankTerm<'a>, usize)>,
-    /// Products of the first halves: per term `[rows, rank]`, already scaled.
-    pub(crate) inner: Vec<f32>,
-}
-
-impl<'a> LowRankBatch<'a> {
-    /// Adds a term.
-    pub fn push(&mut self, term: LowRankTerm<'a>) {
-        let start = self.inner.len();
-        self.inner.resize(start + term.rows.len() * term.pair.rank, 0.0);
-        self.terms.push((term, start));
-    }
-
-    /// Forgets all terms and keeps the memory of their products, for terms that live elsewhere.
-    pub fn reuse<'b>(mut self) -> LowRankBatch<'b> {
-        self.terms.clear();
-        self.inner.clear();
-        LowRankBatch {
-            terms: Vec::new(),
-            inner: self.inner,
-        }
-    }
-
-    pub(crate) fn check(&self, rows: usize, inputs: usize) {
-        for (term, _) in &self.terms {
-            assert!(
-                term.rows.end <= rows && term.pair.inputs == inputs,
-                "a low-rank term does not fit its batch"
-            );
-        }
     }
 }
 

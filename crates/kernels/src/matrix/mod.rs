@@ -26,31 +26,78 @@ pub(crate) const COLUMNS: usize = 16;
 pub(crate) const PAIR: usize = 2 * COLUMNS;
 
 /// Encodings that can be packed, as GGUF writes them.
+#[allow(non_camel_case_types, reason = "the names of the file format")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlockFormat {
     /// `scale * (q - 8)`, q in 0..=15: f16 scale, 16 bytes; 18 bytes a block.
     Q4_0,
     /// `scale * q + minimum`, q in 0..=15: f16 scale, f16 minimum, 16 bytes; 20 bytes a block.
     Q4_1,
+    /// `scale * (q - 16)`, q in 0..=31: f16 scale, 4 bytes of high bits, 16 bytes; 22 bytes a block.
+    Q5_0,
+    /// `scale * q + minimum`, q in 0..=31: f16 scale, f16 minimum, 4 bytes of high bits, 16 bytes; 24 bytes a block.
+    Q5_1,
     /// `scale * q`, q signed: f16 scale, 32 bytes; 34 bytes a block.
     Q8_0,
+    /// Blocks of 256, 84 bytes.
+    Q2_K,
+    /// Blocks of 256, 110 bytes.
+    Q3_K,
+    /// Blocks of 256, 144 bytes.
+    Q4_K,
+    /// Blocks of 256, 176 bytes.
+    Q5_K,
+    /// Blocks of 256, 210 bytes.
+    Q6_K,
+    /// `scale * (q - zero)`, q in 0..=15: f16 scale, u8 zero point, 16 bytes as in Q4_0; 19 bytes a block.
+    I4,
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// Upper half of an IEEE single.
+    Bf16,
 }
 
 impl BlockFormat {
-    /// Encoded bytes of a block of 32.
+    /// Weights of an encoded block.
+    pub fn block_len(self) -> usize {
+        match self {
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            _ => BLOCK,
+        }
+    }
+
+    /// Bytes of an encoded block.
     pub fn block_bytes(self) -> usize {
         match self {
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
             Self::Q8_0 => 34,
+            Self::Q2_K => 84,
+            Self::Q3_K => 110,
+            Self::Q4_K => 144,
+            Self::Q5_K => 176,
+            Self::Q6_K => 210,
+            Self::I4 => 19,
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
         }
+    }
+
+    /// Not quantized: each weight stands alone.
+    pub fn is_dense(self) -> bool {
+        self.block_len() == 1
     }
 
     /// Lines of 64 bytes that a block of 32 inputs takes in a column block.
     pub(crate) fn lines(self) -> usize {
         match self {
             Self::Q4_0 | Self::Q4_1 => 4,
-            Self::Q8_0 => 8,
+            _ => 8,
         }
     }
 
@@ -102,6 +149,9 @@ impl PackedMatrix {
                 "expected inputs in blocks of {BLOCK} and outputs, got {outputs} x {inputs}"
             )));
         }
+        if !matches!(format, BlockFormat::Q4_0 | BlockFormat::Q4_1 | BlockFormat::Q8_0) {
+            return Err(ShapeError(format!("{format:?} is not packed")));
+        }
         let blocks = inputs / BLOCK;
         let column_blocks = outputs.div_ceil(PAIR) * 2;
         let scalars = column_blocks * blocks * COLUMNS;
@@ -139,7 +189,7 @@ impl PackedMatrix {
                 self.minima[place * COLUMNS + column] = half(2);
                 &encoded[4..]
             }
-            BlockFormat::Q4_0 | BlockFormat::Q8_0 => &encoded[2..],
+            _ => &encoded[2..],
         };
         let lines = &mut self.lines[place * self.format.lines()..][..self.format.lines()];
         for input in 0..BLOCK {
@@ -150,9 +200,14 @@ impl PackedMatrix {
                     let nibble = (quants[input % 16] >> (4 * (input / 16))) & 15;
                     lines[group / 2].0[byte] |= nibble << (4 * (group % 2));
                 }
-                BlockFormat::Q8_0 => lines[group].0[byte] = quants[input].wrapping_add(128),
+                _ => lines[group].0[byte] = quants[input].wrapping_add(128),
             }
         }
+    }
+
+    /// Encoding of the weights.
+    pub fn format(&self) -> BlockFormat {
+        self.format
     }
 
     /// Rows of the matrix.
@@ -198,7 +253,7 @@ impl PackedMatrix {
                     BlockFormat::Q4_1 => {
                         scale * f32::from(lines[group / 2].0[byte] >> (4 * (group % 2)) & 15) + minimum
                     }
-                    BlockFormat::Q8_0 => scale * (f32::from(lines[group].0[byte]) - 128.0),
+                    _ => scale * (f32::from(lines[group].0[byte]) - 128.0),
                 };
             }
         }
