@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rootstock_model::adapter::AdapterDefaults;
 use tokio::sync::oneshot;
 
 use super::ledger::{GenerationId, Grant, TicketId, Verdict};
@@ -33,6 +34,11 @@ impl AdapterLease {
     /// The packed weights.
     pub fn weights(&self) -> &Arc<dyn PreparedAdapter> {
         &self.held.grant.weights
+    }
+
+    /// What requests get where they say nothing, as loaded with these weights.
+    pub fn defaults(&self) -> &Arc<AdapterDefaults> {
+        &self.held.grant.defaults
     }
 
     /// Name it was acquired by.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use crossbeam_channel::Receiver;
-use rootstock_model::adapter::{self, AdapterError, AdapterErrorCode, AdapterSummary, Base};
+use rootstock_model::adapter::{self, AdapterDefaults, AdapterError, AdapterErrorCode, AdapterSummary, Base};
 
 use super::ledger::LoadId;
 use super::{Shared, StoreSettings};
@@ -27,6 +27,7 @@ pub(crate) struct Loaded {
     pub(crate) weights: Arc<dyn PreparedAdapter>,
     pub(crate) base_model: Option<String>,
     pub(crate) max_rank: usize,
+    pub(crate) defaults: Arc<AdapterDefaults>,
 }
 
 /// PEFT folders checked against the base.
@@ -59,6 +60,7 @@ impl Source for FolderSource {
             weights,
             base_model: adapter.base_model,
             max_rank: adapter.max_rank,
+            defaults: adapter.defaults,
         })
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rootstock_model::adapter::{AdapterError, AdapterLimits};
+use rootstock_model::adapter::{AdapterDefaults, AdapterError, AdapterLimits};
 use rootstock_model::{ArchSpec, ContentHash};
 
 use crate::runner::AdapterPreparer;
@@ -54,6 +54,9 @@ pub struct AdapterInfo {
     pub base_model: Option<String>,
     /// Largest rank.
     pub max_rank: usize,
+    /// What its requests get where they say nothing (`rootstock.toml`): of the latest generation that was loaded,
+    /// or of the files as they were registered.
+    pub defaults: Arc<AdapterDefaults>,
     /// Whether its weights are in memory.
     pub resident: bool,
     /// Never evicted.

@@ -90,6 +90,7 @@ impl Source for FakeSource {
         Ok(AdapterSummary {
             base_model: None,
             max_rank: 8,
+            defaults: Arc::default(),
             tensor_bytes: folder.claimed as u64,
         })
     }
@@ -114,6 +115,7 @@ impl Source for FakeSource {
             weights: Arc::new(weights),
             base_model: None,
             max_rank: 8,
+            defaults: Arc::default(),
         })
     }
 }

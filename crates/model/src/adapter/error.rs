@@ -73,3 +73,8 @@ impl AdapterError {
         }
     }
 }
+
+/// The start of a text that a stranger wrote: enough to find it, too little to fill a log.
+pub(super) fn clipped(text: &str) -> String {
+    text.chars().take(200).collect()
+}

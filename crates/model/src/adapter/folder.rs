@@ -1,14 +1,15 @@
 //! The files of an adapter: opened, bounded in size, and told apart from what must not be read.
 //! They may change or vanish at any moment, so they are read, never mapped.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::fs::{File, Metadata};
+use std::io::{Read, Seek};
+use std::path::Path;
 
 use rootstock_formats::FormatError;
 use rootstock_formats::peft::{AdapterConfig, ConfigError};
 use rootstock_formats::safetensors::SafeTensors;
 
+use super::file::{io_refusal, open_regular, read_small};
 use super::{AdapterError, AdapterErrorCode, AdapterLimits};
 
 const CONFIG: &str = "adapter_config.json";
@@ -98,18 +99,7 @@ impl Weights {
 }
 
 fn read_config(path: &Path) -> Result<AdapterConfig, AdapterError> {
-    let (file, metadata) = open_regular(path, CONFIG)?;
-    let mut json = Vec::new();
-    // One byte more than allowed tells a file that is too long from one that just fits, whatever its metadata said.
-    let read = file.take(LARGEST_CONFIG + 1).read_to_end(&mut json);
-    read.map_err(|error| io_refusal(CONFIG, &error))?;
-    if json.len() as u64 > LARGEST_CONFIG {
-        let message = format!(
-            "{CONFIG}: expected at most {LARGEST_CONFIG} bytes, got {}",
-            metadata.len()
-        );
-        return Err(AdapterError::new(AdapterErrorCode::Malformed, message));
-    }
+    let json = read_small(path, CONFIG, LARGEST_CONFIG)?;
     AdapterConfig::parse(&json).map_err(|error| match error {
         ConfigError::PeftType(_) => {
             AdapterError::new(AdapterErrorCode::UnsupportedType, format_args!("{CONFIG}: {error}"))
@@ -118,45 +108,10 @@ fn read_config(path: &Path) -> Result<AdapterConfig, AdapterError> {
     })
 }
 
-/// Opens a regular file: a pipe in its place would block, a directory cannot be read.
-fn open_regular(path: &Path, name: &str) -> Result<(File, Metadata), AdapterError> {
-    let found = fs::metadata(path).map_err(|error| io_refusal(&shown(path), &error))?;
-    if !found.is_file() {
-        let message = format!("{name}: expected a regular file, got another kind");
-        return Err(AdapterError::new(AdapterErrorCode::Malformed, message));
-    }
-    let file = File::open(path).map_err(|error| io_refusal(&shown(path), &error))?;
-    let metadata = file.metadata().map_err(|error| io_refusal(name, &error))?;
-    Ok((file, metadata))
-}
-
-/// The folder's and the file's name: enough to find it, without telling where the server keeps it.
-fn shown(path: &Path) -> String {
-    let names: PathBuf = path
-        .parent()
-        .and_then(Path::file_name)
-        .into_iter()
-        .chain(path.file_name())
-        .collect();
-    names.display().to_string()
-}
-
 fn refused_pickle(name: &str) -> AdapterError {
     let message =
         format!("{name}: expected safetensors, got a pickle, which can run code; save with safe_serialization=True");
     AdapterError::new(AdapterErrorCode::Pickle, message)
-}
-
-pub(super) fn io_refusal(name: &str, error: &io::Error) -> AdapterError {
-    let (code, message) = match error.kind() {
-        io::ErrorKind::NotFound => (AdapterErrorCode::NotFound, format!("{name}: expected a file, got none")),
-        io::ErrorKind::UnexpectedEof => (
-            AdapterErrorCode::Malformed,
-            format!("{name}: expected as many bytes as when it was opened, got fewer (truncated file)"),
-        ),
-        _ => (AdapterErrorCode::Malformed, format!("{name}: {error}")),
-    };
-    AdapterError::new(code, message)
 }
 
 fn format_refusal(name: &str, error: FormatError) -> AdapterError {

@@ -38,18 +38,18 @@ impl ModuleNames {
         (0..spec.layers.len()).flat_map(|layer| {
             self.projections
                 .iter()
-                .map(move |&(projection, _)| Site { layer, projection })
+                .map(move |&(projection, _)| Site::Layer { layer, projection })
         })
     }
 
     /// The module path of a site.
     pub(super) fn module(&self, site: Site) -> String {
-        let name = self
-            .projections
-            .iter()
-            .find(|(projection, _)| *projection == site.projection);
+        let Site::Layer { layer, projection } = site else {
+            return String::new();
+        };
+        let name = self.projections.iter().find(|(known, _)| *known == projection);
         let name = name.map_or("", |(_, name)| name);
-        format!("{}.{}.{name}", self.stack, site.layer)
+        format!("{}.{layer}.{name}", self.stack)
     }
 
     /// The site that a module path means, whether or not the base has that many layers.
@@ -59,7 +59,7 @@ impl ModuleNames {
         let canonical = layer == "0" || !layer.starts_with(['0', '+']);
         let layer = layer.parse().ok().filter(|_| canonical)?;
         let projection = *projection;
-        Some(Site { layer, projection })
+        Some(Site::Layer { layer, projection })
     }
 
     /// The name of a tensor of the pair on `site`.

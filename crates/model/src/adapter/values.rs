@@ -4,7 +4,8 @@ use std::io::{Read, Seek, SeekFrom};
 
 use rootstock_formats::{DType, TensorInfo};
 
-use super::folder::{WEIGHTS, Weights, io_refusal};
+use super::file::io_refusal;
+use super::folder::{WEIGHTS, Weights};
 use super::names::Side;
 use super::plan::{PairPlan, Plan};
 use super::{AdapterError, AdapterErrorCode, AdapterTensor, LowRank};
@@ -32,8 +33,7 @@ pub(super) fn read_pairs(weights: &mut Weights, plan: &Plan<'_>) -> Result<Vec<L
 pub(super) fn content_hash(pairs: &[LowRank]) -> ContentHash {
     let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
     for pair in pairs {
-        hasher.update(&(pair.site.layer as u64).to_le_bytes());
-        hasher.update(&[pair.site.projection as u8]);
+        hasher.update(pair.site.to_string().as_bytes());
         hasher.update(&pair.scale.to_bits().to_le_bytes());
         for tensor in [&pair.a, &pair.b] {
             hasher.update(tensor.dtype.to_string().as_bytes());
@@ -55,6 +55,7 @@ fn read_pair(weights: &mut Weights, plan: &Plan<'_>, pair: &PairPlan<'_>) -> Res
         scale: pair.scale,
         a: read(Side::A, pair.a)?,
         b: read(Side::B, pair.b)?,
+        magnitude: None,
     })
 }
 
@@ -97,7 +98,7 @@ fn first_not_finite(dtype: DType, bytes: &[u8]) -> Option<usize> {
         DType::F32 => half_of_singles(bytes).position(|high| high & 0x7f80 == 0x7f80),
         DType::F16 => half(0x7c00),
         DType::BF16 => half(0x7f80),
-        DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => None,
+        _ => None,
     }
 }
 

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rootstock_model::adapter::AdapterDefaults;
+
+use crate::adapters::loading::Loaded;
 use crate::runner::PreparedAdapter;
 
 /// Identity of a generation in memory.
@@ -25,6 +28,7 @@ pub(super) struct Generation {
     pub(super) name: Arc<str>,
     pub(super) number: u64,
     pub(super) weights: Arc<dyn PreparedAdapter>,
+    pub(super) defaults: Arc<AdapterDefaults>,
     bytes: usize,
     leases: usize,
     last_used: u64,
@@ -92,9 +96,10 @@ impl Memory {
         self.reserved -= bytes;
     }
 
-    pub(super) fn insert(&mut self, name: &Arc<str>, number: u64, weights: Arc<dyn PreparedAdapter>) -> GenerationId {
+    pub(super) fn insert(&mut self, name: &Arc<str>, number: u64, loaded: Loaded) -> GenerationId {
         let id = GenerationId(self.next);
         self.next += 1;
+        let (weights, defaults) = (loaded.weights, loaded.defaults);
         let (bytes, name) = (weights.bytes(), Arc::clone(name));
         self.resident_bytes += bytes;
         let (leases, last_used, standing) = (0, self.tick(), Standing::Current);
@@ -104,6 +109,7 @@ impl Memory {
                 name,
                 number,
                 weights,
+                defaults,
                 bytes,
                 leases,
                 last_used,

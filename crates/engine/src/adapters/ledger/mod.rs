@@ -14,7 +14,7 @@ use rootstock_model::adapter::{AdapterError, AdapterErrorCode, AdapterSummary};
 use super::loading::{LoadJob, Loaded};
 use super::{AdapterInfo, StoreStats};
 use crate::runner::PreparedAdapter;
-use entry::{Entry, Residency};
+use entry::{Content, Entry, Residency};
 pub(super) use memory::GenerationId;
 use memory::{Memory, Standing};
 use tickets::Ticket;
@@ -94,6 +94,7 @@ impl Ledger {
         let entry = self.entry(new);
         entry.base_model = summary.base_model;
         entry.max_rank = summary.max_rank;
+        entry.defaults = summary.defaults;
         entry.bytes = usize::try_from(summary.tensor_bytes).unwrap_or(usize::MAX);
         let earlier = std::mem::replace(&mut entry.residency, Residency::Absent);
         let info = entry.info(&name);
@@ -120,7 +121,7 @@ impl Ledger {
         let name = Arc::clone(&new.name);
         self.counters.loads += 1;
         let entry = self.entry(new);
-        if entry.content == Some(loaded.weights.content_hash()) && entry.generation().is_some() {
+        if entry.content == Some(Content::of(&loaded)) && entry.generation().is_some() {
             let info = entry.info(&name);
             self.effects.freed.push(loaded.weights);
             return Ok(info);
@@ -276,7 +277,7 @@ impl Ledger {
             self.effects.freed.push(loaded.weights);
             return;
         };
-        let id = self.memory.insert(name, entry.number, loaded.weights);
+        let id = self.memory.insert(name, entry.number, loaded);
         self.memory.set_standing(id, standing(entry.pinned));
         entry.residency = Residency::Resident(id);
         self.evict(victims);

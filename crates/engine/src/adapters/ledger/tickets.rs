@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rootstock_model::adapter::AdapterError;
+use rootstock_model::adapter::{AdapterDefaults, AdapterError};
 use tokio::sync::oneshot;
 
 use super::memory::GenerationId;
@@ -33,6 +33,7 @@ pub(in crate::adapters) struct Grant {
     pub(in crate::adapters) name: Arc<str>,
     pub(in crate::adapters) number: u64,
     pub(in crate::adapters) weights: Arc<dyn PreparedAdapter>,
+    pub(in crate::adapters) defaults: Arc<AdapterDefaults>,
 }
 
 /// A request for leases.
@@ -183,6 +184,7 @@ impl Ledger {
                 name: Arc::clone(name),
                 number: generation.number,
                 weights: Arc::clone(&generation.weights),
+                defaults: Arc::clone(&generation.defaults),
             }));
         }
         grants

@@ -39,6 +39,7 @@ impl Source for Numbers {
         read(dir).map(|_| AdapterSummary {
             base_model: None,
             max_rank: 1,
+            defaults: Arc::default(),
             tensor_bytes: 8,
         })
     }
@@ -47,6 +48,7 @@ impl Source for Numbers {
             weights: Arc::new(Number(read(dir)?)),
             base_model: None,
             max_rank: 1,
+            defaults: Arc::default(),
         })
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::super::*;
-use crate::{Activation, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSpec, Position};
+use crate::{Activation, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSpec, Position, ProjectionSet};
 
 pub(super) const LIMITS: AdapterLimits = AdapterLimits {
     max_rank: 64,
@@ -29,12 +29,17 @@ pub(super) fn spec(layers: usize, hidden_size: usize, heads: usize, kv_heads: us
             scale: 1.0,
             position: Position::Rotary {
                 inverse_frequencies: Arc::from(vec![1.0; head_dim / 2]),
+                magnitude: 1.0,
             },
+            window: None,
+            head_norms: false,
         },
         feed_forward: FeedForward::Gated {
             inner_size,
             activation: Activation::Silu,
         },
+        post_norms: false,
+        biases: ProjectionSet::NONE,
     };
     ArchSpec {
         family: "llama".to_owned(),
@@ -42,6 +47,7 @@ pub(super) fn spec(layers: usize, hidden_size: usize, heads: usize, kv_heads: us
         hidden_size,
         context_length: 64,
         embedding_scale: 1.0,
+        position_embeddings: None,
         norm: NormSpec {
             kind: NormKind::Rms,
             epsilon: 1e-5,
@@ -170,6 +176,8 @@ pub(super) fn inspect(dir: &Path, spec: &ArchSpec) -> Result<AdapterSummary, Ada
 }
 
 pub(super) fn low_rank(effect: &Effect) -> &LowRank {
-    let Effect::LowRank(pair) = effect;
-    pair
+    match effect {
+        Effect::LowRank(pair) => pair,
+        other => panic!("expected a low-rank pair, got {other:?}"),
+    }
 }
