@@ -1,16 +1,23 @@
 //! Between text and token ids: tokenizer, chat template, and the incremental decoder with stop strings.
+//! [`gguf`] and [`hf`] read tokenizer and template from the two containers; everything else does not know them.
 
 mod byte_level;
+mod cut;
+mod ends;
+pub mod gguf;
+pub mod hf;
+mod spelling;
 mod stop;
 mod stream;
 mod template;
 mod tokenizer;
 mod vocabulary;
 
+pub use cut::Cut;
 pub use stream::{TextStream, TextUpdate};
 pub use template::{ChatTemplate, Markers};
 pub use tokenizer::{TokenId, Tokenizer};
-pub use vocabulary::{BpeVocabulary, Cut, TokenKind};
+pub use vocabulary::{BpeVocabulary, TokenKind};
 
 #[cfg(test)]
 mod tests;

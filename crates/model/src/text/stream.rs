@@ -9,6 +9,8 @@ use super::{TokenId, Tokenizer};
 pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
     skip_special: bool,
+    /// Nothing was read so far: SentencePiece's first space is not part of the text.
+    at_start: bool,
     /// With each stop string's index in the request.
     stops: Vec<(usize, StopMatcher)>,
     /// Bytes of a character that is not complete.
@@ -34,6 +36,7 @@ impl TextStream {
         Self {
             tokenizer,
             skip_special,
+            at_start: true,
             stops: (0..)
                 .zip(&stop)
                 .filter_map(|(which, text)| Some((which, StopMatcher::new(text)?)))
@@ -44,11 +47,21 @@ impl TextStream {
         }
     }
 
+    /// The same for a text that goes on where another ended (a completion): its first token reads as in the middle
+    /// of a text, with the space before its word.
+    #[must_use]
+    pub fn continuing(self) -> Self {
+        Self {
+            at_start: false,
+            ..self
+        }
+    }
+
     /// Feeds one token. After a stop string was found, tokens have no effect.
     pub fn push(&mut self, id: TokenId) -> TextUpdate {
         if self.stopped.is_none() && !(self.skip_special && self.tokenizer.is_special(id)) {
-            self.partial
-                .extend_from_slice(self.tokenizer.token_bytes(id).unwrap_or_default());
+            let bytes = self.tokenizer.read(id, &mut self.at_start);
+            self.partial.extend_from_slice(bytes);
             let complete = take_complete(&mut self.partial);
             self.scan(&complete);
         }

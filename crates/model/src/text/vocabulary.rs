@@ -1,13 +1,12 @@
 //! A byte-level BPE vocabulary as data, however a file spells it, and the Hugging Face pipeline that reads it.
 
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{AddedToken, Tokenizer as Pipeline};
 
 use super::TokenId;
+use super::byte_level::ByteAlphabet;
+use super::cut::Cut;
+use super::spelling::Token;
 use crate::ModelError;
 
 /// What a token is, apart from its spelling.
@@ -38,59 +37,39 @@ pub struct BpeVocabulary {
     pub end_tokens: Vec<TokenId>,
 }
 
-/// How text is cut into words before bytes are merged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// GPT-2's words.
-    Gpt2,
-    /// Every digit alone, then GPT-2's words.
-    DigitsThenGpt2,
-}
-
-/// GGUF's names for the ways of cutting.
-const CUT_NAMES: [(&str, Cut); 2] = [("gpt-2", Cut::Gpt2), ("smollm", Cut::DigitsThenGpt2)];
-
-impl Cut {
-    /// The way of cutting that GGUF's `tokenizer.ggml.pre` names; `None` if it is not supported.
-    pub fn from_gguf_name(name: &str) -> Option<Self> {
-        CUT_NAMES.iter().find(|(known, _)| *known == name).map(|&(_, cut)| cut)
-    }
-
-    /// Every name that [`Cut::from_gguf_name`] knows.
-    pub fn gguf_names() -> impl Iterator<Item = &'static str> {
-        CUT_NAMES.iter().map(|&(name, _)| name)
-    }
-
-    fn steps(self) -> PreTokenizerWrapper {
-        let words = PreTokenizerWrapper::from(ByteLevel::new(false, true, true));
-        match self {
-            Self::Gpt2 => words,
-            Self::DigitsThenGpt2 => Sequence::new(vec![Digits::new(true).into(), words]).into(),
-        }
-    }
-}
-
 impl BpeVocabulary {
     /// The pipeline that turns text into ids.
     pub(super) fn pipeline(&self) -> Result<Pipeline, ModelError> {
         self.check()?;
         let merging = BPE::builder()
-            .vocab_and_merges(self.ids()?, self.merges.clone())
+            .vocab_and_merges(ids(&self.tokens)?, self.merges.clone())
+            .ignore_merges(self.cut.takes_words_whole())
             .build()
-            .map_err(|error| ModelError::Text(format!("tokenizer: {error}")))?;
+            .map_err(cannot_build)?;
         let mut pipeline = Pipeline::new(merging);
-        pipeline.with_pre_tokenizer(Some(self.cut.steps()));
-        let whole = |kind, special| {
-            let tokens = self.tokens.iter().zip(&self.kinds).filter(move |&(_, &k)| k == kind);
-            tokens
-                .map(move |(token, _)| AddedToken::from(token.clone(), special).normalized(false))
-                .collect::<Vec<_>>()
-        };
-        pipeline
-            .add_special_tokens(whole(TokenKind::Special, true))
-            .and_then(|_| pipeline.add_tokens(whole(TokenKind::Added, false)))
-            .map_err(|error| ModelError::Text(format!("tokenizer: {error}")))?;
+        pipeline.with_normalizer(self.cut.normalizer()).map_err(cannot_build)?;
+        pipeline.with_pre_tokenizer(Some(self.cut.steps()?));
+        add_whole(&mut pipeline, &self.tokens, &self.kinds, |_| false)?;
         Ok(pipeline)
+    }
+
+    /// What every token reads as.
+    pub(super) fn readings(&self) -> Vec<Option<Token>> {
+        let alphabet = ByteAlphabet::new();
+        let token = |(spelling, &kind): (&String, &TokenKind)| Token {
+            bytes: match kind {
+                TokenKind::Normal => alphabet.bytes_of(spelling),
+                TokenKind::Added | TokenKind::Special => None,
+            }
+            .unwrap_or_else(|| spelling.clone().into_bytes())
+            .into_boxed_slice(),
+            special: kind == TokenKind::Special,
+        };
+        self.tokens
+            .iter()
+            .zip(&self.kinds)
+            .map(|entry| Some(token(entry)))
+            .collect()
     }
 
     fn check(&self) -> Result<(), ModelError> {
@@ -112,19 +91,46 @@ impl BpeVocabulary {
             None => Ok(()),
         }
     }
+}
 
-    fn ids(&self) -> Result<Vocab, ModelError> {
-        let mut ids = Vocab::with_capacity(self.tokens.len());
-        for (id, token) in (0..).zip(&self.tokens) {
-            if token.is_empty() {
-                return Err(ModelError::Text(format!("tokenizer: token {id} is empty")));
-            }
-            if let Some(other) = ids.insert(token.clone(), id) {
-                return Err(ModelError::Text(format!(
-                    "tokenizer: tokens {other} and {id} are both {token:?}"
-                )));
-            }
+/// Makes the pipeline match added and special tokens whole; of those that `strips` names, with the spaces after them.
+pub(super) fn add_whole(
+    pipeline: &mut Pipeline,
+    tokens: &[String],
+    kinds: &[TokenKind],
+    strips: impl Fn(&str) -> bool,
+) -> Result<(), ModelError> {
+    let whole = |kind, special| {
+        let tokens = tokens.iter().zip(kinds).filter(|&(_, &k)| k == kind);
+        let added = |(token, _): (&String, _)| {
+            let added = AddedToken::from(token.clone(), special).normalized(false);
+            added.rstrip(strips(token))
+        };
+        tokens.map(added).collect::<Vec<_>>()
+    };
+    pipeline
+        .add_special_tokens(whole(TokenKind::Special, true))
+        .and_then(|_| pipeline.add_tokens(whole(TokenKind::Added, false)))
+        .map_err(cannot_build)?;
+    Ok(())
+}
+
+/// The id of every token, which must be distinct.
+pub(super) fn ids(tokens: &[String]) -> Result<Vocab, ModelError> {
+    let mut ids = Vocab::with_capacity(tokens.len());
+    for (id, token) in (0..).zip(tokens) {
+        if token.is_empty() {
+            return Err(ModelError::Text(format!("tokenizer: token {id} is empty")));
         }
-        Ok(ids)
+        if let Some(other) = ids.insert(token.clone(), id) {
+            return Err(ModelError::Text(format!(
+                "tokenizer: tokens {other} and {id} are both {token:?}"
+            )));
+        }
     }
+    Ok(ids)
+}
+
+pub(super) fn cannot_build(error: tokenizers::Error) -> ModelError {
+    ModelError::Text(format!("tokenizer: {error}"))
 }

@@ -19,26 +19,35 @@ use crate::ModelError;
 const FUEL: u64 = 10_000_000;
 /// The template's name in its environment.
 const NAME: &str = "chat_template";
+/// Name of the template for conversations with tools.
+const TOOL_USE: &str = "tool_use";
 
-/// A compiled chat template.
+/// A compiled chat template, and the one for conversations with tools if there are two.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    has_tool_use: bool,
 }
 
-/// Spelling of the special tokens that templates refer to; empty if the tokenizer has none.
+/// Spelling of the special tokens that templates refer to; empty ones are undefined in the template.
 #[derive(Debug, Clone, Default)]
 pub struct Markers {
     /// `bos_token`
     pub bos: String,
     /// `eos_token`
     pub eos: String,
+    /// The others, such as `unk_token`, with their variable's name.
+    pub others: Vec<(String, String)>,
 }
 
-/// The variables a template sees.
+/// The variables a template sees. Hugging Face passes tools and documents always, as `none` if there are not any.
 #[derive(Serialize)]
 struct Variables<'a> {
     messages: &'a [Value],
     add_generation_prompt: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    documents: Option<()>,
     #[serde(flatten)]
     extra: &'a Map<String, Value>,
 }
@@ -49,6 +58,14 @@ impl ChatTemplate {
     /// # Errors
     /// [`ModelError::Text`] if it does not parse.
     pub fn new(source: &str, markers: Markers) -> Result<Self, ModelError> {
+        Self::with_tool_use(source, None, markers)
+    }
+
+    /// Compiles `source`, and the template that stands in for it where a conversation has tools.
+    ///
+    /// # Errors
+    /// [`ModelError::Text`] if one of them does not parse.
+    pub fn with_tool_use(source: &str, tool_use: Option<&str>, markers: Markers) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(refused)?);
@@ -58,12 +75,25 @@ impl ChatTemplate {
         environment.add_filter("tojson", json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        environment.add_global("bos_token", markers.bos);
-        environment.add_global("eos_token", markers.eos);
-        environment
-            .add_template_owned(NAME, generation::without_blocks(source))
-            .map_err(refused)?;
-        Ok(Self { environment })
+        let named = [
+            ("bos_token".to_owned(), markers.bos),
+            ("eos_token".to_owned(), markers.eos),
+        ];
+        for (name, spelling) in named.into_iter().chain(markers.others) {
+            if !spelling.is_empty() {
+                environment.add_global(name, spelling);
+            }
+        }
+        for (name, source) in [(NAME, Some(source)), (TOOL_USE, tool_use)] {
+            if let Some(source) = source {
+                let plain = generation::without_blocks(source);
+                environment.add_template_owned(name, plain).map_err(refused)?;
+            }
+        }
+        Ok(Self {
+            environment,
+            has_tool_use: tool_use.is_some(),
+        })
     }
 
     /// The prompt text for `messages` (OpenAI's shape), ending where the assistant's turn begins
@@ -77,12 +107,21 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &Map<String, Value>,
     ) -> Result<String, ModelError> {
+        let absent = |name: &str| (!extra.contains_key(name)).then_some(());
         let variables = Variables {
             messages,
             add_generation_prompt,
+            tools: absent("tools"),
+            documents: absent("documents"),
             extra,
         };
-        let template = self.environment.get_template(NAME);
+        let with_tools = extra.get("tools").is_some_and(|tools| !tools.is_null());
+        let name = if with_tools && self.has_tool_use {
+            TOOL_USE
+        } else {
+            NAME
+        };
+        let template = self.environment.get_template(name);
         template
             .and_then(|template| template.render(Serde(&variables)))
             .map_err(refused)

@@ -1,0 +1,245 @@
+//! How text is cut into words before bytes are merged: GGUF names the recipes that tokenizer.json spells out.
+
+use tokenizers::normalizers::unicode::NFC;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::punctuation::Punctuation;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior};
+
+use crate::ModelError;
+
+/// How text is cut into words before bytes are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// GPT-2's words.
+    Gpt2,
+    /// GPT-2's words, composed letters first (Unicode NFC).
+    Gpt2Composed,
+    /// Every digit alone, then GPT-2's words.
+    DigitsThenGpt2,
+    /// As [`Self::DigitsThenGpt2`], composed letters first.
+    DigitsThenGpt2Composed,
+    /// Llama 3's words: numbers in threes, and words of the vocabulary taken whole.
+    Llama3,
+    /// Llama 3's words, always by merging (Phi-4).
+    Llama3Merged,
+    /// Qwen's words: every digit alone; composed letters first.
+    Qwen2,
+    /// Qwen's words without composing.
+    Qwen2Distilled,
+    /// Qwen 3.5's words: marks belong to letters.
+    Qwen35,
+    /// Mistral Nemo's words.
+    Tekken,
+    /// GPT-4o's words.
+    Gpt4o,
+    /// DeepSeek's first language models.
+    DeepSeekLlm,
+    /// DeepSeek Coder.
+    DeepSeekCoder,
+    /// DeepSeek V3 and R1.
+    DeepSeek3,
+    /// Falcon.
+    Falcon,
+}
+
+/// One step of a recipe.
+enum Step {
+    /// Every digit is a word.
+    Digits,
+    /// Runs of punctuation are words.
+    Punctuation,
+    /// What the expression matches is a word, and so is what lies between.
+    Split(&'static str),
+    /// GPT-2's words.
+    Gpt2,
+}
+
+/// A recipe.
+struct Recipe {
+    composed: bool,
+    /// A word that is a token is not merged from its bytes.
+    words_whole: bool,
+    steps: &'static [Step],
+}
+
+/// Every recipe with GGUF's names for it.
+const RECIPES: [(Cut, &[&str], Recipe); 15] = [
+    (
+        Cut::Gpt2,
+        &["gpt-2", "phi-2", "granite-docling", "trillion"],
+        plain(&[Step::Gpt2]),
+    ),
+    (Cut::Gpt2Composed, &["mpt", "olmo"], composed(&[Step::Gpt2])),
+    (
+        Cut::DigitsThenGpt2,
+        &[
+            "smollm",
+            "starcoder",
+            "refact",
+            "codeshell",
+            "exaone",
+            "minerva-7b",
+            "mellum2",
+        ],
+        plain(&[Step::Digits, Step::Gpt2]),
+    ),
+    (
+        Cut::DigitsThenGpt2Composed,
+        &["command-r"],
+        composed(&[Step::Digits, Step::Gpt2]),
+    ),
+    (
+        Cut::Llama3,
+        &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+        ],
+        whole(&[Step::Split(LLAMA3)]),
+    ),
+    (Cut::Llama3Merged, &["dbrx", "smaug-bpe"], plain(&[Step::Split(LLAMA3)])),
+    (Cut::Qwen2, &["qwen2", "megrez"], composed(&[Step::Split(QWEN2)])),
+    (Cut::Qwen2Distilled, &["deepseek-r1-qwen"], plain(&[Step::Split(QWEN2)])),
+    (Cut::Qwen35, &["qwen35"], composed(&[Step::Split(QWEN35)])),
+    (Cut::Tekken, &["tekken"], whole(&[Step::Split(TEKKEN)])),
+    (
+        Cut::Gpt4o,
+        &["gpt-4o", "llama4", "kanana2"],
+        plain(&[Step::Split(GPT4O)]),
+    ),
+    (
+        Cut::DeepSeekLlm,
+        &["deepseek-llm"],
+        plain(&[
+            Step::Split("[\r\n]"),
+            Step::Split(CASED_LETTERS),
+            Step::Split("\\s?[!-/:-~！-／：-～‘-‟\u{3000}-。]+"),
+            Step::Split("\\s+$"),
+            Step::Split("[一-龥ࠀ-一가-퟿]+"),
+            Step::Digits,
+        ]),
+    ),
+    (
+        Cut::DeepSeekCoder,
+        &["deepseek-coder"],
+        plain(&[
+            Step::Split("[\r\n]"),
+            Step::Split("\\s?\\p{L}+"),
+            Step::Split("\\s?\\p{P}+"),
+            Step::Split("[一-龥ࠀ-一가-퟿]+"),
+            Step::Digits,
+        ]),
+    ),
+    (
+        Cut::DeepSeek3,
+        &["deepseek-v3"],
+        plain(&[
+            Step::Split("\\p{N}{1,3}"),
+            Step::Split("[一-龥\u{3040}-ゟ゠-ヿ]+"),
+            Step::Split(DEEPSEEK3),
+        ]),
+    ),
+    (
+        Cut::Falcon,
+        &["falcon"],
+        plain(&[Step::Punctuation, Step::Gpt2, Step::Split("[0-9][0-9][0-9]")]),
+    ),
+];
+
+const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const QWEN2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const QWEN35: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const TEKKEN: &str = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const GPT4O: &str = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const DEEPSEEK3: &str = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+/// Letters that have case.
+const CASED_LETTERS: &str = "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+
+const fn plain(steps: &'static [Step]) -> Recipe {
+    Recipe {
+        composed: false,
+        words_whole: false,
+        steps,
+    }
+}
+
+const fn composed(steps: &'static [Step]) -> Recipe {
+    Recipe {
+        composed: true,
+        words_whole: false,
+        steps,
+    }
+}
+
+const fn whole(steps: &'static [Step]) -> Recipe {
+    Recipe {
+        composed: false,
+        words_whole: true,
+        steps,
+    }
+}
+
+impl Cut {
+    /// The way of cutting that GGUF's `tokenizer.ggml.pre` names; `None` if it is not supported.
+    pub fn from_gguf_name(name: &str) -> Option<Self> {
+        let known = RECIPES.iter().find(|(_, names, _)| names.contains(&name));
+        known.map(|&(cut, ..)| cut)
+    }
+
+    /// Every name that [`Cut::from_gguf_name`] knows.
+    pub fn gguf_names() -> impl Iterator<Item = &'static str> {
+        RECIPES.iter().flat_map(|(_, names, _)| names.iter().copied())
+    }
+
+    /// Whether a file that does not say so wants a beginning of sequence.
+    pub(super) fn begins_by_default(self) -> bool {
+        matches!(self, Self::Llama3 | Self::Tekken)
+    }
+
+    /// Whether a word that is a token is not merged from its bytes.
+    pub(super) fn takes_words_whole(self) -> bool {
+        self.recipe().words_whole
+    }
+
+    pub(super) fn normalizer(self) -> Option<NormalizerWrapper> {
+        self.recipe().composed.then(|| NFC.into())
+    }
+
+    pub(super) fn steps(self) -> Result<PreTokenizerWrapper, ModelError> {
+        let steps = self.recipe().steps;
+        let words = |cut: bool| PreTokenizerWrapper::from(ByteLevel::new(false, true, cut));
+        let mut sequence = steps
+            .iter()
+            .map(|step| match step {
+                Step::Digits => Ok(Digits::new(true).into()),
+                Step::Punctuation => Ok(Punctuation::new(SplitDelimiterBehavior::Contiguous).into()),
+                Step::Gpt2 => Ok(words(true)),
+                Step::Split(expression) => isolated(expression),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if !steps.iter().any(|step| matches!(step, Step::Gpt2)) {
+            sequence.push(words(false));
+        }
+        Ok(Sequence::new(sequence).into())
+    }
+
+    fn recipe(self) -> &'static Recipe {
+        let found = RECIPES.iter().find(|(cut, ..)| *cut == self);
+        &found.unwrap_or(&RECIPES[0]).2
+    }
+}
+
+fn isolated(expression: &str) -> Result<PreTokenizerWrapper, ModelError> {
+    let pattern = SplitPattern::Regex(expression.to_owned());
+    Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+        .map(Into::into)
+        .map_err(|error| ModelError::Text(format!("tokenizer: {error}")))
+}
