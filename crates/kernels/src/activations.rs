@@ -31,6 +31,30 @@ pub(crate) struct BlockScale {
     pub scaled_sum: f32,
     /// Sum of the rounded values.
     pub sum: i32,
+    /// Sum of the first half of them.
+    pub low: i32,
+}
+
+impl BlockScale {
+    /// Sum of the rounded values of one of the block's `groups` (1 or 2).
+    #[inline(always)]
+    pub(crate) fn sum_of(&self, group: usize, groups: usize) -> i32 {
+        match (group, groups) {
+            (_, 1) => self.sum,
+            (0, _) => self.low,
+            _ => self.sum - self.low,
+        }
+    }
+
+    /// Sum of the values of one of the block's `groups`, as the rounded ones give it.
+    #[inline(always)]
+    pub(crate) fn scaled_sum_of(&self, group: usize, groups: usize) -> f32 {
+        if groups == 1 {
+            self.scaled_sum
+        } else {
+            self.scale * self.sum_of(group, groups) as f32
+        }
+    }
 }
 
 /// Largest magnitude that the rounded values of a block sum up to.
@@ -47,6 +71,7 @@ impl BlockScale {
             scale,
             scaled_sum: scale,
             sum: 0,
+            low: 0,
         }
     }
 }
@@ -115,7 +140,8 @@ pub(crate) fn quantize_row<S: Simd>(s: S, values: &[f32], quants: &mut [i8], blo
             s.store_i8(to, low);
             s.store_i8(to.add(LANES), high);
             // Sums of integers below 2^24 are exact in f32.
-            let sum = s.sum(s.add(s.to_f32(low), s.to_f32(high)));
+            let (low, high) = (s.to_f32(low), s.to_f32(high));
+            let sum = s.sum(s.add(low, high));
             // A lane that did not round is i32::MIN. Lanes are not compared: the largest one forgets a NaN.
             if sum < -LARGEST_SUM {
                 quants[index * BLOCK..(index + 1) * BLOCK].fill(0);
@@ -127,6 +153,7 @@ pub(crate) fn quantize_row<S: Simd>(s: S, values: &[f32], quants: &mut [i8], blo
                 scale,
                 scaled_sum: scale * sum,
                 sum: sum as i32,
+                low: s.sum(low) as i32,
             };
         }
     }

@@ -7,6 +7,8 @@
 mod activation;
 mod decoded;
 mod dense;
+mod encoding;
+mod scales;
 mod sink;
 mod tile;
 
@@ -18,7 +20,7 @@ use crate::activations::{Activations, Precision};
 use crate::disjoint::Disjoint;
 use crate::isa::{Isa, Kernel};
 use crate::lora::{LowRankBatch, LowRankTerm, Term, expand};
-use crate::matrix::{Line, PAIR, PackedMatrix};
+use crate::matrix::{Line, PAIR, PackedMatrix, Weights};
 use crate::pool::share;
 use crate::simd::Simd;
 use activation::{RunActivation, RunGate};
@@ -172,11 +174,10 @@ impl Share<'_> {
     /// Everything on this thread's columns. What is generic over the instruction set starts at the kernels below: each is
     /// compiled once, however many maps and terms run through it.
     fn run(&self, then: Then, panel: &mut Vec<Line>) {
-        for (index, part) in self.parts.iter().enumerate() {
+        for index in 0..self.parts.len() {
             self.product(index, then, panel);
-            let terms = self.deltas.order.iter();
-            for term in terms {
-                self.add_term(index, part, term);
+            for term in &self.deltas.order {
+                self.add_term(index, term, panel);
             }
         }
         match then {
@@ -200,16 +201,22 @@ impl Share<'_> {
                 ..self.sink(part)
             },
         };
-        let pairs = self.pairs(part);
-        if part.matrix.format().is_dense() {
-            return dense::product(self.isa, &operands, pairs);
-        }
-        match self.x.precision() {
-            Precision::Int8 => tile::product(self.isa, &operands, pairs, panel),
-            Precision::F32 => self.isa.run(decoded::Product {
-                operands: &operands,
-                pairs,
-            }),
+        self.run_product(&operands, self.pairs(part), panel);
+    }
+
+    fn run_product(&self, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
+        match (&operands.matrix.weights, self.x.precision()) {
+            (Weights::Dense(elements), _) => dense::product(self.isa, operands, elements, pairs),
+            (Weights::Quantized(blocks), Precision::Int8) => {
+                tile::product(self.isa, operands, blocks, pairs, panel);
+            }
+            (Weights::Quantized(blocks), Precision::F32) => {
+                self.isa.run(decoded::Product {
+                    operands,
+                    blocks,
+                    pairs,
+                });
+            }
         }
     }
 
@@ -226,7 +233,8 @@ impl Share<'_> {
         }
     }
 
-    fn add_term(&self, index: usize, part: &Part<'_>, term: &Term<'_>) {
+    fn add_term(&self, index: usize, term: &Term<'_>, panel: &mut Vec<Line>) {
+        let part = &self.parts[index];
         let columns = self.columns(part);
         match term {
             Term::LowRank(at) if !columns.is_empty() => {
@@ -259,7 +267,7 @@ impl Share<'_> {
                         ..self.sink(part)
                     },
                 };
-                dense::product(self.isa, &operands, self.pairs(part));
+                self.run_product(&operands, self.pairs(part), panel);
             }
             _ => {}
         }

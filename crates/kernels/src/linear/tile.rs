@@ -1,10 +1,11 @@
-//! The integer product: 4- or 8-bit weights times int8 activations, exact within a block of 32, f32 across blocks.
+//! The integer product: quantized weights times int8 activations, exact within a group of 32 or 16 inputs, f32 across
+//! groups.
 //!
 //! ```text
 //! for each tile of R rows x C column blocks (16 outputs each):
 //!   acc[R][C] = 0                                   f32
-//!   for block in 0..inputs / 32:
-//!     dot[R][C] = sum of 32 products                i32, exact, so the order within does not matter
+//!   for block in 0..inputs / 32, for group in block:
+//!     dot[R][C] = sum of the group's products       i32, exact, so the order within does not matter
 //!     acc = fma(f32(dot) * weight_scale, input_scale, acc)
 //!     acc = fma(minimum, input_scaled_sum, acc)     only encodings with a minimum
 //! ```
@@ -18,216 +19,220 @@
 //! [`PANEL_ROWS`] rows on, the nibbles of a column pair are unpacked once to bytes in a panel that stays in the L1/L2
 //! cache, instead of once per row tile.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Operands;
-use crate::activations::Activations;
+use super::encoding::{Bytes, Encoding, Nibbles, Signed};
+use super::scales::{Plain, Scales, TwoLevels, WithMinima, WithZeros};
+use crate::activations::{Activations, BlockScale};
 use crate::isa::{Isa, Kernel};
-use crate::matrix::{BLOCK, BlockFormat, COLUMNS, Line};
+use crate::matrix::{BLOCK, BlockFormat, Blocks, COLUMNS, Line};
 use crate::simd::Simd;
 
 /// Rows from which unpacking a panel pays.
 const PANEL_ROWS: usize = 13;
 
-/// Encodings as types, so that a tile is compiled for each.
-trait Encoding: Copy {
-    const LINES: usize;
-    const MINIMA: bool;
-    /// Integer accumulator before the first product of a block.
-    fn start<S: Simd>(s: S, sum: i32) -> S::I;
-    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I;
-    /// Weights of groups `2 * pair` and `2 * pair + 1` of a block whose lines start at `lines`.
-    ///
-    /// # Safety
-    /// `LINES` lines can be read.
-    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B);
-}
-
-/// Nibbles with a float minimum (Q4_1), or with a zero point of 8 (Q4_0) if `ZERO` is 8; `UNPACKED` to bytes in a panel or
-/// two to a byte as the matrix keeps them.
-#[derive(Clone, Copy)]
-struct Nibbles<const ZERO: i32, const UNPACKED: bool>;
-/// Bytes stored as value + 128 (Q8_0).
-#[derive(Clone, Copy)]
-struct Bytes;
-
-impl<const ZERO: i32, const UNPACKED: bool> Encoding for Nibbles<ZERO, UNPACKED> {
-    const LINES: usize = if UNPACKED { 8 } else { 4 };
-    const MINIMA: bool = ZERO == 0;
-    #[inline(always)]
-    fn start<S: Simd>(s: S, sum: i32) -> S::I {
-        s.splat_i32(-ZERO * sum)
-    }
-    #[inline(always)]
-    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
-        s.dot_u4(acc, weights, inputs)
-    }
-    #[inline(always)]
-    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
-        if UNPACKED {
-            // SAFETY: there are eight lines, by the caller's promise.
-            return unsafe { two_lines(s, lines, pair) };
-        }
-        // SAFETY: `pair` is below 4.
-        let line = unsafe { s.load_bytes(lines.add(pair).cast()) };
-        (s.low_nibbles(line), s.high_nibbles(line))
+/// The product of the rows with the column pairs `pairs` of a quantized matrix; `panel` is memory of this thread.
+pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs: Range<usize>, panel: &mut Vec<Line>) {
+    let job = Job {
+        isa,
+        operands,
+        lines: &blocks.lines,
+        pairs,
+    };
+    match operands.matrix.format() {
+        BlockFormat::Q4_0 => job.nibbles::<8, _>(Plain::of(blocks), panel),
+        BlockFormat::Q4_1 => job.nibbles::<0, _>(WithMinima::of(blocks), panel),
+        BlockFormat::Q5_0 | BlockFormat::Q8_0 => job.bytes::<Signed, _>(Plain::of(blocks)),
+        BlockFormat::Q5_1 => job.bytes::<Bytes<0>, _>(WithMinima::of(blocks)),
+        BlockFormat::Q2_K => job.nibbles::<0, _>(TwoLevels::<2, true>::of(blocks), panel),
+        BlockFormat::Q3_K => job.nibbles::<4, _>(TwoLevels::<2, false>::of(blocks), panel),
+        BlockFormat::Q4_K => job.nibbles::<0, _>(TwoLevels::<1, true>::of(blocks), panel),
+        BlockFormat::Q5_K => job.bytes::<Bytes<0>, _>(TwoLevels::<1, true>::of(blocks)),
+        BlockFormat::Q6_K => job.bytes::<Signed, _>(TwoLevels::<2, false>::of(blocks)),
+        BlockFormat::I4 => job.nibbles::<0, _>(WithZeros::of(blocks), panel),
+        BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("dense weights have no blocks"),
     }
 }
 
-impl Encoding for Bytes {
-    const LINES: usize = 8;
-    const MINIMA: bool = false;
-    #[inline(always)]
-    fn start<S: Simd>(s: S, sum: i32) -> S::I {
-        s.dot_u8_start(sum)
-    }
-    #[inline(always)]
-    fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
-        s.dot_u8(acc, weights, inputs)
-    }
-    #[inline(always)]
-    unsafe fn groups<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
-        // SAFETY: there are eight lines, by the caller's promise.
-        unsafe { two_lines(s, lines, pair) }
-    }
-}
-
-/// Lines `2 * pair` and `2 * pair + 1`.
-///
-/// # Safety
-/// Eight lines can be read, and `pair` is below 4.
-#[inline(always)]
-unsafe fn two_lines<S: Simd>(s: S, lines: *const Line, pair: usize) -> (S::B, S::B) {
-    // SAFETY: `2 * pair + 1` is below 8.
-    unsafe {
-        (
-            s.load_bytes(lines.add(2 * pair).cast()),
-            s.load_bytes(lines.add(2 * pair + 1).cast()),
-        )
-    }
-}
-
-/// The product of all rows with the column pairs `pairs`; `panel` is memory of this thread.
-pub(super) fn product(isa: Isa, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
-    isa.run(Product { operands, pairs, panel });
-}
-
-struct Product<'a> {
+/// A product before its encoding is a type.
+struct Job<'a> {
+    isa: Isa,
     operands: &'a Operands<'a>,
+    lines: &'a [Line],
     pairs: Range<usize>,
-    panel: &'a mut Vec<Line>,
 }
 
-impl Kernel for Product<'_> {
+impl Job<'_> {
+    fn nibbles<const ZERO: i32, Sc: Scales>(self, scales: Sc, panel: &mut Vec<Line>) {
+        if self.operands.rows.len() < PANEL_ROWS {
+            return self.bytes::<Nibbles<ZERO>, Sc>(scales);
+        }
+        self.isa.run(InPanels::<Sc, ZERO> {
+            operands: self.operands,
+            lines: self.lines,
+            scales,
+            pairs: self.pairs,
+            panel,
+        });
+    }
+
+    fn bytes<E: Encoding, Sc: Scales>(self, scales: Sc) {
+        self.isa.run(InPlace::<E, Sc> {
+            operands: self.operands,
+            lines: self.lines,
+            scales,
+            pairs: self.pairs,
+            encoding: PhantomData,
+        });
+    }
+}
+
+/// The product that reads quants as the matrix keeps them.
+struct InPlace<'a, E, Sc> {
+    operands: &'a Operands<'a>,
+    lines: &'a [Line],
+    scales: Sc,
+    pairs: Range<usize>,
+    encoding: PhantomData<E>,
+}
+
+impl<E: Encoding, Sc: Scales> Kernel for InPlace<'_, E, Sc> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { operands, pairs, panel } = self;
-        match operands.matrix.format {
-            BlockFormat::Q4_0 => nibble_product::<S, 8>(s, operands, pairs, panel),
-            BlockFormat::Q4_1 => nibble_product::<S, 0>(s, operands, pairs, panel),
-            _ => rows_by_pairs::<S, Bytes>(s, operands, pairs),
-        }
-    }
-}
-
-#[inline(always)]
-fn nibble_product<S: Simd, const ZERO: i32>(s: S, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
-    let matrix = operands.matrix;
-    if operands.x.rows() < PANEL_ROWS {
-        return rows_by_pairs::<S, Nibbles<ZERO, false>>(s, operands, pairs);
-    }
-    let lines = 2 * matrix.blocks() * 8;
-    panel.resize(lines.max(panel.len()), Line([0; 64]));
-    for pair in pairs {
-        let packed = &matrix.lines[pair * 2 * matrix.blocks() * 4..][..2 * matrix.blocks() * 4];
-        for (line, to) in packed.iter().zip(panel.chunks_exact_mut(2)) {
-            // SAFETY: a line has 64 bytes.
-            unsafe {
-                let line = s.load_bytes(line.0.as_ptr());
-                s.store_bytes(to[0].0.as_mut_ptr(), s.low_nibbles(line));
-                s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
+        let per_block = self.operands.matrix.blocks() * E::LINES;
+        let (mut block, end) = (self.pairs.start * 2, self.pairs.end * 2);
+        if self.operands.rows.len() == 1 {
+            while block + 4 <= end {
+                let lines = &self.lines[block * per_block..][..4 * per_block];
+                let columns = Columns::<E, Sc>::new(self.scales, block, lines);
+                tile::<S, E, Sc, 1, 4>(s, self.operands, self.operands.rows.start, columns);
+                block += 4;
             }
         }
-        all_rows::<S, Nibbles<ZERO, true>, 2>(s, operands, pair * 2, &panel[..lines]);
-    }
-}
-
-#[inline(always)]
-fn rows_by_pairs<S: Simd, E: Encoding>(s: S, operands: &Operands<'_>, pairs: Range<usize>) {
-    let per_block = operands.matrix.blocks() * E::LINES;
-    let (mut block, end) = (pairs.start * 2, pairs.end * 2);
-    if operands.x.rows() == 1 {
-        while block + 4 <= end {
-            let lines = &operands.matrix.lines[block * per_block..][..4 * per_block];
-            tile::<S, E, 1, 4>(s, operands, 0, block, lines);
-            block += 4;
+        while block < end {
+            let lines = &self.lines[block * per_block..][..2 * per_block];
+            all_rows(s, self.operands, Columns::<E, Sc>::new(self.scales, block, lines));
+            block += 2;
         }
     }
-    while block < end {
-        let lines = &operands.matrix.lines[block * per_block..][..2 * per_block];
-        all_rows::<S, E, 2>(s, operands, block, lines);
-        block += 2;
+}
+
+/// The product that unpacks nibbles to a panel of bytes first.
+struct InPanels<'a, Sc, const ZERO: i32> {
+    operands: &'a Operands<'a>,
+    lines: &'a [Line],
+    scales: Sc,
+    pairs: Range<usize>,
+    panel: &'a mut Vec<Line>,
+}
+
+impl<Sc: Scales, const ZERO: i32> Kernel for InPanels<'_, Sc, ZERO> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (blocks, panel) = (self.operands.matrix.blocks(), self.panel);
+        let lines = 2 * blocks * 8;
+        panel.resize(lines.max(panel.len()), Line([0; 64]));
+        for pair in self.pairs {
+            let packed = &self.lines[pair * 2 * blocks * 4..][..2 * blocks * 4];
+            for (line, to) in packed.iter().zip(panel.chunks_exact_mut(2)) {
+                // SAFETY: a line has 64 bytes.
+                unsafe {
+                    let line = s.load_bytes(line.0.as_ptr());
+                    s.store_bytes(to[0].0.as_mut_ptr(), s.low_nibbles(line));
+                    s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
+                }
+            }
+            let columns = Columns::<Bytes<ZERO>, Sc>::new(self.scales, pair * 2, &panel[..lines]);
+            all_rows(s, self.operands, columns);
+        }
     }
 }
 
-/// All rows against one column pair, in tiles of nearly equal height.
+/// Column blocks from `block` on: their lines, and the scales of the whole matrix.
+#[derive(Clone, Copy)]
+struct Columns<'a, E, Sc> {
+    scales: Sc,
+    block: usize,
+    lines: &'a [Line],
+    encoding: PhantomData<E>,
+}
+
+impl<'a, E: Encoding, Sc: Scales> Columns<'a, E, Sc> {
+    #[inline(always)]
+    fn new(scales: Sc, block: usize, lines: &'a [Line]) -> Self {
+        Self {
+            scales,
+            block,
+            lines,
+            encoding: PhantomData,
+        }
+    }
+}
+
+/// All rows in nearly equal tiles. Sizes that the instruction set has no registers for are not compiled.
 #[inline(always)]
-fn all_rows<S: Simd, E: Encoding, const C: usize>(s: S, operands: &Operands<'_>, block: usize, lines: &[Line]) {
-    const {
-        assert!(
-            S::TILE_ROWS >= 1 && S::TILE_ROWS <= 6,
-            "heights that are compiled below"
-        )
-    };
-    let rows = operands.x.rows();
+fn all_rows<S: Simd, E: Encoding, Sc: Scales>(s: S, operands: &Operands<'_>, columns: Columns<'_, E, Sc>) {
+    let (start, rows) = (operands.rows.start, operands.rows.len());
     let tiles = rows.div_ceil(S::TILE_ROWS);
     for index in 0..tiles {
         let range = crate::pool::share(rows, index, tiles);
+        let row = start + range.start;
         match range.len() {
-            1 => tile::<S, E, 1, C>(s, operands, range.start, block, lines),
-            2 => tile::<S, E, 2, C>(s, operands, range.start, block, lines),
-            3 => tile::<S, E, 3, C>(s, operands, range.start, block, lines),
-            4 => tile::<S, E, 4, C>(s, operands, range.start, block, lines),
-            5 => tile::<S, E, 5, C>(s, operands, range.start, block, lines),
-            _ => tile::<S, E, 6, C>(s, operands, range.start, block, lines),
+            1 => tile::<S, E, Sc, 1, 2>(s, operands, row, columns),
+            2 => tile::<S, E, Sc, 2, 2>(s, operands, row, columns),
+            3 if S::TILE_ROWS >= 3 => tile::<S, E, Sc, 3, 2>(s, operands, row, columns),
+            4 if S::TILE_ROWS >= 4 => tile::<S, E, Sc, 4, 2>(s, operands, row, columns),
+            5 if S::TILE_ROWS >= 5 => tile::<S, E, Sc, 5, 2>(s, operands, row, columns),
+            6 if S::TILE_ROWS >= 6 => tile::<S, E, Sc, 6, 2>(s, operands, row, columns),
+            _ => unreachable!("a tile has at most {} rows", S::TILE_ROWS),
         }
     }
 }
 
-/// R rows from `row` on by C column blocks from `block` on, whose lines are `lines`.
+/// R rows from `row` on by the first C column blocks of `columns`.
 #[inline(always)]
-fn tile<S: Simd, E: Encoding, const R: usize, const C: usize>(
+fn tile<S: Simd, E: Encoding, Sc: Scales, const R: usize, const C: usize>(
     s: S,
     operands: &Operands<'_>,
     row: usize,
-    block: usize,
-    lines: &[Line],
+    columns: Columns<'_, E, Sc>,
 ) {
-    let (x, matrix) = (operands.x, operands.matrix);
-    let blocks = matrix.blocks();
-    assert!(row + R <= x.rows() && lines.len() == C * blocks * E::LINES);
-    assert!((block + C) * blocks * COLUMNS <= matrix.scales.len());
-    let scales = &matrix.scales[block * blocks * COLUMNS..];
+    let (x, blocks) = (operands.x, operands.matrix.blocks());
+    let Columns {
+        scales, block, lines, ..
+    } = columns;
+    assert!(row + R <= x.rows() && blocks * BLOCK == x.width() && lines.len() == C * blocks * E::LINES);
+    assert!((block + C) * blocks <= scales.places());
     let mut acc = [[s.splat(0.0); C]; R];
     for input_block in 0..blocks {
         let rows = RowBlock { x, row, input_block };
-        // SAFETY: row, input block and lines are within bounds by the assertions above.
-        let dot = unsafe { dot::<S, E, R, C>(s, &rows, lines.as_ptr().wrapping_add(input_block * E::LINES), blocks) };
-        for c in 0..C {
-            let place = (c * blocks + input_block) * COLUMNS;
-            // SAFETY: scales (and minima, where the encoding has them) of all C blocks exist.
-            let scale = unsafe { s.load_f16(scales.as_ptr().add(place)) };
-            for r in 0..R {
-                let weighted = s.mul(s.to_f32(dot[r][c]), scale);
-                acc[r][c] = s.mul_add(weighted, s.splat(rows.scale(r).scale), acc[r][c]);
-            }
-            if E::MINIMA {
-                // SAFETY: minima exist as scales do.
-                let minimum = unsafe { s.load_f16(matrix.minima.as_ptr().add(block * blocks * COLUMNS + place)) };
+        for group in 0..Sc::GROUPS {
+            // SAFETY: row, input block and lines are within bounds by the assertions above.
+            let dot = unsafe {
+                let lines = lines.as_ptr().wrapping_add(input_block * E::LINES);
+                dot::<S, E, Sc, R, C>(s, &rows, lines, group)
+            };
+            for c in 0..C {
+                let place = (block + c) * blocks + input_block;
+                // SAFETY: the scales have all places of these column blocks (asserted).
+                let scale = unsafe { scales.scale(s, place, group) };
                 for r in 0..R {
-                    acc[r][c] = s.mul_add(minimum, s.splat(rows.scale(r).scaled_sum), acc[r][c]);
+                    let weighted = s.mul(s.to_f32(dot[r][c]), scale);
+                    acc[r][c] = s.mul_add(weighted, s.splat(rows.scale(r).scale), acc[r][c]);
+                }
+                if Sc::MINIMA {
+                    // SAFETY: as for the scales.
+                    let minimum = unsafe { scales.minimum(s, place, group, scale) };
+                    for r in 0..R {
+                        let sum = rows.scale(r).scaled_sum_of(group, Sc::GROUPS);
+                        acc[r][c] = s.mul_add(minimum, s.splat(sum), acc[r][c]);
+                    }
                 }
             }
         }
@@ -248,7 +253,7 @@ struct RowBlock<'a> {
 
 impl RowBlock<'_> {
     #[inline(always)]
-    fn scale(&self, r: usize) -> crate::activations::BlockScale {
+    fn scale(&self, r: usize) -> BlockScale {
         let index = (self.row + r) * (self.x.width() / BLOCK) + self.input_block;
         debug_assert!(index < self.x.blocks.len());
         // SAFETY: the tile asserted its rows, and input blocks run below width / 32.
@@ -264,25 +269,27 @@ impl RowBlock<'_> {
     }
 }
 
-/// Integer products of one input block. With few chains each is split in two.
+/// Integer products of one group of an input block. With few chains each is split in two.
 ///
 /// # Safety
-/// `lines` is the first line of this input block in the first of C column blocks of `blocks` input blocks each; the
-/// rows and the input block exist.
+/// `lines` is the first line of this input block in the first of C column blocks of the rows' width; the rows and the
+/// input block exist.
 #[inline(always)]
-unsafe fn dot<S: Simd, E: Encoding, const R: usize, const C: usize>(
+unsafe fn dot<S: Simd, E: Encoding, Sc: Scales, const R: usize, const C: usize>(
     s: S,
     rows: &RowBlock<'_>,
     lines: *const Line,
-    blocks: usize,
+    group: usize,
 ) -> [[S::I; C]; R] {
+    let blocks = rows.x.width() / BLOCK;
     let mut even = [[s.splat_i32(0); C]; R];
     for r in 0..R {
-        even[r] = [E::start(s, rows.scale(r).sum); C];
+        even[r] = [E::start(s, rows.scale(r).sum_of(group, Sc::GROUPS)); C];
     }
     let mut odd = [[s.splat_i32(0); C]; R];
     let split = R * C <= 4;
-    for pair in 0..4 {
+    let pairs = 4 / Sc::GROUPS;
+    for pair in group * pairs..(group + 1) * pairs {
         for c in 0..C {
             // SAFETY: within the block's lines.
             let (first, second) = unsafe { E::groups(s, lines.add(c * blocks * E::LINES), pair) };

@@ -121,6 +121,10 @@ unsafe impl Simd for Avx2 {
         }))
     }
     #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::F {
+        op!([from, from.add(8)].map(|p| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())))))
+    }
+    #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16, value: Self::F) {
         op!({
             _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value[0]));
@@ -232,7 +236,7 @@ unsafe impl Simd for Avx2 {
         op!(a.map(|half| _mm256_and_si256(_mm256_srli_epi16::<4>(half), _mm256_set1_epi8(15))))
     }
     #[inline(always)]
-    fn dot_u4(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
+    fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
         op!([
             dot_pairs(acc[0], weights[0], inputs[0]),
             dot_pairs(acc[1], weights[1], inputs[1]),

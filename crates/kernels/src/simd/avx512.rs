@@ -60,6 +60,10 @@ unsafe impl Simd for Avx512 {
         ))))
     }
     #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::F {
+        op!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))))
+    }
+    #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16, value: Self::F) {
         op!(_mm256_storeu_si256(
             to.cast(),
@@ -164,7 +168,7 @@ unsafe impl Simd for Avx512 {
         op!(_mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(15)))
     }
     #[inline(always)]
-    fn dot_u4(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
+    fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
         op!(_mm512_dpbusd_epi32(acc, weights, inputs))
     }
     #[inline(always)]

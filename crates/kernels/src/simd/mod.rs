@@ -39,6 +39,8 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn load_f16(self, from: *const u16) -> Self::F;
     /// Reads 16 bfloat16.
     unsafe fn load_bf16(self, from: *const u16) -> Self::F;
+    /// Reads 16 i8.
+    unsafe fn load_i8(self, from: *const i8) -> Self::F;
     /// Writes 16 IEEE halves, rounded to nearest even.
     unsafe fn store_f16(self, to: *mut u16, value: Self::F);
 
@@ -76,11 +78,11 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn broadcast4(self, from: *const i8) -> Self::B;
     fn low_nibbles(self, a: Self::B) -> Self::B;
     fn high_nibbles(self, a: Self::B) -> Self::B;
-    /// `acc + sum of four products` per lane; `weights` are 0..=15, `inputs` signed.
-    fn dot_u4(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
+    /// `acc + sum of four products` per lane; `weights` are 0..=127, `inputs` signed.
+    fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
     /// Start of a chain of [`Self::dot_u8`], given the sum of the block's inputs.
     fn dot_u8_start(self, input_sum: i32) -> Self::I;
-    /// As `dot_u4` for weights stored as value + 128; with [`Self::dot_u8_start`] the chain ends at the product with the value.
+    /// As `dot_u7` for weights stored as value + 128; with [`Self::dot_u8_start`] the chain ends at the product with the value.
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
 }
 

@@ -68,6 +68,11 @@ unsafe impl Simd for Scalar {
         unsafe { from.cast::<[u16; LANES]>().read_unaligned() }.map(|bits| bf16::from_bits(bits).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::F {
+        // SAFETY: the caller gives 16 readable elements.
+        unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16, value: Self::F) {
         let bits = value.map(|v| f16::from_f32(v).to_bits());
         // SAFETY: the caller gives 16 writable elements.
@@ -175,7 +180,7 @@ unsafe impl Simd for Scalar {
         a.map(|byte| byte >> 4)
     }
     #[inline(always)]
-    fn dot_u4(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
+    fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
         dot4(acc, weights, inputs, 0)
     }
     #[inline(always)]
