@@ -1,15 +1,19 @@
 //! GGUF files, versions 2 and 3, little endian: metadata and tensor table, as llama.cpp reads them.
+//! A model may come in parts ([`Part`]), each a file of its own.
 //! Layout: magic, version, counts | metadata pairs | tensor table | padding | tensor data at offsets from there.
 
 mod cursor;
+mod split;
 mod table;
 #[cfg(test)]
 mod tests;
+mod types;
 mod value;
 
 use std::collections::BTreeMap;
 
 use cursor::Cursor;
+pub use split::Part;
 pub use value::{Array, Value};
 
 use crate::{FormatError, TensorInfo};
@@ -149,6 +153,14 @@ impl Gguf {
         })
     }
 
+    /// The non-negative integers at `key`: an array, or one of them alone.
+    ///
+    /// # Errors
+    /// As [`Self::get_str`].
+    pub fn get_u64s(&self, key: &str) -> Result<Option<Vec<u64>>, FormatError> {
+        self.typed(key, "non-negative integers", Value::as_u64s)
+    }
+
     fn typed<'a, T>(
         &'a self,
         key: &str,
@@ -176,9 +188,11 @@ pub fn required<T>(key: &str, value: Option<T>) -> Result<T, FormatError> {
 fn checked_version(version: u32) -> Result<u32, FormatError> {
     match version {
         2 | 3 => Ok(version),
-        _ if (1..=3).contains(&version.swap_bytes()) => {
-            Err(FormatError::unsupported("byte order", "big endian", "little endian"))
-        }
+        _ if (1..=3).contains(&version.swap_bytes()) => Err(FormatError::unsupported(
+            "byte order",
+            "big endian",
+            "little endian; convert the file with gguf-convert-endian",
+        )),
         _ => Err(FormatError::unsupported("version", version, "2, 3")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Cursor;
+use super::{Cursor, types};
 use crate::{DType, FormatError, TensorInfo};
 
 /// Fewest bytes an entry takes: name length, number of dimensions, one dimension, type, offset.
@@ -77,56 +77,8 @@ fn read_entry<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<Entry<'a>, Fo
 
 fn read_dtype(cursor: &mut Cursor<'_>, name: &str) -> Result<DType, FormatError> {
     let code = cursor.u32(format_args!("type of tensor {name}"))?;
-    match code {
-        0 => Ok(DType::F32),
-        1 => Ok(DType::F16),
-        2 => Ok(DType::Q4_0),
-        3 => Ok(DType::Q4_1),
-        8 => Ok(DType::Q8_0),
-        30 => Ok(DType::BF16),
-        _ => {
-            let got = TYPE_NAMES.iter().find(|(known, _)| *known == code);
-            Err(FormatError::unsupported(
-                format_args!("tensor {name}"),
-                got.map_or_else(|| format!("type {code}"), |(_, name)| format!("type {name}")),
-                "F32, F16, BF16, Q4_0, Q4_1, Q8_0",
-            ))
-        }
-    }
+    types::dtype(code, name)
 }
-
-/// ggml's names of the types this build does not read.
-const TYPE_NAMES: [(u32, &str); 29] = [
-    (6, "Q5_0"),
-    (7, "Q5_1"),
-    (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (12, "Q4_K"),
-    (13, "Q5_K"),
-    (14, "Q6_K"),
-    (15, "Q8_K"),
-    (16, "IQ2_XXS"),
-    (17, "IQ2_XS"),
-    (18, "IQ3_XXS"),
-    (19, "IQ1_S"),
-    (20, "IQ4_NL"),
-    (21, "IQ3_S"),
-    (22, "IQ2_S"),
-    (23, "IQ4_XS"),
-    (24, "I8"),
-    (25, "I16"),
-    (26, "I32"),
-    (27, "I64"),
-    (28, "F64"),
-    (29, "IQ1_M"),
-    (31, "Q4_0_4_4"),
-    (32, "Q4_0_4_8"),
-    (33, "Q4_0_8_8"),
-    (34, "TQ1_0"),
-    (35, "TQ2_0"),
-    (39, "MXFP4"),
-];
 
 /// The bytes of `entry` within the file.
 fn place(

@@ -164,21 +164,116 @@ fn duplicates_are_refused_by_name() {
     assert_eq!(twice.refusal(), "tensor w: expected once, got twice");
 }
 
+/// One block of each type that is read: (code, elements, bytes) as ggml defines them.
+const BLOCKS: [(u32, u64, usize, DType); 16] = [
+    (0, 1, 4, DType::F32),
+    (1, 1, 2, DType::F16),
+    (2, 32, 18, DType::Q4_0),
+    (3, 32, 20, DType::Q4_1),
+    (6, 32, 22, DType::Q5_0),
+    (7, 32, 24, DType::Q5_1),
+    (8, 32, 34, DType::Q8_0),
+    (10, 256, 84, DType::Q2_K),
+    (11, 256, 110, DType::Q3_K),
+    (12, 256, 144, DType::Q4_K),
+    (13, 256, 176, DType::Q5_K),
+    (14, 256, 210, DType::Q6_K),
+    (24, 1, 1, DType::I8),
+    (26, 1, 4, DType::I32),
+    (27, 1, 8, DType::I64),
+    (30, 1, 2, DType::BF16),
+];
+
+#[test]
+fn every_type_that_is_read_has_the_blocks_of_ggml() {
+    for (code, elements, bytes, dtype) in BLOCKS {
+        let file = FileBuilder::new().tensor("w", &[elements, 3], code, 0).data(3 * bytes);
+        let gguf = Gguf::parse(&file.build()).unwrap();
+        let info = gguf.tensor("w").unwrap();
+        assert_eq!((info.dtype, info.range.len()), (dtype, 3 * bytes), "{dtype}");
+        let short = FileBuilder::new()
+            .tensor("w", &[elements, 3], code, 0)
+            .data(3 * bytes - 1);
+        assert!(short.refusal().contains("truncated"), "{dtype}");
+    }
+}
+
 #[test]
 fn tensor_types_that_are_not_read_are_named() {
-    let message = FileBuilder::new()
-        .tensor("blk.0.ffn_up.weight", &[256], 12, 0)
-        .data(144)
-        .refusal();
+    let refusal = |code| {
+        FileBuilder::new()
+            .tensor("blk.0.ffn_up.weight", &[256], code, 0)
+            .refusal()
+    };
+    assert_eq!(
+        refusal(16),
+        "tensor blk.0.ffn_up.weight: type IQ2_XXS is not supported (supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, \
+         Q8_0, Q2_K to Q6_K; convert the file with llama-quantize)"
+    );
+    for (code, name) in [
+        (9, "Q8_1"),
+        (15, "Q8_K"),
+        (20, "IQ4_NL"),
+        (28, "F64"),
+        (34, "TQ1_0"),
+        (39, "MXFP4"),
+    ] {
+        assert!(
+            refusal(code).contains(&format!("type {name} is not supported")),
+            "{name}"
+        );
+    }
+    assert!(refusal(99).contains("type 99 is not supported"));
+}
+
+#[test]
+fn a_part_knows_its_number_and_the_names_of_the_others() {
+    let part = |number: u16, count: u16| {
+        let file = FileBuilder::new()
+            .pair("split.no", 2, &number.to_le_bytes())
+            .pair("split.count", 2, &count.to_le_bytes())
+            .pair("split.tensors.count", 5, &7i32.to_le_bytes());
+        Gguf::parse(&file.build()).unwrap().part()
+    };
+    let second = part(1, 3).unwrap().unwrap();
+    assert_eq!((second.number, second.count, second.tensors), (1, 3, Some(7)));
+    assert_eq!(second.stem("a-b-00002-of-00003.gguf"), Some("a-b"));
+    assert_eq!(second.stem("a-b-00001-of-00003.gguf"), None);
+    assert_eq!(second.stem("a-b.gguf"), None);
+    assert_eq!(second.file_name("a-b", 2), "a-b-00003-of-00003.gguf");
+    assert_eq!(part(0, 1).unwrap(), None);
+    let beyond = part(3, 3).unwrap_err().to_string();
+    assert_eq!(beyond, "split.no: expected a part below split.count, 3, got 3");
+    let unnumbered = FileBuilder::new().pair("split.count", 4, &3u32.to_le_bytes()).build();
+    let message = Gguf::parse(&unnumbered).unwrap().part().unwrap_err().to_string();
+    assert_eq!(message, "split.no: expected the number of the part, got no such key");
+    let many = FileBuilder::new()
+        .pair("split.count", 4, &100_000u32.to_le_bytes())
+        .build();
+    let message = Gguf::parse(&many).unwrap().part().unwrap_err().to_string();
+    assert!(
+        message.starts_with("split.count: expected at most 99999 parts"),
+        "{message}"
+    );
+}
+
+#[test]
+fn integers_are_read_alone_or_as_an_array() {
+    let file = FileBuilder::new()
+        .pair("one", 4, &5u32.to_le_bytes())
+        .pair("flags", 9, &array(7, 2, &[1, 0]))
+        .pair("many", 9, &array(5, 2, &[1, 0, 0, 0, 2, 0, 0, 0]))
+        .pair("negative", 9, &array(1, 1, &[255]))
+        .build();
+    let gguf = Gguf::parse(&file).unwrap();
+    assert_eq!(gguf.get_u64s("one").unwrap(), Some(vec![5]));
+    assert_eq!(gguf.get_u64s("flags").unwrap(), Some(vec![1, 0]));
+    assert_eq!(gguf.get_u64s("many").unwrap(), Some(vec![1, 2]));
+    assert_eq!(gguf.get_u64s("absent").unwrap(), None);
+    let message = gguf.get_u64s("negative").unwrap_err().to_string();
     assert_eq!(
         message,
-        "tensor blk.0.ffn_up.weight: type Q4_K is not supported (supported: F32, F16, BF16, Q4_0, Q4_1, Q8_0)"
-    );
-    assert!(
-        FileBuilder::new()
-            .tensor("w", &[1], 99, 0)
-            .refusal()
-            .contains("type 99")
+        "negative: expected non-negative integers, got an array of 1 i8"
     );
 }
 
@@ -246,14 +341,7 @@ fn every_truncation_of_a_header_is_refused() {
 }
 
 fn dtype() -> impl Strategy<Value = (u32, DType)> {
-    prop::sample::select(vec![
-        (0, DType::F32),
-        (1, DType::F16),
-        (2, DType::Q4_0),
-        (3, DType::Q4_1),
-        (8, DType::Q8_0),
-        (30, DType::BF16),
-    ])
+    prop::sample::select(BLOCKS.map(|(code, _, _, dtype)| (code, dtype)).to_vec())
 }
 
 fn value() -> impl Strategy<Value = Value> {

@@ -68,6 +68,29 @@ impl Value {
         }
     }
 
+    /// The numbers, if it is an array of integers of any type and none is negative; an integer alone counts as one, and
+    /// truth values as 0 and 1.
+    pub fn as_u64s(&self) -> Option<Vec<u64>> {
+        fn each<T: Copy>(items: &[T]) -> Option<Vec<u64>>
+        where
+            u64: TryFrom<T>,
+        {
+            items.iter().map(|&item| u64::try_from(item).ok()).collect()
+        }
+        match self {
+            Self::Array(Array::U8(items)) => each(items),
+            Self::Array(Array::U16(items)) => each(items),
+            Self::Array(Array::U32(items)) => each(items),
+            Self::Array(Array::U64(items)) => each(items),
+            Self::Array(Array::I8(items)) => each(items),
+            Self::Array(Array::I16(items)) => each(items),
+            Self::Array(Array::I32(items)) => each(items),
+            Self::Array(Array::I64(items)) => each(items),
+            Self::Array(Array::Bool(items)) => each(items),
+            scalar => scalar.as_u64().map(|number| vec![number]),
+        }
+    }
+
     /// The number, if it is floating-point; an f64 is rounded.
     pub fn as_f32(&self) -> Option<f32> {
         match *self {
