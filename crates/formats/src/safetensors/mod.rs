@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::io::Read;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -20,6 +21,18 @@ const PREFIX: u64 = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 /// Most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 8;
+
+/// Element types as headers spell them.
+type ElementTypes = &'static [(&'static str, DType)];
+const FLOATS: ElementTypes = &[("F32", DType::F32), ("F16", DType::F16), ("BF16", DType::BF16)];
+const INTEGERS: ElementTypes = &[
+    ("I32", DType::I32),
+    ("I64", DType::I64),
+    ("U8", DType::U8),
+    ("I8", DType::I8),
+    // A byte too; only masks that nobody reads have it.
+    ("BOOL", DType::U8),
+];
 
 /// The header of a safetensors file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +50,25 @@ impl SafeTensors {
         Self::read_header(bytes, bytes.len() as u64)
     }
 
+    /// Reads the header of the whole file `bytes`, which may hold integers beside floats, as checkpoints do.
+    ///
+    /// # Errors
+    /// As [`Self::read_header`].
+    pub fn parse_with_integers(bytes: &[u8]) -> Result<Self, FormatError> {
+        Self::read(bytes, bytes.len() as u64, &[FLOATS, INTEGERS])
+    }
+
     /// Reads the header from the start of `file`, which is `file_len` bytes long, and nothing behind it. The places of the
     /// tensors are within the whole file and fill it.
     ///
     /// # Errors
     /// [`FormatError::Malformed`] for a file that is truncated, too long or contradicts itself, with the tensor's name;
     /// [`FormatError::Unsupported`] for an element type that is not read; [`FormatError::Io`] if reading fails.
-    pub fn read_header(mut file: impl Read, file_len: u64) -> Result<Self, FormatError> {
+    pub fn read_header(file: impl Read, file_len: u64) -> Result<Self, FormatError> {
+        Self::read(file, file_len, &[FLOATS])
+    }
+
+    fn read(mut file: impl Read, file_len: u64, types: &[ElementTypes]) -> Result<Self, FormatError> {
         let mut prefix = [0; PREFIX as usize];
         if file_len < PREFIX {
             return Err(truncated("the 8 bytes of the header's length", file_len));
@@ -62,7 +87,7 @@ impl SafeTensors {
         file.read_exact(&mut json)?;
         let header: Header<'_> = serde_json::from_slice(&json)
             .map_err(|error| FormatError::malformed("safetensors header", "a JSON object of tensors", error))?;
-        Self::checked(header, PREFIX + header_len, file_len)
+        Self::checked(header, types, PREFIX + header_len..file_len)
     }
 
     /// The file's own notes (`__metadata__`).
@@ -75,10 +100,10 @@ impl SafeTensors {
         &self.tensors
     }
 
-    fn checked(header: Header<'_>, data_start: u64, file_len: u64) -> Result<Self, FormatError> {
+    fn checked(header: Header<'_>, types: &[ElementTypes], data: Range<u64>) -> Result<Self, FormatError> {
         let mut tensors = BTreeMap::new();
         for (name, entry) in header.tensors {
-            let info = entry.checked(&name, data_start, file_len)?;
+            let info = entry.checked(&name, types, &data)?;
             match tensors.entry(name) {
                 Slot::Vacant(slot) => slot.insert(info),
                 Slot::Occupied(slot) => {
@@ -87,7 +112,7 @@ impl SafeTensors {
                 }
             };
         }
-        refuse_gaps(&tensors, data_start, file_len)?;
+        refuse_gaps(&tensors, data.start, data.end)?;
         Ok(Self {
             metadata: header.metadata,
             tensors,
@@ -139,9 +164,11 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    fn checked(self, name: &str, data_start: u64, file_len: u64) -> Result<TensorInfo, FormatError> {
+    /// The tensor's place in the file, whose data lie at `data`.
+    fn checked(self, name: &str, types: &[ElementTypes], data: &Range<u64>) -> Result<TensorInfo, FormatError> {
         let what = format_args!("tensor {name}");
-        let dtype = self.dtype(name)?;
+        let dtype = self.dtype(name, types)?;
+        let (data_start, file_len) = (data.start, data.end);
         let bytes = self.size(name, dtype)?;
         let (shape, [begin, end]) = (self.shape, self.data_offsets);
         if end.checked_sub(begin) != Some(bytes as u64) {
@@ -163,14 +190,14 @@ impl Entry<'_> {
         }
     }
 
-    fn dtype(&self, name: &str) -> Result<DType, FormatError> {
-        match self.dtype.as_ref() {
-            "F32" => Ok(DType::F32),
-            "F16" => Ok(DType::F16),
-            "BF16" => Ok(DType::BF16),
-            other => {
-                let (what, got) = (format!("tensor {name}"), format!("type {other}"));
-                Err(FormatError::unsupported(what, got, "F32, F16, BF16"))
+    fn dtype(&self, name: &str, types: &[ElementTypes]) -> Result<DType, FormatError> {
+        let mut known = types.iter().copied().flatten();
+        match known.find(|(spelling, _)| *spelling == self.dtype) {
+            Some((_, dtype)) => Ok(*dtype),
+            None => {
+                let supported: Vec<_> = types.iter().copied().flatten().map(|(spelling, _)| *spelling).collect();
+                let (what, got) = (format!("tensor {name}"), format!("type {}", self.dtype));
+                Err(FormatError::unsupported(what, got, supported.join(", ")))
             }
         }
     }

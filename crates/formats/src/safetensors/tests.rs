@@ -113,6 +113,37 @@ fn gaps_overlaps_and_repeats_are_refused() {
     assert!(strided.contains("tensor b: unknown field `strides`"), "{strided}");
 }
 
+#[test]
+fn integers_are_read_where_they_are_asked_for() {
+    for (name, dtype, size) in [
+        ("I32", DType::I32, 4),
+        ("I64", DType::I64, 8),
+        ("U8", DType::U8, 1),
+        ("I8", DType::I8, 1),
+    ]
+    .into_iter()
+    .chain([("BOOL", DType::U8, 1), ("F32", DType::F32, 4)])
+    {
+        let bytes = 3 * size;
+        let header = format!(r#"{{"w": {{"dtype": "{name}", "shape": [3], "data_offsets": [0, {bytes}]}}}}"#);
+        let parsed = SafeTensors::parse_with_integers(&file(&header, bytes)).unwrap();
+        assert_eq!(parsed.tensors()["w"].dtype, dtype);
+        assert_eq!(
+            SafeTensors::parse(&file(&header, bytes)).is_ok(),
+            dtype.is_float(),
+            "{name}"
+        );
+    }
+    let float8 = r#"{"w": {"dtype": "F8_E4M3", "shape": [3], "data_offsets": [0, 3]}}"#;
+    let message = SafeTensors::parse_with_integers(&file(float8, 3))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        message,
+        "tensor w: type F8_E4M3 is not supported (supported: F32, F16, BF16, I32, I64, U8, I8, BOOL)"
+    );
+}
+
 fn dtype() -> impl Strategy<Value = Dtype> {
     prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::BF16])
 }
