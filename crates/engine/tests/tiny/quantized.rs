@@ -1,0 +1,49 @@
+//! What rounding weights and activations costs on the tiny checkpoints: stated, and held.
+
+use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
+
+use crate::model::{ARCHITECTURES, Expected, Model, Setup, fixture};
+
+/// Most root-mean-square distance from the reference's logits, which themselves spread by 0.6.
+const BOUNDS: [(ActivationPrecision, WeightPrecision, f32); 5] = [
+    (ActivationPrecision::Int8, WeightPrecision::Stored, 0.02),
+    (ActivationPrecision::F32, WeightPrecision::Eight, 0.02),
+    (ActivationPrecision::Int8, WeightPrecision::Eight, 0.02),
+    (ActivationPrecision::F32, WeightPrecision::Four, 0.3),
+    (ActivationPrecision::Int8, WeightPrecision::Four, 0.3),
+];
+
+fn spread(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let squares = got.iter().zip(expected).map(|(got, expected)| (got - expected).powi(2));
+    (squares.sum::<f32>() / got.len() as f32).sqrt()
+}
+
+#[test]
+fn rounding_costs_no_more_than_stated() {
+    let mut misses = Vec::new();
+    for (activations, weights, bound) in BOUNDS {
+        for arch in ARCHITECTURES {
+            let expected = Expected::of(arch);
+            let setup = Setup {
+                threads: 1,
+                activations,
+                weights,
+            };
+            let mut model = Model::open(arch, setup);
+            let adapter = model.adapter(&fixture("tiny").join(arch).join("adapter"), 1.0);
+            let base = spread(&model.logits(&expected.ids(), &[]), &expected.floats("logits"));
+            let adapted = spread(
+                &model.logits(&expected.ids(), &[adapter]),
+                &expected.floats("adapter_logits"),
+            );
+            let line = format!("{arch} {activations:?} {weights:?}: {base:.4}, with its adapter {adapted:.4}");
+            println!("{line}");
+            // Nothing rounded would mean that the setting has no effect.
+            if base.max(adapted) > bound || base.min(adapted) < 1e-4 {
+                misses.push(line);
+            }
+        }
+    }
+    assert!(misses.is_empty(), "{}", misses.join("\n"));
+}
