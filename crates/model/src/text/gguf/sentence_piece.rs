@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use rootstock_formats::gguf::required;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{Prepend, Replace, Sequence};
 use tokenizers::{NormalizerWrapper, Tokenizer as Pipeline};
@@ -21,37 +20,28 @@ const SPACE: &str = "\u{2581}";
 const PHI3_KEEPS: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 pub(super) fn build(fields: &Fields<'_>) -> Result<Built, ModelError> {
-    let (tokens, kinds) = respelled(fields);
+    let pieces = Pieces::read(fields)?;
     let space_prefix = fields.flag("tokenizer.ggml.add_space_prefix", true)?;
-    let unknown = tokens.iter().zip(&kinds).find(|(_, kind)| **kind == TokenKind::Special);
-    let unknown = match fields.spelling("tokenizer.ggml.unknown_token_id")? {
-        named if !named.is_empty() => Some(named),
-        _ => unknown.map(|(token, _)| token.clone()).filter(|token| token == "<unk>"),
-    };
     let mut builder = BPE::builder()
-        .vocab_and_merges(ids(&tokens)?, merges(&tokens, &kinds, fields.scores()?))
+        .vocab_and_merges(ids(&pieces.tokens)?, pieces.merges())
         .byte_fallback(true)
         .fuse_unk(true);
-    if let Some(unknown) = unknown {
-        builder = builder.unk_token(unknown);
+    if let Some(id) = fields.id("tokenizer.ggml.unknown_token_id")? {
+        builder = builder.unk_token(pieces.tokens[id as usize].clone());
     }
     let mut pipeline = Pipeline::new(builder.build().map_err(cannot_build)?);
     pipeline
         .with_normalizer(Some(normalizer(space_prefix)?))
         .map_err(cannot_build)?;
-    let architecture = text(required(
-        "general.architecture",
-        text(fields.gguf.get_str("general.architecture"))?,
-    ))?;
-    let phi3 = architecture == "phi3";
-    add_whole(&mut pipeline, &tokens, &kinds, |token| {
+    let phi3 = text(fields.gguf.get_str("general.architecture"))? == Some("phi3");
+    add_whole(&mut pipeline, &pieces.tokens, &pieces.kinds, |token| {
         phi3 && !PHI3_KEEPS.contains(&token)
     })?;
     Ok(Built {
         pipeline,
         decoder: Decoder::sentence_piece(space_prefix),
-        kinds,
-        tokens,
+        kinds: pieces.kinds,
+        tokens: pieces.tokens,
         around: Around {
             begin: true,
             ..Around::default()
@@ -59,16 +49,80 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Built, ModelError> {
     })
 }
 
-/// Tokens and kinds as merging takes them: runs of spaces, which GGUF lists as added tokens, are reached by merging.
-fn respelled(fields: &Fields<'_>) -> (Vec<String>, Vec<TokenKind>) {
-    let token = |(token, &kind): (&String, &TokenKind)| {
-        if !token.is_empty() && token.bytes().all(|byte| byte == b' ') {
-            (token.replace(' ', SPACE), TokenKind::Normal)
-        } else {
-            (token.clone(), kind)
+/// A vocabulary as merging takes it.
+struct Pieces {
+    tokens: Vec<String>,
+    kinds: Vec<TokenKind>,
+    /// How early each piece is made, the highest first.
+    ranks: Vec<f64>,
+}
+
+impl Pieces {
+    /// Gemma lists runs of spaces as added tokens, without a score; they are reached by merging before everything
+    /// else, the shortest (which comes first in the vocabulary) first.
+    fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
+        let scores = fields.scores()?;
+        let mut pieces = Self {
+            tokens: fields.tokens.to_vec(),
+            kinds: fields.kinds.clone(),
+            ranks: scores.iter().copied().map(f64::from).collect(),
+        };
+        for (id, token) in pieces.tokens.iter_mut().enumerate() {
+            if !token.is_empty() && token.bytes().all(|byte| byte == b' ') {
+                *token = token.replace(' ', SPACE);
+                pieces.kinds[id] = TokenKind::Normal;
+                pieces.ranks[id] = f64::MAX / (id + 1) as f64;
+            }
         }
-    };
-    fields.tokens.iter().zip(&fields.kinds).map(token).unzip()
+        Ok(pieces)
+    }
+
+    /// Whether text can become the piece by merging.
+    fn is_merged(&self, id: usize) -> bool {
+        self.kinds[id] == TokenKind::Normal && byte_token(&self.tokens[id]).is_none()
+    }
+
+    /// Every way to make a piece from two others, the piece with the highest rank first; of the ways to make pieces of
+    /// one rank, the longest left and right parts first.
+    fn merges(&self) -> Vec<(String, String)> {
+        let known: HashMap<&str, usize> = (0..self.tokens.len())
+            .filter(|&id| self.is_merged(id))
+            .map(|id| (self.tokens[id].as_str(), id))
+            .collect();
+        let mut merges = Vec::new();
+        for (id, token) in self.tokens.iter().enumerate().filter(|&(id, _)| self.is_merged(id)) {
+            let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
+            let mut local: Vec<_> = cuts
+                .filter_map(|(left, right)| Some((known.get(left)?, known.get(right)?, left, right)))
+                .collect();
+            local.sort_unstable();
+            merges.extend(local.into_iter().map(|(.., left, right)| Merge {
+                rank: self.ranks[id],
+                left,
+                right,
+            }));
+        }
+        // A stable sort: among equals the order of the vocabulary stays, as in the converters.
+        merges.sort_by(|a, b| b.rank.total_cmp(&a.rank).then_with(|| b.lengths().cmp(&a.lengths())));
+        merges
+            .into_iter()
+            .map(|merge| (merge.left.to_owned(), merge.right.to_owned()))
+            .collect()
+    }
+}
+
+/// A merge of two pieces.
+struct Merge<'a> {
+    rank: f64,
+    left: &'a str,
+    right: &'a str,
+}
+
+impl Merge<'_> {
+    /// Of the two parts, in characters.
+    fn lengths(&self) -> (usize, usize) {
+        (self.left.chars().count(), self.right.chars().count())
+    }
 }
 
 /// Spaces as [`SPACE`], one more before the text. Every stretch between control tokens is a text of its own.
@@ -76,45 +130,4 @@ fn normalizer(space_prefix: bool) -> Result<NormalizerWrapper, ModelError> {
     let prefix = space_prefix.then(|| Prepend::new(SPACE.to_owned()).into());
     let spaces = Replace::new(" ", SPACE).map_err(cannot_build)?.into();
     Ok(Sequence::new(prefix.into_iter().chain([spaces]).collect()).into())
-}
-
-/// A merge of two tokens.
-struct Merge<'a> {
-    score: f32,
-    left: &'a str,
-    right: &'a str,
-}
-
-/// Every way to make a token from two others, the likeliest token first; of the ways to make tokens of one score, the
-/// longest left and right parts first.
-fn merges(tokens: &[String], kinds: &[TokenKind], scores: &[f32]) -> Vec<(String, String)> {
-    let ordinary = |id: usize| kinds[id] != TokenKind::Special && byte_token(&tokens[id]).is_none();
-    let known: HashMap<&str, usize> = (0..tokens.len())
-        .filter(|&id| ordinary(id))
-        .map(|id| (tokens[id].as_str(), id))
-        .collect();
-    let mut merges = Vec::new();
-    for (id, token) in tokens.iter().enumerate().filter(|&(id, _)| ordinary(id)) {
-        let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
-        let mut local: Vec<_> = cuts
-            .filter_map(|(left, right)| Some((known.get(left)?, known.get(right)?, left, right)))
-            .collect();
-        local.sort_unstable_by_key(|&(left, right, ..)| (*left, *right));
-        merges.extend(local.into_iter().map(|(.., left, right)| Merge {
-            score: scores[id],
-            left,
-            right,
-        }));
-    }
-    // A stable sort: among equals the order of the vocabulary stays, as in the converters.
-    merges.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| lengths(b).cmp(&lengths(a))));
-    merges
-        .into_iter()
-        .map(|merge| (merge.left.to_owned(), merge.right.to_owned()))
-        .collect()
-}
-
-/// Lengths in characters of the two parts.
-fn lengths(merge: &Merge<'_>) -> (usize, usize) {
-    (merge.left.chars().count(), merge.right.chars().count())
 }
