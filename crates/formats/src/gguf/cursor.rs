@@ -7,11 +7,18 @@ use crate::FormatError;
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     position: usize,
+    file_len: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+    /// At the start of `bytes`, which are the start of a file of `file_len` bytes.
+    pub(super) fn new(bytes: &'a [u8], file_len: usize) -> Self {
+        let position = 0;
+        Self {
+            bytes,
+            position,
+            file_len,
+        }
     }
 
     pub(super) fn position(&self) -> usize {
@@ -20,7 +27,7 @@ impl<'a> Cursor<'a> {
 
     /// Length of the whole file.
     pub(super) fn file_len(&self) -> usize {
-        self.bytes.len()
+        self.file_len
     }
 
     fn remaining(&self) -> usize {

@@ -41,7 +41,16 @@ impl Gguf {
     /// [`FormatError::Malformed`] for contradictions, truncation, duplicate names and overlapping tensors;
     /// [`FormatError::Unsupported`] for other versions, big-endian files and tensor types this build does not read.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut cursor = Cursor::new(bytes);
+        Self::parse_start(bytes, bytes.len())
+    }
+
+    /// [`Self::parse`] from the start of a file of `file_len` bytes, for one that is neither mapped nor read whole. A
+    /// start that is too short for the header looks like a truncated file.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_start(start: &[u8], file_len: usize) -> Result<Self, FormatError> {
+        let mut cursor = Cursor::new(start, file_len);
         let magic = cursor.take(4, "magic")?;
         if magic != b"GGUF" {
             return Err(FormatError::malformed("magic", "GGUF", magic.escape_ascii()));

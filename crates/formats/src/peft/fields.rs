@@ -1,79 +1,13 @@
-//! The fields of `adapter_config.json` by name, and what each may hold.
-//! Defaults and meanings are those of peft's `LoraConfig` (0.21).
+//! The fields of `adapter_config.json` by name, checked against [`FIELDS`] and read with their defaults.
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::ConfigError;
 use super::pattern::{LayerFilter, ModuleSet, PatternMap, Patterns};
+use super::table::{BaseUnder, FIELDS, INITIALISATIONS, Rule};
+use super::{ChangedBase, ConfigError, TrainedBiases};
 use crate::FormatError;
-
-/// What a field may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
-    /// Read into the configuration, with checks of its own.
-    Read,
-    /// Anything: it does not enter what inference computes.
-    Informative,
-    /// Not supported: null, false or empty.
-    Off,
-    /// Not supported, and an empty value would switch it on with its defaults: null or false.
-    OffNotEmpty,
-}
-
-const FIELDS: [(&str, Rule); 43] = [
-    ("peft_type", Rule::Read),
-    ("base_model_name_or_path", Rule::Read),
-    ("rootstock_base_hash", Rule::Read),
-    ("r", Rule::Read),
-    ("lora_alpha", Rule::Read),
-    ("rank_pattern", Rule::Read),
-    ("alpha_pattern", Rule::Read),
-    ("use_rslora", Rule::Read),
-    ("target_modules", Rule::Read),
-    ("exclude_modules", Rule::Read),
-    ("layers_to_transform", Rule::Read),
-    ("layers_pattern", Rule::Read),
-    ("bias", Rule::Read),
-    ("init_lora_weights", Rule::Read),
-    // Where it came from.
-    ("peft_version", Rule::Informative),
-    ("revision", Rule::Informative),
-    ("task_type", Rule::Informative),
-    ("auto_mapping", Rule::Informative),
-    // Training only; peft itself ignores a stored runtime_config.
-    ("inference_mode", Rule::Informative),
-    ("lora_dropout", Rule::Informative),
-    ("runtime_config", Rule::Informative),
-    // Parameters of what is off: they act only with use_qalora and megatron_config.
-    ("qalora_group_size", Rule::Informative),
-    ("megatron_core", Rule::Informative),
-    ("use_dora", Rule::Off),
-    ("use_qalora", Rule::Off),
-    ("fan_in_fan_out", Rule::Off),
-    ("lora_bias", Rule::Off),
-    ("modules_to_save", Rule::Off),
-    ("trainable_token_indices", Rule::Off),
-    ("target_parameters", Rule::Off),
-    ("layer_replication", Rule::Off),
-    ("alora_invocation_tokens", Rule::Off),
-    ("ensure_weight_tying", Rule::Off),
-    ("megatron_config", Rule::Off),
-    // Initialisations that change the base or the ranks.
-    ("loftq_config", Rule::Off),
-    ("eva_config", Rule::Off),
-    ("corda_config", Rule::Off),
-    ("lora_ga_config", Rule::Off),
-    ("use_bdlora", Rule::OffNotEmpty),
-    ("arrow_config", Rule::OffNotEmpty),
-    ("kasa_config", Rule::OffNotEmpty),
-    ("velora_config", Rule::OffNotEmpty),
-    ("monteclora_config", Rule::OffNotEmpty),
-];
-
-/// Values of `init_lora_weights` that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract from it.
-const HARMLESS_INITS: [&str; 4] = ["true", "false", "\"gaussian\"", "\"orthogonal\""];
 
 /// The file's fields in their order, values unparsed.
 pub(super) struct Fields<'a> {
@@ -99,7 +33,7 @@ impl<'a> Fields<'a> {
     pub(super) fn check_names(&self) -> Result<(), FormatError> {
         for (name, raw) in &self.entries {
             let raw = raw.get();
-            let known = FIELDS.iter().find(|(known, _)| known == name).map(|(_, rule)| *rule);
+            let known = FIELDS.iter().find(|field| field.name == name).map(|field| field.rule);
             let (accepted, supported) = match known {
                 Some(Rule::Read | Rule::Informative) => (true, ""),
                 Some(Rule::Off) => (is_off(raw) || is_empty(raw), "null, false or empty"),
@@ -116,20 +50,62 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// The fields that must hold one of a few values.
-    pub(super) fn check_values(&self) -> Result<(), FormatError> {
+    /// `bias`.
+    pub(super) fn trained_biases(&self) -> Result<TrainedBiases, FormatError> {
         match self.raw("bias") {
-            None | Some("null" | "\"none\"") => {}
-            Some(other) => return Err(FormatError::unsupported("bias", other, "\"none\"")),
+            None | Some("null" | "\"none\"") => Ok(TrainedBiases::None),
+            Some("\"lora_only\"") => Ok(TrainedBiases::Targeted),
+            Some("\"all\"") => Ok(TrainedBiases::All),
+            Some(other) => {
+                let supported = "\"none\", \"lora_only\", \"all\"";
+                Err(FormatError::unsupported("bias", other, supported))
+            }
         }
-        match self.raw("init_lora_weights") {
-            None | Some("null") => Ok(()),
-            Some(init) if HARMLESS_INITS.contains(&init) => Ok(()),
-            Some(other) => Err(FormatError::unsupported(
-                "init_lora_weights",
-                other,
-                HARMLESS_INITS.join(", "),
-            )),
+    }
+
+    /// `init_lora_weights`, as far as it changes the base.
+    pub(super) fn changed_base(&self) -> Result<Option<ChangedBase>, FormatError> {
+        let name = "init_lora_weights";
+        let Some(raw) = self.raw(name).filter(|&raw| raw != "null") else {
+            return Ok(None);
+        };
+        let changed = |by_initial_pair| {
+            let initialisation = raw.trim_matches('"').chars().take(60).collect();
+            Some(ChangedBase {
+                initialisation,
+                by_initial_pair,
+            })
+        };
+        match INITIALISATIONS
+            .iter()
+            .find(|known| known.covers(raw))
+            .map(|known| known.base)
+        {
+            Some(BaseUnder::Unchanged) => Ok(None),
+            Some(BaseUnder::LessInitial) => Ok(changed(true)),
+            Some(BaseUnder::Lost) => Ok(changed(false)),
+            None => {
+                let supported: Vec<_> = INITIALISATIONS.iter().map(|known| known.value).collect();
+                Err(FormatError::unsupported(name, raw, supported.join(", ")))
+            }
+        }
+    }
+
+    /// A boolean, false if absent.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, FormatError> {
+        Ok(self.read(name, "a boolean")?.unwrap_or(false))
+    }
+
+    /// `modules_to_save`; peft takes a list only.
+    pub(super) fn saved(&self) -> Result<Vec<String>, FormatError> {
+        let name = "modules_to_save";
+        if self.raw(name).is_some_and(|raw| is_off(raw) || is_empty(raw)) {
+            return Ok(Vec::new());
+        }
+        let saved: Vec<String> = self.read(name, "a list of module names")?.unwrap_or_default();
+        match saved.iter().any(String::is_empty) {
+            true => Err(FormatError::malformed(name, "names", "an empty one")),
+            false => Ok(saved),
         }
     }
 
@@ -164,7 +140,7 @@ impl<'a> Fields<'a> {
         Ok(Some(hash.into()))
     }
 
-    /// A list of module names, a regular expression or "all-linear"; `None` for null and for an empty list or string.
+    /// A list of module names, a regular expression or "all-linear"; `None` for null and for what is empty.
     pub(super) fn modules(&self, name: &str, patterns: &mut Patterns) -> Result<Option<ModuleSet>, FormatError> {
         let value = self.read::<OneOrMany<String>>(name, "a string or a list of strings")?;
         Ok(match value {
@@ -174,7 +150,8 @@ impl<'a> Fields<'a> {
                 Some(ModuleSet::AllLinear)
             }
             Some(OneOrMany::One(text)) => Some(ModuleSet::Matching(patterns.full_match(name, &text)?)),
-            Some(OneOrMany::Many(names)) if names.is_empty() => None,
+            // peft's way to target nothing.
+            Some(OneOrMany::Many(names)) if names.is_empty() && name != "target_modules" => None,
             Some(OneOrMany::Many(names)) => Some(ModuleSet::Named(names.into_iter().collect())),
         })
     }

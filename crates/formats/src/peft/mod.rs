@@ -3,11 +3,13 @@
 
 mod fields;
 mod pattern;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use fields::Fields;
 use pattern::{LayerFilter, ModuleSet, PatternMap, Patterns};
+pub use table::{BaseUnder, FIELDS, Field, INITIALISATIONS, Initialisation, Rule};
 
 use crate::FormatError;
 
@@ -26,6 +28,37 @@ pub enum ConfigError {
     Format(#[from] FormatError),
 }
 
+/// Which biases of the base were trained and are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainedBiases {
+    /// None.
+    None,
+    /// Those of the targeted modules.
+    Targeted,
+    /// All of the model's.
+    All,
+}
+
+/// A base that is not the one the adapter's name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedBase {
+    /// The value of `init_lora_weights`.
+    pub initialisation: String,
+    /// The initial pairs were subtracted from it, so that the initial adapter tells the difference.
+    pub by_initial_pair: bool,
+}
+
+/// What a module of the base is to peft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModuleKind {
+    /// A linear map other than the output layer.
+    Linear,
+    /// The output layer.
+    Output,
+    /// An embedding.
+    Embedding,
+}
+
 /// A LoRA configuration that this build serves in full.
 #[derive(Debug)]
 pub struct AdapterConfig {
@@ -33,12 +66,25 @@ pub struct AdapterConfig {
     pub base_model: Option<String>,
     /// `rootstock_base_hash`, our own optional field: BLAKE3 of the base model's file.
     pub base_hash: Option<[u8; 32]>,
+    /// `use_dora`: every pair has a magnitude.
+    pub dora: bool,
+    /// `lora_bias`: lora_B has a bias.
+    pub delta_bias: bool,
+    /// `bias`.
+    pub biases: TrainedBiases,
+    /// `ensure_weight_tying`: where the base ties embedding and output layer, they change together.
+    pub keeps_ties: bool,
+    /// `fan_in_fan_out`: the base stores the maps that are targeted as Conv1D, inputs outermost.
+    pub fan_in_fan_out: bool,
+    /// What `init_lora_weights` did to the base, if it did anything.
+    pub changed_base: Option<ChangedBase>,
     rank: usize,
     alpha: f64,
     rank_pattern: PatternMap<usize>,
     alpha_pattern: PatternMap<f64>,
     rank_stabilized: bool,
     targets: ModuleSet,
+    saved: Vec<String>,
     excluded: Option<ModuleSet>,
     layers: Option<LayerFilter>,
 }
@@ -52,7 +98,6 @@ impl AdapterConfig {
         let fields = Fields::parse(json)?;
         fields.check_type()?;
         fields.check_names()?;
-        fields.check_values()?;
         Ok(Self::from_fields(&fields)?)
     }
 
@@ -77,26 +122,61 @@ impl AdapterConfig {
             alpha: fields.read("lora_alpha", "a number")?.unwrap_or(DEFAULT_RANK as f64),
             rank_pattern: fields.rank_pattern(&mut patterns)?,
             alpha_pattern: fields.pattern_map("alpha_pattern", "numbers by module pattern", &mut patterns)?,
-            rank_stabilized: fields.read("use_rslora", "a boolean")?.unwrap_or(false),
+            rank_stabilized: fields.flag("use_rslora")?,
+            dora: fields.flag("use_dora")?,
+            delta_bias: fields.flag("lora_bias")?,
+            biases: fields.trained_biases()?,
+            keeps_ties: fields.flag("ensure_weight_tying")?,
+            fan_in_fan_out: fields.flag("fan_in_fan_out")?,
+            changed_base: fields.changed_base()?,
             targets,
+            saved: fields.saved()?,
             excluded: fields.modules("exclude_modules", &mut patterns)?,
             layers,
         })
     }
 
-    /// Whether the adapter changes `module`, a linear map of the base other than its output layer, by its full path as
-    /// transformers names it: `model.layers.3.mlp.down_proj`.
-    pub fn targets(&self, module: &str) -> bool {
-        if self.excluded.as_ref().is_some_and(|excluded| excluded.contains(module)) {
+    /// Whether the adapter has a pair on `module`, by its full path as transformers names it:
+    /// `model.layers.3.mlp.down_proj`.
+    pub fn targets(&self, module: &str, kind: ModuleKind) -> bool {
+        let excluded = self
+            .excluded
+            .as_ref()
+            .is_some_and(|excluded| excluded.contains(module, kind));
+        if excluded || self.saves_over(module) {
             return false;
         }
         match &self.layers {
             // peft does not ask for the layer of a module that is listed by its full path.
             Some(layers) => {
-                self.targets.lists(module) || (self.targets.contains(module) && layers.contains_layer_of(module))
+                self.targets.lists(module) || (self.targets.contains(module, kind) && layers.contains_layer_of(module))
             }
-            None => self.targets.contains(module),
+            None => self.targets.contains(module, kind),
         }
+    }
+
+    /// Whether `modules_to_save` names `module` or a module that it is part of; peft compares the ends of paths.
+    pub fn saves(&self, module: &str) -> bool {
+        let ends = module.match_indices('.').map(|(dot, _)| dot).chain([module.len()]);
+        let mut paths = ends.map(|end| &module[..end]);
+        paths.any(|path| self.saved.iter().any(|name| path.ends_with(name.as_str())))
+    }
+
+    /// The entries of `modules_to_save`.
+    pub fn saved_names(&self) -> &[String] {
+        &self.saved
+    }
+
+    /// Whether peft puts no pair on `module` because of `modules_to_save`: some whole names in its path are an entry.
+    fn saves_over(&self, module: &str) -> bool {
+        let within = |name: &String| {
+            let mut found = module.match_indices(name.as_str());
+            found.any(|(start, _)| {
+                let (before, after) = (&module[..start], &module[start + name.len()..]);
+                (before.is_empty() || before.ends_with('.')) && (after.is_empty() || after.starts_with('.'))
+            })
+        };
+        self.saved.iter().any(within)
     }
 
     /// The rank of the pair on `module`.
@@ -110,6 +190,11 @@ impl AdapterConfig {
         let alpha = self.alpha_pattern.get(module).copied().unwrap_or(self.alpha);
         let divisor = if self.rank_stabilized { rank.sqrt() } else { rank };
         (alpha / divisor) as f32
+    }
+
+    /// Whether `target_modules` names nothing at all, not even by an expression.
+    pub fn targets_nothing(&self) -> bool {
+        self.target_names().is_some_and(|mut names| names.next().is_none())
     }
 
     /// The names of `target_modules`, if it is a list.

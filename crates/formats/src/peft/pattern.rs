@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::ModuleKind;
 use crate::FormatError;
 
 /// Expressions that are not plain names, per configuration.
@@ -72,9 +73,9 @@ pub(super) enum ModuleSet {
 }
 
 impl ModuleSet {
-    pub(super) fn contains(&self, module: &str) -> bool {
+    pub(super) fn contains(&self, module: &str, kind: ModuleKind) -> bool {
         match self {
-            Self::AllLinear => true,
+            Self::AllLinear => kind == ModuleKind::Linear,
             Self::Named(names) => {
                 let after_dots = module.match_indices('.').map(|(dot, _)| &module[dot + 1..]);
                 names.contains(module) || after_dots.into_iter().any(|end| names.contains(end))

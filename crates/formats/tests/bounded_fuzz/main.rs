@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use mutate::Mutator;
 use peak_alloc::PeakAlloc;
 use rootstock_formats::gguf::Gguf;
-use rootstock_formats::peft::AdapterConfig;
+use rootstock_formats::peft::{AdapterConfig, ModuleKind};
 use rootstock_formats::safetensors::SafeTensors;
 
 #[global_allocator]
@@ -128,7 +128,7 @@ fn parse_config(input: &[u8]) -> bool {
         return false;
     };
     for module in ["model.layers.0.self_attn.q_proj", "model.layers.13.mlp.down_proj", ""] {
-        let _ = (config.targets(module), config.scale_for(module));
+        let _ = (config.targets(module, ModuleKind::Linear), config.scale_for(module));
         assert!(config.rank_for(module) > 0);
     }
     true

@@ -124,7 +124,7 @@ fn targets<'a>(
     limits: AdapterLimits,
 ) -> Result<Targets<'a>, AdapterError> {
     let mut targets = BTreeMap::new();
-    for (site, module) in modules.iter().filter(|(_, module)| config.targets(module)) {
+    for (site, module) in modules.iter().filter(|(_, module)| config.targets(module, rootstock_formats::peft::ModuleKind::Linear)) {
         let rank = config.rank_for(module);
         if rank > limits.max_rank {
             let most = limits.max_rank;
