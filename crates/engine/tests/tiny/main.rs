@@ -3,6 +3,7 @@
 
 mod adapters;
 mod bits;
+mod gguf_lora;
 mod logits;
 mod model;
 mod quantized;
