@@ -5,6 +5,7 @@
 //! values: pages in order, each output with one chain of additions, so that neither chunking nor the batch changes bits.
 
 use std::cell::RefCell;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Context;
@@ -24,6 +25,8 @@ pub struct AttentionHeads {
     pub head_dim: usize,
     /// Factor on q·k.
     pub scale: f32,
+    /// Tokens that a position sees, itself included; `None` for all before it.
+    pub window: Option<NonZeroUsize>,
 }
 
 impl AttentionHeads {
@@ -79,13 +82,7 @@ pub fn attend(
                 // SAFETY: every task has its own row and heads.
                 let out = unsafe { out.part(first..first + queries.len()) };
                 let place = places.rows()[row];
-                let pages = Pages {
-                    cache,
-                    layer,
-                    kv_head,
-                    blocks: places.blocks(place),
-                    place,
-                };
+                let pages = Pages::seen(heads, (cache, layer, kv_head), places.blocks(place), place);
                 isa.run(Task {
                     pages,
                     queries,
@@ -108,11 +105,34 @@ struct Pages<'a> {
     cache: &'a KvCache,
     layer: usize,
     kv_head: usize,
+    /// From the page of the first token that the row sees on.
     blocks: &'a [u32],
-    place: Place,
+    /// Tokens from the start of the first page up to the row, the row included.
+    tokens: usize,
+    /// Tokens at the start of the first page that lie before the window.
+    before: usize,
 }
 
 impl<'a> Pages<'a> {
+    fn seen(
+        heads: &AttentionHeads,
+        (cache, layer, kv_head): (&'a KvCache, usize, usize),
+        blocks: &'a [u32],
+        place: Place,
+    ) -> Self {
+        let end = place.position as usize + 1;
+        let first = heads.window.map_or(0, |window| end.saturating_sub(window.get()));
+        let page = first / BLOCK_TOKENS;
+        Self {
+            cache,
+            layer,
+            kv_head,
+            blocks: &blocks[page..],
+            tokens: end - page * BLOCK_TOKENS,
+            before: first % BLOCK_TOKENS,
+        }
+    }
+
     fn page(&self, of: &'a [u16], index: usize) -> &'a [u16] {
         let start = self.cache.page_start(self.layer, self.blocks[index], self.kv_head);
         &of[start..start + self.cache.page()]
@@ -120,7 +140,12 @@ impl<'a> Pages<'a> {
 
     /// Tokens of page `index` that the row sees: what lies beyond is another sequence's or nobody's.
     fn visible(&self, index: usize) -> usize {
-        (self.place.position as usize + 1 - index * BLOCK_TOKENS).min(BLOCK_TOKENS)
+        (self.tokens - index * BLOCK_TOKENS).min(BLOCK_TOKENS)
+    }
+
+    /// Tokens at the start of page `index` that the row does not see.
+    fn hidden(&self, index: usize) -> usize {
+        if index == 0 { self.before } else { 0 }
     }
 }
 
@@ -217,9 +242,10 @@ fn score<S: Simd, const G: usize>(
             let [a, b, c, d] = chains[g];
             let sum = s.mul(s.add(s.add(a, b), s.add(c, d)), s.splat(scale));
             let sum = s.keep(sum, pages.visible(index), f32::NEG_INFINITY);
+            let to = &mut scores[g * tokens + index * BLOCK_TOKENS..][..BLOCK_TOKENS];
+            // SAFETY: the page has sixteen scores.
+            let sum = unsafe { put_seen(s, sum, pages.hidden(index), f32::NEG_INFINITY, to) };
             largest[g] = s.max(largest[g], sum);
-            // SAFETY: every head has `tokens` scores.
-            unsafe { s.store(scores.as_mut_ptr().add(g * tokens + index * BLOCK_TOKENS), sum) };
         }
     }
     let mut result = [0.0; G];
@@ -227,6 +253,22 @@ fn score<S: Simd, const G: usize>(
         result[g] = s.maximum(largest[g]);
     }
     result
+}
+
+/// Stores a page's sixteen values, the first `hidden` of them as `fill`; returns what was stored.
+///
+/// # Safety
+/// `to` has sixteen elements.
+#[inline(always)]
+unsafe fn put_seen<S: Simd>(s: S, value: S::F, hidden: usize, fill: f32, to: &mut [f32]) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe { s.store(to.as_mut_ptr(), value) };
+    if hidden == 0 {
+        return value;
+    }
+    to[..hidden].fill(fill);
+    // SAFETY: the caller's promise.
+    unsafe { s.load(to.as_ptr()) }
 }
 
 /// Replaces scores by `e^(score - largest)`, 0 beyond the visible tokens; returns their sum.
@@ -238,8 +280,8 @@ fn exponentials<S: Simd>(s: S, pages: &Pages<'_>, largest: f32, scores: &mut [f3
         unsafe {
             let value = exp(s, s.sub(s.load(scores.as_ptr()), s.splat(largest)));
             let value = s.keep(value, pages.visible(index), 0.0);
+            let value = put_seen(s, value, pages.hidden(index), 0.0, scores);
             total = s.add(total, value);
-            s.store(scores.as_mut_ptr(), value);
         }
     }
     s.sum(total)
@@ -259,7 +301,7 @@ fn weigh<S: Simd, const G: usize, const W: usize>(
     let mut sums = [[s.splat(0.0); W]; G];
     for index in 0..pages.blocks.len() {
         let values = pages.page(&pages.cache.values, index);
-        for token in 0..pages.visible(index) {
+        for token in pages.hidden(index)..pages.visible(index) {
             for w in 0..W {
                 // SAFETY: a page holds `head_dim` elements per token, and `dim + W * 16` is at most that.
                 let value = unsafe { s.load_f16(values.as_ptr().add(token * head_dim + dim + w * LANES)) };

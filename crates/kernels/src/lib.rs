@@ -14,6 +14,7 @@ mod kv;
 mod linear;
 mod lora;
 mod matrix;
+mod norm;
 mod pool;
 mod prepare;
 mod rotary;
@@ -28,9 +29,10 @@ pub use kv::{BLOCK_TOKENS, KvCache, Place, Places};
 pub use linear::{Activation, Part, Then, linear};
 pub use lora::{BiasTerm, ColumnFactors, DenseTerm, LowRankBatch, LowRankPair, LowRankTerm};
 pub use matrix::{BLOCK, BlockFormat, PackedMatrix, ShapeError};
+pub use norm::{NormFormula, NormWeights, RowNorms, add_normed};
 pub use pool::ThreadPool;
 pub use prepare::{Source, prepare};
-pub use rotary::{RotaryTable, rotate_and_store};
+pub use rotary::{HeadTransform, RotaryTable, rotate_and_store};
 
 /// What every operation runs on.
 pub struct Context {

@@ -1,4 +1,5 @@
-//! Rotary positions over half-split pairs (i, i + head_dim / 2), and the way of new keys and values into their pages.
+//! Normalisation of heads, rotary positions over half-split pairs (i, i + n) of the first 2n elements of a head, and the
+//! way of new keys and values into their pages.
 
 use crate::Context;
 use crate::attention::AttentionHeads;
@@ -8,7 +9,7 @@ use crate::kv::{BLOCK_TOKENS, KvCache, Places};
 use crate::pool::share;
 use crate::simd::{LANES, Simd};
 
-/// Cosines and sines of every position, `[positions][head_dim / 2]`.
+/// Cosines and sines of every position, `[positions][pairs]`.
 pub struct RotaryTable {
     half: usize,
     cos: Vec<f32>,
@@ -16,14 +17,16 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// The table for `positions` positions. Angles are products in f32, as the reference implementation has them.
-    pub fn new(inverse_frequencies: &[f32], positions: usize) -> Self {
+    /// The table for `positions` positions, cosines and sines times `magnitude`. Angles are products in f32, as the
+    /// reference implementation has them.
+    pub fn new(inverse_frequencies: &[f32], magnitude: f32, positions: usize) -> Self {
         let angles = (0..positions).flat_map(|position| {
             inverse_frequencies
                 .iter()
                 .map(move |frequency| f64::from(position as f32 * frequency))
         });
-        let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
+        let scaled = |value: f64| value as f32 * magnitude;
+        let (cos, sin) = angles.map(|angle| (scaled(angle.cos()), scaled(angle.sin()))).unzip();
         Self {
             half: inverse_frequencies.len(),
             cos,
@@ -37,7 +40,16 @@ impl RotaryTable {
     }
 }
 
-/// Rotates the queries and keys of `qkv` rows (`[queries | keys | values]`, `stride` elements each) in place and writes
+/// What happens to queries and keys before they are used.
+#[derive(Clone, Copy)]
+pub struct HeadTransform<'a> {
+    /// Root-mean-square normalisation of every head: weights of queries and of keys (`head_dim` each), and epsilon.
+    pub norms: Option<(&'a [f32], &'a [f32], f32)>,
+    /// Rotary positions; `None` where positions do not enter here.
+    pub rotary: Option<&'a RotaryTable>,
+}
+
+/// Normalises and rotates the queries and keys of `qkv` rows (`[queries | keys | values]`, `stride` elements each) in place and writes
 /// keys and values into the pages of their places.
 ///
 /// # Panics
@@ -45,14 +57,17 @@ impl RotaryTable {
 pub fn rotate_and_store(
     context: &mut Context,
     heads: &AttentionHeads,
-    table: &RotaryTable,
+    transform: HeadTransform<'_>,
     places: &Places,
     (cache, layer): (&mut KvCache, usize),
     qkv: &mut [f32],
 ) {
     let stride = heads.qkv_width();
     cache.check(layer, places);
-    assert!(cache.kv_heads == heads.kv_heads && cache.head_dim == heads.head_dim && table.half * 2 == heads.head_dim);
+    assert!(cache.kv_heads == heads.kv_heads && cache.head_dim == heads.head_dim);
+    assert!(transform.rotary.is_none_or(|table| table.half * 2 <= heads.head_dim));
+    let norms_fit = |(query, key, _): (&[f32], &[f32], f32)| query.len() == heads.head_dim && key.len() == query.len();
+    assert!(transform.norms.is_none_or(norms_fit));
     assert_eq!(qkv.len(), places.rows().len() * stride);
     let (threads, isa) = (context.pool.threads(), context.isa);
     let starts = PageStarts {
@@ -79,7 +94,8 @@ pub fn rotate_and_store(
             };
             isa.run(RotateRow {
                 heads,
-                angles: table.row(position),
+                norms: transform.norms,
+                angles: transform.rotary.map(|table| table.row(position)),
                 slot: position % BLOCK_TOKENS,
                 qkv,
                 keys,
@@ -108,7 +124,8 @@ impl PageStarts {
 
 struct RotateRow<'a> {
     heads: &'a AttentionHeads,
-    angles: (&'a [f32], &'a [f32]),
+    norms: Option<(&'a [f32], &'a [f32], f32)>,
+    angles: Option<(&'a [f32], &'a [f32])>,
     slot: usize,
     qkv: &'a mut [f32],
     keys: *mut u16,
@@ -127,8 +144,15 @@ impl Kernel for RotateRow<'_> {
             ..
         } = *self.heads;
         let (rotated, values) = self.qkv.split_at_mut((heads + kv_heads) * head_dim);
-        for head in rotated.chunks_exact_mut(head_dim) {
-            rotate(s, head, self.angles);
+        if let Some((query, key, epsilon)) = self.norms {
+            for (index, head) in rotated.chunks_exact_mut(head_dim).enumerate() {
+                normalise_head(s, head, if index < heads { query } else { key }, epsilon);
+            }
+        }
+        if let Some(angles) = self.angles {
+            for head in rotated.chunks_exact_mut(head_dim) {
+                rotate(s, &mut head[..2 * angles.0.len()], angles);
+            }
         }
         let keys = &rotated[heads * head_dim..];
         for kv_head in 0..kv_heads {
@@ -147,6 +171,29 @@ impl Kernel for RotateRow<'_> {
                     s.store_f16(self.values.add(page + self.slot * head_dim + dim), value);
                 }
             }
+        }
+    }
+}
+
+/// `x / sqrt(mean(x^2) + epsilon) * weight` of one head, whose width is a multiple of 16.
+#[inline(always)]
+fn normalise_head<S: Simd>(s: S, head: &mut [f32], weight: &[f32], epsilon: f32) {
+    assert!(head.len() == weight.len() && head.len().is_multiple_of(LANES));
+    let mut squares = s.splat(0.0);
+    for at in (0..head.len()).step_by(LANES) {
+        // SAFETY: sixteen elements from `at` on exist.
+        let value = unsafe { s.load(head.as_ptr().add(at)) };
+        squares = s.mul_add(value, value, squares);
+    }
+    let factor = s.splat(1.0 / (s.sum(squares) / head.len() as f32 + epsilon).sqrt());
+    for at in (0..head.len()).step_by(LANES) {
+        // SAFETY: sixteen elements from `at` on exist in both slices.
+        unsafe {
+            let normed = s.mul(s.load(head.as_ptr().add(at)), factor);
+            s.store(
+                head.as_mut_ptr().add(at),
+                s.mul(normed, s.load(weight.as_ptr().add(at))),
+            );
         }
     }
 }

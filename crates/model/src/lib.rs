@@ -10,9 +10,10 @@ pub mod text;
 mod weights;
 
 pub use arch::{
-    Activation, ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSpec, Position, Projection, Site,
+    Activation, ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSite, NormSpec, Position, Projection,
+    ProjectionSet, Site,
 };
 pub use checkpoint::Checkpoint;
 pub use error::ModelError;
 pub use hash::ContentHash;
-pub use weights::{MatrixView, RowOrder};
+pub use weights::{MatrixView, Norm, RowOrder};

@@ -1,9 +1,11 @@
 //! Views of a checkpoint's tensors in the order the decoder wants, whatever file they come from.
 
+use std::borrow::Cow;
+
 use rootstock_formats::DType;
 
 /// A matrix stored row by row: `rows` outputs of `cols` inputs each, quantized along a row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct MatrixView<'a> {
     /// Element or block type of `bytes`.
     pub dtype: DType,
@@ -11,8 +13,8 @@ pub struct MatrixView<'a> {
     pub rows: usize,
     /// Input features.
     pub cols: usize,
-    /// `rows` consecutive encoded rows.
-    pub bytes: &'a [u8],
+    /// `rows` consecutive encoded rows; owned where the file keeps them in another form.
+    pub bytes: Cow<'a, [u8]>,
     /// Where a row of the model lies among the stored rows.
     pub row_order: RowOrder,
 }
@@ -43,16 +45,25 @@ impl RowOrder {
     }
 }
 
-impl<'a> MatrixView<'a> {
+impl MatrixView<'_> {
     /// Encoded bytes of one row.
     pub fn row_bytes(&self) -> usize {
         self.bytes.len() / self.rows
     }
 
     /// The encoded row `row` of the model, permutation undone.
-    pub fn row(&self, row: usize) -> &'a [u8] {
+    pub fn row(&self, row: usize) -> &[u8] {
         let stride = self.row_bytes();
         let stored = self.row_order.stored_row(row);
         &self.bytes[stored * stride..(stored + 1) * stride]
     }
+}
+
+/// Weights of a normalisation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Norm {
+    /// Factors.
+    pub weight: Vec<f32>,
+    /// Added afterwards; present for [`NormKind::Layer`](crate::NormKind::Layer).
+    pub bias: Option<Vec<f32>>,
 }

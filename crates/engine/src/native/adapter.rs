@@ -1,20 +1,34 @@
-//! Adapters in the layout of the kernels, by site.
+//! Adapters in the layout of the kernels, by site. What an adapter stores in full is kept as its difference from the base.
 
-use std::sync::Arc;
+mod prepare;
 
-use rootstock_formats::DType;
-use rootstock_kernels::{ElementType, LowRankPair};
-use rootstock_model::adapter::{Adapter, AdapterError, AdapterErrorCode, AdapterTensor, Effect, LowRank};
-use rootstock_model::{ArchSpec, ContentHash, Projection, Site};
+use rootstock_kernels::{LowRankPair, PackedMatrix};
+use rootstock_model::{ContentHash, NormSite, Projection, Site};
 
-use crate::runner::{AdapterPreparer, PreparedAdapter};
+use super::dora::Magnitude;
+use super::embed::EmbeddingChange;
+use crate::runner::PreparedAdapter;
+pub(super) use prepare::NativePreparer;
 
-/// An adapter's low-rank pairs, packed.
+/// An adapter, packed.
 pub(super) struct NativeAdapter {
     hash: ContentHash,
     bytes: usize,
     /// Indexed by [`index`].
-    pairs: Vec<Option<ScaledPair>>,
+    maps: Vec<Option<MapChange>>,
+    pub embedding: Option<EmbeddingChange>,
+    norms: Vec<(NormSite, NormChange)>,
+}
+
+/// What an adapter changes of one linear map.
+#[derive(Default)]
+pub(super) struct MapChange {
+    pub pair: Option<ScaledPair>,
+    pub magnitude: Option<Magnitude>,
+    /// Added to the outputs under a factor of 1.
+    pub shift: Option<Vec<f32>>,
+    /// Difference of the adapter's matrix from the base's.
+    pub dense: Option<PackedMatrix>,
 }
 
 /// A pair and the adapter's own factor on it.
@@ -23,15 +37,52 @@ pub(super) struct ScaledPair {
     pub scale: f32,
 }
 
-/// Place of a site among all sites of a model.
-fn index(site: Site) -> usize {
-    site.layer * Projection::ALL.len() + site.projection as usize
+/// Difference of an adapter's normalisation from the base's.
+pub(super) struct NormChange {
+    pub weight: Vec<f32>,
+    /// Empty for none.
+    pub bias: Vec<f32>,
+}
+
+/// Place of a map among all of a model of `layers` layers; `None` for the embedding, which is no product.
+fn index(site: Site, layers: usize) -> Option<usize> {
+    match site {
+        Site::Embedding => None,
+        Site::Layer { layer, projection } => {
+            (layer < layers).then_some(layer * Projection::ALL.len() + projection as usize)
+        }
+        Site::Output => Some(layers * Projection::ALL.len()),
+    }
 }
 
 impl NativeAdapter {
-    /// The pair on a site, if the adapter changes it.
-    pub fn pair(&self, layer: usize, projection: Projection) -> Option<&ScaledPair> {
-        self.pairs.get(index(Site { layer, projection }))?.as_ref()
+    /// What the adapter changes of a map, if anything.
+    pub fn map(&self, site: Site) -> Option<&MapChange> {
+        let layers = self.maps.len() / Projection::ALL.len();
+        self.maps.get(index(site, layers)?)?.as_ref()
+    }
+
+    /// What the adapter changes of a normalisation, if anything.
+    pub fn norm(&self, site: NormSite) -> Option<&NormChange> {
+        self.norms
+            .iter()
+            .find(|(known, _)| *known == site)
+            .map(|(_, change)| change)
+    }
+
+    /// Whether it has an effect under the factor `scale`: a magnitude has one even under 0, which makes the norms of the
+    /// base's rows those that the adapter learned.
+    pub fn is_active(&self, scale: f32) -> bool {
+        scale != 0.0 || self.maps.iter().flatten().any(|map| map.magnitude.is_some())
+    }
+}
+
+impl MapChange {
+    fn bytes(&self) -> usize {
+        let pair = self.pair.as_ref().map_or(0, |scaled| scaled.pair.bytes());
+        let magnitude = self.magnitude.as_ref().map_or(0, Magnitude::bytes);
+        let dense = self.dense.as_ref().map_or(0, PackedMatrix::bytes);
+        pair + magnitude + dense + self.shift.as_ref().map_or(0, |shift| size_of_val(&shift[..]))
     }
 }
 
@@ -42,69 +93,5 @@ impl PreparedAdapter for NativeAdapter {
 
     fn content_hash(&self) -> ContentHash {
         self.hash
-    }
-}
-
-/// Packs adapters for the native runner.
-pub(super) struct NativePreparer {
-    spec: ArchSpec,
-}
-
-impl NativePreparer {
-    pub fn new(spec: ArchSpec) -> Self {
-        Self { spec }
-    }
-
-    fn pack(&self, low_rank: &LowRank) -> Result<LowRankPair, AdapterError> {
-        let misfit =
-            |detail: String| AdapterError::new(AdapterErrorCode::ShapeMismatch, format!("{}: {detail}", low_rank.site));
-        let shape = self
-            .spec
-            .shape(low_rank.site)
-            .ok_or_else(|| misfit("the base has no such layer".into()))?;
-        let rank = low_rank.a.rows;
-        if (low_rank.a.cols, low_rank.b.rows) != shape || low_rank.b.cols != rank {
-            return Err(misfit(format!(
-                "expected A [r, {}] and B [{}, r], got [{rank}, {}] and [{}, {}]",
-                shape.0, shape.1, low_rank.a.cols, low_rank.b.rows, low_rank.b.cols
-            )));
-        }
-        LowRankPair::pack(typed(&low_rank.a)?, typed(&low_rank.b)?, rank, shape)
-            .map_err(|error| misfit(error.to_string()))
-    }
-}
-
-fn typed(tensor: &AdapterTensor) -> Result<(ElementType, &[u8]), AdapterError> {
-    let element = match tensor.dtype {
-        DType::F32 => ElementType::F32,
-        DType::F16 => ElementType::F16,
-        DType::BF16 => ElementType::Bf16,
-        other => {
-            let message = format!("adapter tensors of type {other:?} cannot be applied (supported: F32, F16, BF16)");
-            return Err(AdapterError::new(AdapterErrorCode::Malformed, message));
-        }
-    };
-    Ok((element, &tensor.bytes))
-}
-
-impl AdapterPreparer for NativePreparer {
-    fn prepare(&self, adapter: &Adapter) -> Result<Arc<dyn PreparedAdapter>, AdapterError> {
-        let mut pairs: Vec<Option<ScaledPair>> = Vec::new();
-        pairs.resize_with(self.spec.layers.len() * Projection::ALL.len(), || None);
-        let mut bytes = size_of::<NativeAdapter>() + pairs.len() * size_of::<Option<ScaledPair>>();
-        for effect in &adapter.effects {
-            let Effect::LowRank(low_rank) = effect;
-            let pair = self.pack(low_rank)?;
-            bytes += pair.bytes();
-            pairs[index(low_rank.site)] = Some(ScaledPair {
-                pair,
-                scale: low_rank.scale,
-            });
-        }
-        Ok(Arc::new(NativeAdapter {
-            hash: adapter.hash,
-            bytes,
-            pairs,
-        }))
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct StepLayout {
 /// Consecutive rows on the same adapters.
 pub(super) struct Segment<'a> {
     pub rows: Range<usize>,
-    /// Adapters and the request's factor on each; never a factor of 0.
+    /// Adapters and the request's factor on each; none without an effect.
     pub adapters: Vec<(&'a NativeAdapter, f32)>,
 }
 
@@ -106,8 +106,8 @@ impl StepLayout {
                 segment.rows.end = rows.end;
                 continue;
             }
-            let adapters = sequence.adapters.iter().filter(|applied| applied.scale != 0.0);
-            let adapters = adapters.map(native).collect::<Result<Vec<_>, _>>()?;
+            let mut adapters = sequence.adapters.iter().map(native).collect::<Result<Vec<_>, _>>()?;
+            adapters.retain(|(adapter, scale)| adapter.is_active(*scale));
             if !adapters.is_empty() {
                 segments.push(Segment { rows, adapters });
             }

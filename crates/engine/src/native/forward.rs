@@ -1,12 +1,14 @@
 //! The decoder: embedding, layers, logits. Each line of a layer is one parallel region of the kernels.
 
 use rootstock_kernels::{
-    Activations, Context, KvCache, LowRankBatch, LowRankTerm, Part, Precision, Source, Then, attend, linear, prepare,
+    Activations, Context, KvCache, LowRankBatch, Part, Precision, Source, Then, add_normed, attend, linear, prepare,
     rotate_and_store,
 };
-use rootstock_model::Projection;
+use rootstock_model::{Norm, NormSite, Projection, Site};
 
 use super::batch::{Segment, StepLayout};
+use super::changes::{OwnNorms, SegmentRows, row_norms, terms};
+use super::embed::embed;
 use super::weights::{PackedLayer, PackedModel};
 
 /// What runs in a step.
@@ -24,11 +26,18 @@ pub(super) struct Buffers {
     qkv: Vec<f32>,
     /// What attention gives, `[rows, heads * head_dim]`.
     attended: Vec<f32>,
-    /// Gate and up side by side, `[rows, 2 * inner]`.
-    gated: Vec<f32>,
+    /// What the feed-forward keeps between its products: gate and up side by side, or up alone.
+    inner: Vec<f32>,
+    /// What is normalised before it joins the residual stream, `[rows, hidden]`.
+    joining: Vec<f32>,
     /// Rows of the residual stream that give logits.
     selected: Vec<f32>,
-    /// Input of the next product.
+    products: Products,
+}
+
+/// Memory of a group of products.
+struct Products {
+    /// Their input.
     activations: Activations,
     /// Memory of [`LowRankBatch`] between its uses.
     deltas: LowRankBatch<'static>,
@@ -40,10 +49,13 @@ impl Buffers {
             residual: Vec::new(),
             qkv: Vec::new(),
             attended: Vec::new(),
-            gated: Vec::new(),
+            inner: Vec::new(),
+            joining: Vec::new(),
             selected: Vec::new(),
-            activations: Activations::new(precision),
-            deltas: LowRankBatch::default(),
+            products: Products {
+                activations: Activations::new(precision),
+                deltas: LowRankBatch::default(),
+            },
         }
     }
 }
@@ -57,15 +69,22 @@ pub(super) fn run(
     step: Step<'_>,
     logits: &mut Vec<f32>,
 ) {
-    let hidden = model.hidden_size;
-    buffers.residual.resize(step.layout.tokens.len() * hidden, 0.0);
-    for (&token, row) in step.layout.tokens.iter().zip(buffers.residual.chunks_exact_mut(hidden)) {
-        model.embed(token, row);
-    }
+    let rows = step.layout.tokens.len();
+    buffers.residual.resize(rows * model.spec.hidden_size, 0.0);
+    embed(model, step.layout, step.segments, &mut buffers.residual);
+    let segments: Vec<SegmentRows<'_>> = step
+        .segments
+        .iter()
+        .map(|segment| (segment.rows.clone(), segment))
+        .collect();
     for (index, layer) in model.layers.iter().enumerate() {
         let mut pass = Pass {
-            context: &mut *context,
-            model,
+            rows: Rows {
+                context: &mut *context,
+                model,
+                segments: &segments,
+                count: rows,
+            },
             step,
             index,
             layer,
@@ -73,215 +92,229 @@ pub(super) fn run(
         pass.attention(cache, buffers);
         pass.feed_forward(buffers);
     }
-    output(context, model, buffers, &step.layout.outputs, logits);
+    output(context, model, buffers, step, logits);
+}
+
+/// Rows that go through products together.
+struct Rows<'a> {
+    context: &'a mut Context,
+    model: &'a PackedModel,
+    segments: &'a [SegmentRows<'a>],
+    count: usize,
+}
+
+/// A group of maps on one input.
+struct Group<'a> {
+    source: Source<'a>,
+    /// Normalisation of the input on the way.
+    norm: Option<(NormSite, &'a Norm)>,
+    sites: &'a [Site],
+    parts: &'a [Part<'a>],
+    then: Then,
+}
+
+impl Rows<'_> {
+    /// The products of a group, adapters included, into rows of `stride` elements.
+    fn map(&mut self, group: Group<'_>, memory: &mut Products, (out, stride): (&mut [f32], usize)) {
+        let own = group.norm.map(|(site, base)| OwnNorms::of(self.segments, site, base));
+        let own = own.as_ref().map(OwnNorms::weights).unwrap_or_default();
+        let source = Source {
+            norm: group.norm.map(|(_, base)| row_norms(self.model.spec.norm, base, &own)),
+            ..group.source
+        };
+        let mut deltas = terms(self.segments, group.sites, std::mem::take(&mut memory.deltas));
+        prepare(self.context, source, self.count, &mut memory.activations, &mut deltas);
+        linear(
+            self.context,
+            &memory.activations,
+            group.parts,
+            &deltas,
+            group.then,
+            (out, stride),
+        );
+        memory.deltas = deltas.reuse();
+    }
+
+    /// As [`Self::map`] for one map into the residual stream, normalised first where `post` says so.
+    fn join(
+        &mut self,
+        group: Group<'_>,
+        post: Option<(NormSite, &Norm)>,
+        memory: &mut Products,
+        (joining, residual): (&mut Vec<f32>, &mut [f32]),
+    ) {
+        let hidden = self.model.spec.hidden_size;
+        let Some((site, base)) = post else {
+            return self.map(group, memory, (residual, hidden));
+        };
+        joining.resize(self.count * hidden, 0.0);
+        let group = Group {
+            then: Then::Store,
+            ..group
+        };
+        self.map(group, memory, (joining, hidden));
+        let own = OwnNorms::of(self.segments, site, base);
+        let own = own.weights();
+        let norms = row_norms(self.model.spec.norm, base, &own);
+        add_normed(self.context, norms, self.count, joining, residual);
+    }
 }
 
 /// One layer of a step.
 struct Pass<'a> {
-    context: &'a mut Context,
-    model: &'a PackedModel,
+    rows: Rows<'a>,
     step: Step<'a>,
     index: usize,
     layer: &'a PackedLayer,
 }
 
-impl<'a> Pass<'a> {
+impl Pass<'_> {
     fn attention(&mut self, cache: &mut KvCache, buffers: &mut Buffers) {
-        let (heads, places, layer) = (self.model.heads, &self.step.layout.places, self.layer);
-        let rows = self.rows();
-        let (queries, keys) = (heads.width(), heads.kv_heads * heads.head_dim);
-        buffers.qkv.resize(rows * heads.qkv_width(), 0.0);
-        buffers.attended.resize(rows * queries, 0.0);
-        let parts = [
-            Part {
-                matrix: &layer.query,
-                bias: None,
-                column: 0,
-            },
-            Part {
-                matrix: &layer.key,
-                bias: None,
-                column: queries,
-            },
-            Part {
-                matrix: &layer.value,
-                bias: None,
-                column: queries + keys,
-            },
-        ];
-        let source = self.normed(&buffers.residual, &layer.attention_norm);
-        let names = [Projection::Query, Projection::Key, Projection::Value];
-        let out = (&mut buffers.qkv[..], heads.qkv_width());
-        self.map(
-            (source, &names, &parts),
+        let (heads, layer, places) = (self.layer.heads, self.layer, &self.step.layout.places);
+        let norm = (NormSite::Attention(self.index), &layer.attention_norm);
+        let entrance = [Projection::Query, Projection::Key, Projection::Value];
+        buffers.qkv.resize(self.rows.count * heads.qkv_width(), 0.0);
+        self.enter(
+            &entrance,
+            norm,
             Then::Store,
-            (&mut buffers.activations, &mut buffers.deltas),
-            out,
+            (&buffers.residual, &mut buffers.qkv),
+            &mut buffers.products,
         );
-        rotate_and_store(
-            self.context,
-            &heads,
-            &self.model.rotary,
-            places,
-            (cache, self.index),
-            &mut buffers.qkv,
-        );
+        let transform = self.rows.model.head_transform(layer);
+        let at = (&mut *cache, self.index);
+        rotate_and_store(self.rows.context, &heads, transform, places, at, &mut buffers.qkv);
+        buffers.attended.resize(self.rows.count * heads.width(), 0.0);
+        let at = (&*cache, self.index);
         attend(
-            self.context,
+            self.rows.context,
             &heads,
             places,
-            (cache, self.index),
+            at,
             &buffers.qkv,
             &mut buffers.attended,
         );
-        let source = Source {
-            values: &buffers.attended,
-            stride: queries,
-            width: queries,
-            norm: None,
-        };
-        let parts = [Part {
-            matrix: &layer.output,
-            bias: None,
-            column: 0,
-        }];
-        let out = (&mut buffers.residual[..], self.model.hidden_size);
-        self.map(
-            (source, &[Projection::Output], &parts),
-            Then::Add,
-            (&mut buffers.activations, &mut buffers.deltas),
-            out,
-        );
+        let source = Source::dense(&buffers.attended, heads.width(), None);
+        let post = layer.post_attention_norm.as_ref();
+        let post = post.map(|norm| (NormSite::PostAttention(self.index), norm));
+        let to = (&mut buffers.joining, &mut buffers.residual[..]);
+        self.leave(Projection::Output, source, post, &mut buffers.products, to);
     }
 
     fn feed_forward(&mut self, buffers: &mut Buffers) {
         let layer = self.layer;
-        let inner = layer.gate.outputs();
-        buffers.gated.resize(self.rows() * 2 * inner, 0.0);
-        let parts = [
-            Part {
-                matrix: &layer.gate,
-                bias: None,
-                column: 0,
-            },
-            Part {
-                matrix: &layer.up,
-                bias: None,
-                column: inner,
-            },
-        ];
-        let source = self.normed(&buffers.residual, &layer.feed_forward_norm);
-        let names = [Projection::Gate, Projection::Up];
-        let out = (&mut buffers.gated[..], 2 * inner);
-        self.map(
-            (source, &names, &parts),
-            Then::Gate(rootstock_kernels::Activation::Silu),
-            (&mut buffers.activations, &mut buffers.deltas),
-            out,
-        );
+        let entrance = [Projection::Gate, Projection::Up];
+        let (_, stride) = layer.parts(&entrance);
+        let norm = (NormSite::FeedForward(self.index), &layer.feed_forward_norm);
+        buffers.inner.resize(self.rows.count * stride, 0.0);
+        let between = (&buffers.residual[..], &mut buffers.inner[..]);
+        self.enter(&entrance, norm, layer.activation, between, &mut buffers.products);
+        let width = layer.map(Projection::Down).map_or(0, |map| map.matrix.inputs());
         let source = Source {
-            values: &buffers.gated,
-            stride: 2 * inner,
-            width: inner,
+            values: &buffers.inner,
+            stride,
+            width,
             norm: None,
         };
-        let parts = [Part {
-            matrix: &layer.down,
-            bias: None,
-            column: 0,
-        }];
-        let out = (&mut buffers.residual[..], self.model.hidden_size);
-        self.map(
-            (source, &[Projection::Down], &parts),
-            Then::Add,
-            (&mut buffers.activations, &mut buffers.deltas),
-            out,
-        );
+        let post = layer.post_feed_forward_norm.as_ref();
+        let post = post.map(|norm| (NormSite::PostFeedForward(self.index), norm));
+        let to = (&mut buffers.joining, &mut buffers.residual[..]);
+        self.leave(Projection::Down, source, post, &mut buffers.products, to);
     }
 
-    fn rows(&self) -> usize {
-        self.step.layout.tokens.len()
-    }
-
-    fn normed<'b>(&self, residual: &'b [f32], weight: &'b [f32]) -> Source<'b> {
-        let hidden = self.model.hidden_size;
-        Source {
-            values: residual,
-            stride: hidden,
-            width: hidden,
-            norm: Some((weight, self.model.epsilon)),
-        }
-    }
-
-    /// A group of maps on the same input, adapters included.
-    fn map(
+    /// The products at the entrance of a half of the layer: the normalised residual stream into rows that hold the
+    /// outputs of all `projections` side by side.
+    fn enter(
         &mut self,
-        (source, names, parts): (Source<'_>, &[Projection], &[Part<'_>]),
+        projections: &[Projection],
+        norm: (NormSite, &Norm),
         then: Then,
-        (activations, memory): (&mut Activations, &mut LowRankBatch<'static>),
-        out: (&mut [f32], usize),
+        (residual, out): (&[f32], &mut [f32]),
+        memory: &mut Products,
     ) {
-        let mut deltas = self.deltas(names, std::mem::take(memory));
-        prepare(self.context, source, self.rows(), activations, &mut deltas);
-        linear(self.context, activations, parts, &deltas, then, out);
-        *memory = deltas.reuse();
+        let (parts, stride) = self.layer.parts(projections);
+        let (projections, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let group = Group {
+            source: Source::dense(residual, self.rows.model.spec.hidden_size, None),
+            norm: Some(norm),
+            sites: &self.sites(&projections),
+            parts: &parts,
+            then,
+        };
+        self.rows.map(group, memory, (out, stride));
     }
 
-    /// The low-rank terms of all segments on the maps `names` of this layer.
-    fn deltas(&self, names: &[Projection], memory: LowRankBatch<'static>) -> LowRankBatch<'a> {
-        let mut deltas: LowRankBatch<'a> = memory;
-        for segment in self.step.segments {
-            for (adapter, factor) in &segment.adapters {
-                for (part, &projection) in names.iter().enumerate() {
-                    if let Some(scaled) = adapter.pair(self.index, projection) {
-                        let (pair, scale) = (&scaled.pair, scaled.scale * factor);
-                        deltas.push(LowRankTerm {
-                            rows: segment.rows.clone(),
-                            part,
-                            pair,
-                            scale,
-                        });
-                    }
-                }
-            }
-        }
-        deltas
+    /// The product at the exit of a half of the layer, into the residual stream.
+    fn leave(
+        &mut self,
+        projection: Projection,
+        source: Source<'_>,
+        post: Option<(NormSite, &Norm)>,
+        memory: &mut Products,
+        to: (&mut Vec<f32>, &mut [f32]),
+    ) {
+        let (parts, _) = self.layer.parts(&[projection]);
+        let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
+        let group = Group {
+            source,
+            norm: None,
+            sites: &self.sites(&[projection]),
+            parts: &parts,
+            then: Then::Add,
+        };
+        self.rows.join(group, post, memory, to);
+    }
+
+    fn sites(&self, projections: &[Projection]) -> Vec<Site> {
+        let layer = self.index;
+        let site = |&projection| Site::Layer { layer, projection };
+        projections.iter().map(site).collect()
     }
 }
 
-/// Logits of `rows`, one after the other.
-fn output(context: &mut Context, model: &PackedModel, buffers: &mut Buffers, rows: &[usize], logits: &mut Vec<f32>) {
-    let (hidden, vocab_size) = (model.hidden_size, model.vocab_size());
-    logits.resize(rows.len() * vocab_size, 0.0);
-    if rows.is_empty() {
+/// Logits of the wanted rows, one after the other.
+fn output(context: &mut Context, model: &PackedModel, buffers: &mut Buffers, step: Step<'_>, logits: &mut Vec<f32>) {
+    let (hidden, vocab_size, outputs) = (model.spec.hidden_size, model.vocab_size(), &step.layout.outputs);
+    logits.resize(outputs.len() * vocab_size, 0.0);
+    if outputs.is_empty() {
         return;
     }
     buffers.selected.clear();
-    for row in rows {
-        buffers
-            .selected
-            .extend_from_slice(&buffers.residual[row * hidden..(row + 1) * hidden]);
+    for row in outputs {
+        let row = &buffers.residual[row * hidden..(row + 1) * hidden];
+        buffers.selected.extend_from_slice(row);
     }
-    let norm = Some((&model.final_norm[..], model.epsilon));
-    let source = Source {
-        values: &buffers.selected,
-        stride: hidden,
-        width: hidden,
-        norm,
-    };
-    let none = &mut LowRankBatch::default();
-    prepare(context, source, rows.len(), &mut buffers.activations, none);
-    let parts = [Part {
-        matrix: model.output(),
-        bias: None,
-        column: 0,
-    }];
-    linear(
+    let mut rows = Rows {
         context,
-        &buffers.activations,
-        &parts,
-        none,
-        Then::Store,
-        (logits, vocab_size),
-    );
+        model,
+        segments: &selected_segments(step, outputs),
+        count: outputs.len(),
+    };
+    let group = Group {
+        source: Source::dense(&buffers.selected, hidden, None),
+        norm: Some((NormSite::Final, &model.final_norm)),
+        sites: &[Site::Output],
+        parts: &[Part {
+            matrix: model.output(),
+            bias: None,
+            column: 0,
+        }],
+        then: Then::Store,
+    };
+    rows.map(group, &mut buffers.products, (logits, vocab_size));
+}
+
+/// The segments of the rows `outputs`, in terms of their places in that list.
+fn selected_segments<'a>(step: Step<'a>, outputs: &[usize]) -> Vec<SegmentRows<'a>> {
+    let mut selected: Vec<SegmentRows<'a>> = Vec::new();
+    for (place, row) in outputs.iter().enumerate() {
+        let Some(segment) = step.segments.iter().find(|segment| segment.rows.contains(row)) else {
+            continue;
+        };
+        match selected.last_mut() {
+            Some((rows, last)) if rows.end == place && std::ptr::eq(*last, segment) => rows.end = place + 1,
+            _ => selected.push((place..place + 1, segment)),
+        }
+    }
+    selected
 }

@@ -3,7 +3,11 @@
 
 mod adapter;
 mod batch;
+mod changes;
+mod dora;
+mod embed;
 mod forward;
+mod pack;
 mod weights;
 
 use std::sync::Arc;
@@ -26,6 +30,18 @@ pub enum ActivationPrecision {
     F32,
 }
 
+/// Precision of the weights. What a checkpoint keeps quantized stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightPrecision {
+    /// As stored.
+    #[default]
+    Stored,
+    /// Floating-point weights are rounded to 8 bits in blocks of 32 while loading.
+    Eight,
+    /// Floating-point weights are rounded to 4 bits in blocks of 32 while loading, embedding and output to 8.
+    Four,
+}
+
 /// How the native runner is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NativeSettings {
@@ -37,12 +53,14 @@ pub struct NativeSettings {
     pub kv_bytes: usize,
     /// Precision of the activations.
     pub activations: ActivationPrecision,
+    /// Precision of the weights.
+    pub weights: WeightPrecision,
 }
 
 /// Decoder over packed weights.
 pub struct NativeRunner {
     context: Context,
-    model: PackedModel,
+    model: Arc<PackedModel>,
     cache: KvCache,
     buffers: Buffers,
     layout: StepLayout,
@@ -61,7 +79,7 @@ impl NativeRunner {
         let pool = ThreadPool::new(settings.threads)
             .map_err(|error| RunnerError(format!("cannot start {} compute threads: {error}", settings.threads)))?;
         let max_context = settings.max_context.min(checkpoint.spec().context_length);
-        let model = PackedModel::pack(checkpoint, max_context)?;
+        let model = Arc::new(PackedModel::pack(checkpoint, max_context, settings.weights)?);
         let cache = allocate_cache(&model, settings.kv_bytes)?;
         let precision = match settings.activations {
             ActivationPrecision::Int8 => Precision::Int8,
@@ -69,7 +87,7 @@ impl NativeRunner {
         };
         Ok(Self {
             context: Context { pool, isa },
-            preparer: Arc::new(NativePreparer::new(checkpoint.spec().clone())),
+            preparer: Arc::new(NativePreparer::new(model.clone(), isa)),
             cache,
             buffers: Buffers::new(precision),
             layout: StepLayout::default(),
@@ -92,7 +110,8 @@ fn allocate_cache(model: &PackedModel, kv_bytes: usize) -> Result<KvCache, Runne
             model.kv_block_bytes()
         )));
     }
-    KvCache::new(model.layers.len(), blocks, model.heads.kv_heads, model.heads.head_dim)
+    let heads = model.layers[0].heads;
+    KvCache::new(model.layers.len(), blocks, heads.kv_heads, heads.head_dim)
         .map_err(|error| RunnerError(error.to_string()))
 }
 

@@ -7,7 +7,7 @@ use rootstock_kernels::BLOCK_TOKENS;
 use rootstock_model::Checkpoint;
 use rootstock_model::adapter::{AdapterLimits, Base, load_adapter};
 
-use super::{ActivationPrecision, NativeRunner, NativeSettings};
+use super::{ActivationPrecision, NativeRunner, NativeSettings, WeightPrecision};
 use crate::runner::{
     AppliedAdapter, BatchView, BlockId, InputRow, Logits, OutputRows, PreparedAdapter, Runner, SequenceView,
 };
@@ -28,6 +28,7 @@ fn runner(checkpoint: &Checkpoint, threads: usize, activations: ActivationPrecis
         max_context: 512,
         kv_bytes: 64 << 20,
         activations,
+        weights: WeightPrecision::Stored,
     };
     NativeRunner::new(checkpoint, settings).unwrap()
 }

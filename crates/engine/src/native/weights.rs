@@ -1,65 +1,74 @@
 //! The weights of a checkpoint in the layout of the kernels.
 
-use rootstock_formats::DType;
-use rootstock_kernels::{AttentionHeads, BlockFormat, KvCache, PackedMatrix, RotaryTable};
-use rootstock_model::checkpoint::NormSite;
+use std::num::NonZeroUsize;
+
+use rootstock_kernels::{Activation, AttentionHeads, HeadTransform, KvCache, PackedMatrix, Part, RotaryTable, Then};
 use rootstock_model::{
-    Activation, ArchSpec, Checkpoint, FeedForward, MatrixView, NormKind, Position, Projection, Site,
+    self as model, ArchSpec, AttentionSpec, Checkpoint, FeedForward, LayerSpec, Norm, NormSite, Position, Projection,
+    Site,
 };
 
+use super::WeightPrecision;
+use super::pack::{Role, pack};
 use crate::runner::RunnerError;
 
 /// A whole decoder, packed.
 pub(super) struct PackedModel {
-    pub hidden_size: usize,
-    pub epsilon: f32,
-    pub embedding_scale: f32,
-    pub heads: AttentionHeads,
-    pub rotary: RotaryTable,
+    pub spec: ArchSpec,
     pub layers: Vec<PackedLayer>,
-    pub final_norm: Vec<f32>,
-    embedding: PackedMatrix,
+    pub final_norm: Norm,
+    pub embedding: PackedMatrix,
+    /// Learned embeddings of positions.
+    pub positions: Option<PackedMatrix>,
     /// `None` where the output projection is the embedding.
     output: Option<PackedMatrix>,
+    /// Tables that layers share.
+    rotaries: Vec<RotaryTable>,
 }
 
 /// One layer, packed.
 pub(super) struct PackedLayer {
-    pub attention_norm: Vec<f32>,
-    pub query: PackedMatrix,
-    pub key: PackedMatrix,
-    pub value: PackedMatrix,
-    pub output: PackedMatrix,
-    pub feed_forward_norm: Vec<f32>,
-    pub gate: PackedMatrix,
-    pub up: PackedMatrix,
-    pub down: PackedMatrix,
+    pub heads: AttentionHeads,
+    pub attention_norm: Norm,
+    pub post_attention_norm: Option<Norm>,
+    pub feed_forward_norm: Norm,
+    pub post_feed_forward_norm: Option<Norm>,
+    /// What becomes of the products at the entrance of the feed-forward.
+    pub activation: Then,
+    /// Weights of queries and of keys.
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
+    /// Index of the layer's table.
+    rotary: Option<usize>,
+    /// Indexed by projection.
+    maps: Vec<Option<Map>>,
+}
+
+/// A linear map.
+pub(super) struct Map {
+    pub matrix: PackedMatrix,
+    pub bias: Option<Vec<f32>>,
 }
 
 impl PackedModel {
     /// Packs every matrix; positions up to `max_context` get their rotary angles.
-    pub fn pack(checkpoint: &Checkpoint, max_context: usize) -> Result<Self, RunnerError> {
+    pub fn pack(checkpoint: &Checkpoint, max_context: usize, precision: WeightPrecision) -> Result<Self, RunnerError> {
         let spec = checkpoint.spec();
-        let NormKind::Rms = spec.norm.kind;
-        let (heads, rotary) = attention_shape(spec, max_context)?;
+        check(spec)?;
+        let mut rotaries = Rotaries::default();
         let layers = (0..spec.layers.len())
-            .map(|layer| pack_layer(checkpoint, layer))
+            .map(|layer| pack_layer(checkpoint, layer, precision, &mut rotaries))
             .collect::<Result<_, _>>()?;
-        let output = if spec.tied_output {
-            None
-        } else {
-            Some(pack("output", checkpoint.output())?)
-        };
+        let output = (!spec.tied_output).then(|| pack(checkpoint.output(), Role::Vocabulary, precision));
+        let positions = checkpoint.position_embedding().map_err(fault)?;
+        let positions = positions.map(|view| pack(Ok(view), Role::Positions, precision));
         Ok(Self {
-            hidden_size: spec.hidden_size,
-            epsilon: spec.norm.epsilon,
-            embedding_scale: spec.embedding_scale,
-            heads,
-            rotary,
+            spec: spec.clone(),
             layers,
             final_norm: checkpoint.norm(NormSite::Final),
-            embedding: pack("embedding", checkpoint.embedding())?,
-            output,
+            embedding: pack(checkpoint.embedding(), Role::Vocabulary, precision)?,
+            positions: positions.transpose()?,
+            output: output.transpose()?,
+            rotaries: rotaries.tables(max_context),
         })
     }
 
@@ -71,91 +80,207 @@ impl PackedModel {
         self.output.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// The embedding of `token` into `to` of `hidden_size` elements.
-    pub fn embed(&self, token: u32, to: &mut [f32]) {
-        self.embedding.dequantize_row(token as usize, to);
-        if self.embedding_scale != 1.0 {
-            to.iter_mut().for_each(|value| *value *= self.embedding_scale);
+    /// The matrix of a map; `None` where the model has none or for the embedding, which is no product.
+    pub fn matrix(&self, site: Site) -> Option<&PackedMatrix> {
+        match site {
+            Site::Embedding => None,
+            Site::Layer { layer, projection } => Some(&self.layers.get(layer)?.map(projection)?.matrix),
+            Site::Output => Some(self.output()),
+        }
+    }
+
+    /// The bias of a map, if it has one.
+    pub fn bias(&self, site: Site) -> Option<&[f32]> {
+        match site {
+            Site::Layer { layer, projection } => self.layers.get(layer)?.map(projection)?.bias.as_deref(),
+            Site::Embedding | Site::Output => None,
+        }
+    }
+
+    /// The weights of a normalisation that rows go through whole.
+    pub fn norm(&self, site: NormSite) -> Option<&Norm> {
+        match site {
+            NormSite::Attention(layer) => Some(&self.layers.get(layer)?.attention_norm),
+            NormSite::PostAttention(layer) => self.layers.get(layer)?.post_attention_norm.as_ref(),
+            NormSite::FeedForward(layer) => Some(&self.layers.get(layer)?.feed_forward_norm),
+            NormSite::PostFeedForward(layer) => self.layers.get(layer)?.post_feed_forward_norm.as_ref(),
+            NormSite::Final => Some(&self.final_norm),
+            NormSite::Query(_) | NormSite::Key(_) => None,
+        }
+    }
+
+    /// What a layer does to its queries and keys.
+    pub fn head_transform<'a>(&'a self, layer: &'a PackedLayer) -> HeadTransform<'a> {
+        let epsilon = self.spec.norm.epsilon;
+        let norms = layer.head_norms.as_ref();
+        HeadTransform {
+            norms: norms.map(|(query, key)| (&query[..], &key[..], epsilon)),
+            rotary: layer.rotary.map(|index| &self.rotaries[index]),
         }
     }
 
     /// Bytes of one KV block over all layers.
     pub fn kv_block_bytes(&self) -> usize {
-        KvCache::block_bytes(self.layers.len(), self.heads.kv_heads, self.heads.head_dim)
+        let heads = self.layers[0].heads;
+        KvCache::block_bytes(self.layers.len(), heads.kv_heads, heads.head_dim)
     }
 }
 
-/// Heads and positions, which this runner wants to be the same in all layers.
-fn attention_shape(spec: &ArchSpec, max_context: usize) -> Result<(AttentionHeads, RotaryTable), RunnerError> {
-    let Some(first) = spec.layers.first().map(|layer| &layer.attention) else {
+impl PackedLayer {
+    /// The map of a projection, if the layer has it.
+    pub fn map(&self, projection: Projection) -> Option<&Map> {
+        self.maps.get(projection as usize)?.as_ref()
+    }
+
+    /// The maps of `projections` that the layer has, side by side from column 0 on, and their width together.
+    pub fn parts(&self, projections: &[Projection]) -> (Vec<(Projection, Part<'_>)>, usize) {
+        let mut column = 0;
+        let maps = projections
+            .iter()
+            .filter_map(|&projection| Some((projection, self.map(projection)?)));
+        let parts = maps.map(|(projection, map)| {
+            let part = Part {
+                matrix: &map.matrix,
+                bias: map.bias.as_deref(),
+                column,
+            };
+            column += map.matrix.outputs();
+            (projection, part)
+        });
+        (parts.collect(), column)
+    }
+}
+
+/// Inverse frequencies and magnitudes met so far.
+#[derive(Default)]
+struct Rotaries {
+    kinds: Vec<Position>,
+}
+
+impl Rotaries {
+    /// The index of a layer's table.
+    fn index(&mut self, position: &Position) -> Option<usize> {
+        if *position == Position::None {
+            return None;
+        }
+        let known = self.kinds.iter().position(|kind| kind == position);
+        Some(known.unwrap_or_else(|| {
+            self.kinds.push(position.clone());
+            self.kinds.len() - 1
+        }))
+    }
+
+    fn tables(self, positions: usize) -> Vec<RotaryTable> {
+        let table = |kind| match kind {
+            Position::Rotary {
+                inverse_frequencies,
+                magnitude,
+            } => Some(RotaryTable::new(&inverse_frequencies, magnitude, positions)),
+            Position::None => None,
+        };
+        self.kinds.into_iter().filter_map(table).collect()
+    }
+}
+
+/// What the kernels and the KV cache want of an architecture.
+fn check(spec: &ArchSpec) -> Result<(), RunnerError> {
+    let Some(first) = spec.layers.first() else {
         return Err(RunnerError("the model has no layers".into()));
     };
-    if let Some(layer) = spec.layers.iter().position(|layer| layer.attention != *first) {
-        return Err(RunnerError(format!(
-            "layer {layer} has another attention shape than layer 0"
-        )));
+    let shape = |attention: &AttentionSpec| (attention.heads, attention.kv_heads, attention.head_dim);
+    for (index, layer) in spec.layers.iter().enumerate() {
+        let attention = &layer.attention;
+        let pairs = match &attention.position {
+            Position::None => 0,
+            Position::Rotary {
+                inverse_frequencies, ..
+            } => inverse_frequencies.len(),
+        };
+        let (heads, kv_heads, head_dim) = shape(attention);
+        if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 || pairs * 2 > head_dim || attention.window == Some(0) {
+            return Err(RunnerError(format!(
+                "layer {index}: {attention:?} does not fit together"
+            )));
+        }
+        if shape(attention) != shape(&first.attention) {
+            return Err(RunnerError(format!(
+                "layer {index} has other heads than layer 0: {attention:?}"
+            )));
+        }
+        let widths = [spec.hidden_size, heads * head_dim, layer.feed_forward.inner_size()];
+        if let Some(width) = widths.into_iter().find(|width| width % 32 != 0) {
+            return Err(RunnerError(format!(
+                "layer {index}: a width of {width} is not a multiple of 32"
+            )));
+        }
     }
-    if let Some(layer) = spec.layers.iter().position(|layer| {
-        let FeedForward::Gated {
-            activation: Activation::Silu,
-            inner_size,
-        } = layer.feed_forward;
-        inner_size % 32 != 0
-    }) {
-        return Err(RunnerError(format!(
-            "layer {layer}: the feed-forward width is not a multiple of 32"
-        )));
-    }
-    let heads = AttentionHeads {
-        heads: first.heads,
-        kv_heads: first.kv_heads,
-        head_dim: first.head_dim,
-        scale: first.scale,
-    };
-    let Position::Rotary { inverse_frequencies } = &first.position;
-    let empty = first.heads == 0 || first.kv_heads == 0 || first.head_dim == 0;
-    if empty || inverse_frequencies.len() * 2 != first.head_dim || first.heads % first.kv_heads != 0 {
-        return Err(RunnerError(format!(
-            "{} query heads, {} key/value heads and {} rotary pairs for heads of {} do not fit together",
-            first.heads,
-            first.kv_heads,
-            inverse_frequencies.len(),
-            first.head_dim
-        )));
-    }
-    Ok((heads, RotaryTable::new(inverse_frequencies, max_context)))
+    Ok(())
 }
 
-fn pack_layer(checkpoint: &Checkpoint, layer: usize) -> Result<PackedLayer, RunnerError> {
-    let matrix = |projection: Projection| {
-        let site = Site { layer, projection };
-        pack(&site.to_string(), checkpoint.projection(site))
-    };
+fn pack_layer(
+    checkpoint: &Checkpoint,
+    layer: usize,
+    precision: WeightPrecision,
+    rotaries: &mut Rotaries,
+) -> Result<PackedLayer, RunnerError> {
+    let spec = &checkpoint.spec().layers[layer];
+    let maps = Projection::ALL.into_iter().map(|projection| {
+        let exists = spec.projections().any(|existing| existing == projection);
+        exists
+            .then(|| pack_map(checkpoint, layer, projection, precision))
+            .transpose()
+    });
+    let post = |site| spec.post_norms.then(|| checkpoint.norm(site));
+    let head_norm = |site| checkpoint.norm(site).weight;
+    let head_norms = spec.attention.head_norms;
     Ok(PackedLayer {
+        heads: heads(&spec.attention),
         attention_norm: checkpoint.norm(NormSite::Attention(layer)),
-        query: matrix(Projection::Query)?,
-        key: matrix(Projection::Key)?,
-        value: matrix(Projection::Value)?,
-        output: matrix(Projection::Output)?,
+        post_attention_norm: post(NormSite::PostAttention(layer)),
         feed_forward_norm: checkpoint.norm(NormSite::FeedForward(layer)),
-        gate: matrix(Projection::Gate)?,
-        up: matrix(Projection::Up)?,
-        down: matrix(Projection::Down)?,
+        post_feed_forward_norm: post(NormSite::PostFeedForward(layer)),
+        activation: activation(spec),
+        head_norms: head_norms.then(|| (head_norm(NormSite::Query(layer)), head_norm(NormSite::Key(layer)))),
+        rotary: rotaries.index(&spec.attention.position),
+        maps: maps.collect::<Result<_, _>>()?,
     })
 }
 
-fn pack(name: &str, view: MatrixView<'_>) -> Result<PackedMatrix, RunnerError> {
-    let format = match view.dtype {
-        DType::Q4_0 => BlockFormat::Q4_0,
-        DType::Q4_1 => BlockFormat::Q4_1,
-        DType::Q8_0 => BlockFormat::Q8_0,
-        DType::F32 | DType::F16 | DType::BF16 => {
-            return Err(RunnerError(format!(
-                "{name}: weights of type {:?} have no packed form (supported: Q4_0, Q4_1, Q8_0)",
-                view.dtype
-            )));
-        }
+fn pack_map(
+    checkpoint: &Checkpoint,
+    layer: usize,
+    projection: Projection,
+    precision: WeightPrecision,
+) -> Result<Map, RunnerError> {
+    let site = Site::Layer { layer, projection };
+    Ok(Map {
+        matrix: pack(checkpoint.projection(layer, projection), Role::Map(site), precision)?,
+        bias: checkpoint.bias(layer, projection).map(<[f32]>::to_vec),
+    })
+}
+
+fn heads(attention: &AttentionSpec) -> AttentionHeads {
+    AttentionHeads {
+        heads: attention.heads,
+        kv_heads: attention.kv_heads,
+        head_dim: attention.head_dim,
+        scale: attention.scale,
+        window: attention.window.and_then(NonZeroUsize::new),
+    }
+}
+
+fn activation(layer: &LayerSpec) -> Then {
+    let function = match layer.feed_forward.activation() {
+        model::Activation::Silu => Activation::Silu,
+        model::Activation::GeluTanh => Activation::GeluTanh,
     };
-    PackedMatrix::pack(format, view.rows, view.cols, |row| view.row(row))
-        .map_err(|error| RunnerError(format!("{name}: {error}")))
+    match layer.feed_forward {
+        FeedForward::Gated { .. } => Then::Gate(function),
+        FeedForward::Plain { .. } => Then::Activate(function),
+    }
+}
+
+/// A checkpoint's error as the runner's.
+pub(super) fn fault(error: impl std::fmt::Display) -> RunnerError {
+    RunnerError(error.to_string())
 }

@@ -164,6 +164,10 @@ impl Share<'_> {
     /// # Safety
     /// No other reference to these elements is alive.
     #[inline(always)]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "as `Disjoint::part`: disjointness is the caller's promise"
+    )]
     unsafe fn row(&self, part: &Part<'_>, columns: &Range<usize>, row: usize) -> &mut [f32] {
         let first = row * self.stride + part.column;
         // SAFETY: columns of one thread, by `pairs`, and of one map, which share none (`check`); exclusive within this
@@ -321,7 +325,8 @@ impl Kernel for LowRank<'_> {
             let inner = &share.deltas.inner[start + position * rank..][..rank];
             // SAFETY: one row at a time.
             let out = unsafe { share.row(part, &columns, row) };
-            expand(s, term.pair, inner, out, pairs.start * 2..pairs.end * 2);
+            let factors = term.columns.as_deref();
+            expand(s, term.pair, (inner, factors), out, pairs.start * 2..pairs.end * 2);
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct LowRankTerm<'a> {
     pub pair: &'a LowRankPair,
     /// Factor on the delta.
     pub scale: f32,
+    /// Factors on the delta, one per output (DoRA scales it as it scales the base product).
+    pub columns: Option<Cow<'a, [f32]>>,
 }
 
 /// Factors on the base product of consecutive rows, one per output, before its bias: a row's `W x` becomes `m * (W x)`.
@@ -162,7 +164,17 @@ impl<'a> LowRankBatch<'a> {
     /// Panics on terms that do not fit the maps of `outputs`, by part.
     pub(crate) fn check_outputs(&self, outputs: impl Fn(usize) -> Option<usize>) {
         let terms = self.order.iter().map(|term| match term {
-            Term::LowRank(index) => (self.terms[*index].0.part, self.terms[*index].0.pair.shape().1),
+            Term::LowRank(index) => {
+                let LowRankTerm {
+                    part, pair, columns, ..
+                } = &self.terms[*index].0;
+                let outputs = pair.shape().1;
+                assert!(
+                    columns.as_ref().is_none_or(|columns| columns.len() == outputs),
+                    "factors of a low-rank term"
+                );
+                (*part, outputs)
+            }
             Term::Bias(term) => (term.part, term.values.len()),
             Term::Dense(term) => (term.part, term.matrix.outputs()),
         });

@@ -117,34 +117,63 @@ unsafe fn shrink_components<S: Simd, L: Load, const N: usize>(
 }
 
 /// Adds one term to the columns of `column_blocks` of one row; `out` starts at the first of them and ends with the last
-/// column of theirs that exists, `inner` holds the row's `rank` products.
+/// column of theirs that exists, `inner` holds the row's `rank` products. `factors` scale the term by column.
 #[inline(always)]
-pub(crate) fn expand<S: Simd>(s: S, pair: &LowRankPair, inner: &[f32], out: &mut [f32], column_blocks: Range<usize>) {
+pub(crate) fn expand<S: Simd>(
+    s: S,
+    pair: &LowRankPair,
+    (inner, factors): (&[f32], Option<&[f32]>),
+    out: &mut [f32],
+    column_blocks: Range<usize>,
+) {
     let end = (column_blocks.end * COLUMNS).min(pair.outputs);
     assert!(inner.len() == pair.rank && out.len() == end - column_blocks.start * COLUMNS);
-    let whole = out.len() / COLUMNS;
     with_elements!(&pair.b, b => {
         assert!(b.len() == pair.outputs.next_multiple_of(COLUMNS) * pair.rank);
-        let mut done = 0;
-        while done + 4 <= whole {
-            // SAFETY: four whole column blocks exist from here on in `b` and `out`.
-            unsafe { expand_columns::<S, _, 4>(s, b, inner, column_blocks.start + done, out.as_mut_ptr().add(done * COLUMNS)) };
-            done += 4;
-        }
-        while done < whole {
-            // SAFETY: as above, for one column block.
-            unsafe { expand_columns::<S, _, 1>(s, b, inner, column_blocks.start + done, out.as_mut_ptr().add(done * COLUMNS)) };
-            done += 1;
-        }
-        let rest = &mut out[whole * COLUMNS..];
-        if !rest.is_empty() {
-            let mut tail = [0.0; COLUMNS];
-            tail[..rest.len()].copy_from_slice(rest);
-            // SAFETY: `b` is padded to whole column blocks, `tail` is one.
-            unsafe { expand_columns::<S, _, 1>(s, b, inner, column_blocks.start + whole, tail.as_mut_ptr()) };
-            rest.copy_from_slice(&tail[..rest.len()]);
+        match factors {
+            None => expand_row(s, b, inner, out, column_blocks.start),
+            Some(factors) => {
+                let mut block = column_blocks.start;
+                for (out, factors) in out.chunks_mut(GROUP).zip(factors[block * COLUMNS..end].chunks(GROUP)) {
+                    let mut delta = [0.0; GROUP];
+                    expand_row(s, b, inner, &mut delta[..out.len()], block);
+                    for ((out, delta), factor) in out.iter_mut().zip(delta).zip(factors) {
+                        *out += delta * factor;
+                    }
+                    block += GROUP / COLUMNS;
+                }
+            }
         }
     });
+}
+
+/// Columns whose chains of additions run side by side.
+const GROUP: usize = 4 * COLUMNS;
+
+/// Adds one term to the columns of `out`, the first of which starts column block `block`.
+#[inline(always)]
+fn expand_row<S: Simd, L: Load>(s: S, b: L, inner: &[f32], out: &mut [f32], block: usize) {
+    let whole = out.len() / COLUMNS;
+    assert!((block + out.len().div_ceil(COLUMNS)) * COLUMNS * inner.len() <= b.len());
+    let mut done = 0;
+    while done + 4 <= whole {
+        // SAFETY: four whole column blocks exist from here on in `b` and `out`.
+        unsafe { expand_columns::<S, _, 4>(s, b, inner, block + done, out.as_mut_ptr().add(done * COLUMNS)) };
+        done += 4;
+    }
+    while done < whole {
+        // SAFETY: as above, for one column block.
+        unsafe { expand_columns::<S, _, 1>(s, b, inner, block + done, out.as_mut_ptr().add(done * COLUMNS)) };
+        done += 1;
+    }
+    let rest = &mut out[whole * COLUMNS..];
+    if !rest.is_empty() {
+        let mut tail = [0.0; COLUMNS];
+        tail[..rest.len()].copy_from_slice(rest);
+        // SAFETY: `b` is padded to whole column blocks, `tail` is one.
+        unsafe { expand_columns::<S, _, 1>(s, b, inner, block + whole, tail.as_mut_ptr()) };
+        rest.copy_from_slice(&tail[..rest.len()]);
+    }
 }
 
 /// # Safety

@@ -1,55 +1,114 @@
+use std::num::NonZeroUsize;
+
 use crate::testing::{Random, assert_close, contexts};
-use crate::{AttentionHeads, BLOCK_TOKENS, Context, KvCache, Places, RotaryTable, attend, rotate_and_store};
+use crate::{
+    AttentionHeads, BLOCK_TOKENS, Context, HeadTransform, KvCache, Places, RotaryTable, attend, rotate_and_store,
+};
 
 const BASE: f32 = 10_000.0;
+const EPSILON: f32 = 1e-5;
 
-fn frequencies(head_dim: usize) -> Vec<f32> {
-    (0..head_dim / 2)
-        .map(|i| 1.0 / BASE.powf(2.0 * i as f32 / head_dim as f32))
-        .collect()
+/// An attention layer, and what it does to its heads.
+struct Layer {
+    heads: AttentionHeads,
+    /// Pairs that are rotated.
+    pairs: usize,
+    magnitude: f32,
+    norms: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Layer {
+    /// Rotates whole heads, sees everything.
+    fn plain(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        Self {
+            heads: AttentionHeads {
+                heads,
+                kv_heads,
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                window: None,
+            },
+            pairs: head_dim / 2,
+            magnitude: 1.0,
+            norms: None,
+        }
+    }
+
+    fn seeing(mut self, window: usize) -> Self {
+        self.heads.window = NonZeroUsize::new(window);
+        self
+    }
+
+    fn frequencies(&self) -> Vec<f32> {
+        (0..self.pairs)
+            .map(|i| 1.0 / BASE.powf(i as f32 / self.pairs as f32))
+            .collect()
+    }
 }
 
 /// Runs rows `range` of a sequence (`qkv` holds all of it) and returns their outputs.
 fn step(
     context: &mut Context,
-    heads: &AttentionHeads,
+    layer: &Layer,
     cache: &mut KvCache,
     qkv: &[f32],
     (range, blocks): (std::ops::Range<usize>, &[u32]),
 ) -> Vec<f32> {
-    let table = RotaryTable::new(&frequencies(heads.head_dim), qkv.len() / heads.qkv_width());
+    let heads = &layer.heads;
+    let table = RotaryTable::new(&layer.frequencies(), layer.magnitude, qkv.len() / heads.qkv_width());
+    let transform = HeadTransform {
+        norms: layer.norms.as_ref().map(|(q, k)| (&q[..], &k[..], EPSILON)),
+        rotary: (layer.pairs > 0).then_some(&table),
+    };
     let mut places = Places::default();
     let used = range.end.div_ceil(BLOCK_TOKENS);
     places.push(range.start, range.len(), blocks[..used].iter().copied());
     let mut rows = qkv[range.start * heads.qkv_width()..range.end * heads.qkv_width()].to_vec();
     let mut out = vec![0.0; range.len() * heads.width()];
-    rotate_and_store(context, heads, &table, &places, (cache, 1), &mut rows);
+    rotate_and_store(context, heads, transform, &places, (cache, 1), &mut rows);
     attend(context, heads, &places, (cache, 1), &rows, &mut out);
     out
 }
 
 /// The same in f64, keys and values rounded to f16 as the cache keeps them.
-fn reference(heads: &AttentionHeads, qkv: &[f32]) -> Vec<f64> {
+fn reference(layer: &Layer, qkv: &[f32]) -> Vec<f64> {
+    let heads = &layer.heads;
     let (width, dim) = (heads.qkv_width(), heads.head_dim);
     let tokens = qkv.len() / width;
     let half = |v: f64| half::f16::from_f64(v).to_f64();
     let rotated = |token: usize, head: usize| -> Vec<f64> {
-        let head = &qkv[token * width + head * dim..][..dim];
-        let mut out = vec![0.0; dim];
-        for (i, frequency) in frequencies(dim).iter().enumerate() {
+        let mut x: Vec<f64> = qkv[token * width + head * dim..][..dim]
+            .iter()
+            .map(|&v| v.into())
+            .collect();
+        if let Some((query, key)) = &layer.norms {
+            let root = (x.iter().map(|v| v * v).sum::<f64>() / dim as f64 + f64::from(EPSILON)).sqrt();
+            let weight = if head < heads.heads { query } else { key };
+            x.iter_mut().zip(weight).for_each(|(x, w)| *x *= f64::from(*w) / root);
+        }
+        let mut out = x.clone();
+        for (i, frequency) in layer.frequencies().iter().enumerate() {
             let angle = f64::from(token as f32 * frequency);
-            let (a, b) = (f64::from(head[i]), f64::from(head[i + dim / 2]));
-            out[i] = a * angle.cos() - b * angle.sin();
-            out[i + dim / 2] = b * angle.cos() + a * angle.sin();
+            let (cos, sin) = (
+                angle.cos() * f64::from(layer.magnitude),
+                angle.sin() * f64::from(layer.magnitude),
+            );
+            out[i] = x[i] * cos - x[i + layer.pairs] * sin;
+            out[i + layer.pairs] = x[i + layer.pairs] * cos + x[i] * sin;
         }
         out
+    };
+    let first = |token: usize| {
+        heads
+            .window
+            .map_or(0, |window| (token + 1).saturating_sub(window.get()))
     };
     let mut out = Vec::new();
     for token in 0..tokens {
         for head in 0..heads.heads {
             let kv = head / (heads.heads / heads.kv_heads);
             let q = rotated(token, head);
-            let scores: Vec<f64> = (0..=token)
+            let scores: Vec<f64> = (first(token)..=token)
                 .map(|t| {
                     let k = rotated(t, heads.heads + kv);
                     f64::from(heads.scale) * q.iter().zip(&k).map(|(a, b)| a * half(*b)).sum::<f64>()
@@ -67,7 +126,7 @@ fn reference(heads: &AttentionHeads, qkv: &[f32]) -> Vec<f64> {
                     scores
                         .iter()
                         .enumerate()
-                        .map(|(t, s)| (s - top).exp() / total * v(t))
+                        .map(|(t, s)| (s - top).exp() / total * v(first(token) + t))
                         .sum(),
                 );
             }
@@ -79,17 +138,36 @@ fn reference(heads: &AttentionHeads, qkv: &[f32]) -> Vec<f64> {
 #[test]
 fn attention_matches_the_reference_in_any_chunking() {
     let mut random = Random(21);
-    let shapes = [(9, 3, 64), (4, 4, 16), (8, 1, 32), (5, 1, 80), (12, 2, 48)];
-    for (heads, kv_heads, head_dim) in shapes {
-        let heads = AttentionHeads {
-            heads,
-            kv_heads,
-            head_dim,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-        };
+    let mut normed = Layer::plain(4, 1, 48);
+    normed.norms = Some((random.numbers(48), random.numbers(48)));
+    let partial = Layer {
+        pairs: 12,
+        magnitude: 1.25,
+        ..Layer::plain(2, 2, 64).seeing(20)
+    };
+    let unrotated = Layer {
+        pairs: 0,
+        ..Layer::plain(3, 1, 16)
+    };
+    let layers = [
+        Layer::plain(9, 3, 64),
+        Layer::plain(4, 4, 16),
+        Layer::plain(8, 1, 32),
+        Layer::plain(5, 1, 80),
+        Layer::plain(12, 2, 48),
+        Layer::plain(4, 2, 16).seeing(16),
+        Layer::plain(2, 1, 32).seeing(1),
+        Layer::plain(2, 1, 32).seeing(37),
+        normed,
+        partial,
+        unrotated,
+    ];
+    for layer in layers {
+        let AttentionHeads { kv_heads, head_dim, .. } = layer.heads;
+        let heads = layer.heads;
         let tokens = 53;
         let qkv = random.numbers(tokens * heads.qkv_width());
-        let expected = reference(&heads, &qkv);
+        let expected = reference(&layer, &qkv);
         let mut bits: Option<Vec<f32>> = None;
         for mut context in contexts() {
             for chunk in [1, 5, 16, 53] {
@@ -101,7 +179,7 @@ fn attention_matches_the_reference_in_any_chunking() {
                 let mut got = Vec::new();
                 for start in (0..tokens).step_by(chunk) {
                     let range = start..(start + chunk).min(tokens);
-                    got.extend(step(&mut context, &heads, &mut cache, &qkv, (range, &blocks)));
+                    got.extend(step(&mut context, &layer, &mut cache, &qkv, (range, &blocks)));
                 }
                 assert_close(&got, &expected, 2e-3, context.isa.name());
                 let first = bits.get_or_insert_with(|| got.clone());
@@ -140,13 +218,8 @@ fn a_pool_beyond_counting_is_refused() {
 #[test]
 #[should_panic(expected = "query heads")]
 fn query_heads_must_share_out() {
-    let heads = AttentionHeads {
-        heads: 5,
-        kv_heads: 2,
-        head_dim: 16,
-        scale: 0.25,
-    };
+    let layer = Layer::plain(5, 2, 16);
     let mut cache = KvCache::new(2, 1, 2, 16).unwrap();
-    let qkv = vec![0.0; heads.qkv_width()];
-    step(&mut contexts()[0], &heads, &mut cache, &qkv, (0..1, &[0]));
+    let qkv = vec![0.0; layer.heads.qkv_width()];
+    step(&mut contexts()[0], &layer, &mut cache, &qkv, (0..1, &[0]));
 }

@@ -7,7 +7,7 @@ use crate::isa::Kernel;
 use crate::simd::{LANES, Simd, exp};
 use crate::testing::{Random, contexts};
 use crate::{
-    Activations, AttentionHeads, BlockFormat, Isa, KvCache, LowRankBatch, Places, Precision, RotaryTable, Source,
+    Activations, AttentionHeads, BlockFormat, HeadTransform, Isa, KvCache, LowRankBatch, Places, Precision, Source,
     attend, prepare, rotate_and_store,
 };
 
@@ -72,6 +72,12 @@ fn the_exponential_of_no_number_is_none() {
     }
 }
 
+/// Heads as they are.
+const UNCHANGED: HeadTransform<'_> = HeadTransform {
+    norms: None,
+    rotary: None,
+};
+
 #[test]
 fn a_key_too_large_for_its_page_shows_in_its_sequence_only() {
     let heads = AttentionHeads {
@@ -79,6 +85,7 @@ fn a_key_too_large_for_its_page_shows_in_its_sequence_only() {
         kv_heads: 1,
         head_dim: 16,
         scale: 0.25,
+        window: None,
     };
     let mut random = Random(33);
     // Two sequences of three tokens; a key of the first one's second token overflows f16.
@@ -90,8 +97,7 @@ fn a_key_too_large_for_its_page_shows_in_its_sequence_only() {
         places.push(0, 3, [1].into_iter());
         places.push(0, 3, [0].into_iter());
         let (mut rows, mut out) = (qkv.clone(), vec![0.0; 6 * heads.width()]);
-        let table = RotaryTable::new(&[0.0; 8], 3);
-        rotate_and_store(&mut context, &heads, &table, &places, (&mut cache, 0), &mut rows);
+        rotate_and_store(&mut context, &heads, UNCHANGED, &places, (&mut cache, 0), &mut rows);
         attend(&mut context, &heads, &places, (&cache, 0), &rows, &mut out);
         let rows: Vec<_> = out.chunks_exact(heads.width()).collect();
         // A score of minus infinity only hides the token: a head either shows the fault or does not see the key.
@@ -139,6 +145,7 @@ fn a_batch_of_no_rows_is_nothing() {
                 kv_heads: 1,
                 head_dim: 16,
                 scale: 0.25,
+                window: None,
             },
             Source {
                 values: &[],
@@ -149,14 +156,7 @@ fn a_batch_of_no_rows_is_nothing() {
         );
         let mut cache = KvCache::new(1, 1, 1, 16).unwrap();
         let places = Places::default();
-        rotate_and_store(
-            &mut context,
-            &heads,
-            &RotaryTable::new(&[0.0; 8], 1),
-            &places,
-            (&mut cache, 0),
-            &mut [],
-        );
+        rotate_and_store(&mut context, &heads, UNCHANGED, &places, (&mut cache, 0), &mut []);
         attend(&mut context, &heads, &places, (&cache, 0), &[], &mut []);
         let mut activations = Activations::new(Precision::Int8);
         prepare(&mut context, source, 0, &mut activations, &mut LowRankBatch::default());

@@ -2,7 +2,10 @@
 //! instruction sets, thread counts and batches.
 
 mod attention;
+mod deltas;
 mod faults;
+mod formats;
 mod linear;
 mod pinned;
+mod then;
 mod vector;

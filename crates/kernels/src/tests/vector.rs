@@ -1,7 +1,11 @@
+use std::ops::Range;
+
 use crate::isa::Kernel;
 use crate::simd::{LANES, Simd, exp};
 use crate::testing::{Random, assert_close, contexts};
-use crate::{Activations, Isa, LowRankBatch, Precision, Source, prepare};
+use crate::{
+    Activations, Isa, LowRankBatch, NormFormula, NormWeights, Precision, RowNorms, Source, add_normed, prepare,
+};
 
 struct Exp(Vec<f32>);
 
@@ -68,6 +72,78 @@ fn halves_round_alike() {
     }
 }
 
+fn rms<'a>(weight: &'a [f32], bias: &'a [f32], own: &'a [(Range<usize>, NormWeights<'a>)]) -> RowNorms<'a> {
+    RowNorms {
+        formula: NormFormula::Rms,
+        epsilon: 1e-5,
+        weights: NormWeights { weight, bias },
+        own,
+    }
+}
+
+/// The same in f64.
+fn normalised(norms: &RowNorms<'_>, row: usize, x: &[f32]) -> Vec<f64> {
+    let own = norms.own.iter().find(|(rows, _)| rows.contains(&row));
+    let weights = own.map_or(norms.weights, |(_, weights)| *weights);
+    let size = x.len() as f64;
+    let mean = match norms.formula {
+        NormFormula::Rms => 0.0,
+        NormFormula::Layer => x.iter().map(|&v| f64::from(v)).sum::<f64>() / size,
+    };
+    let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / size;
+    let bias = |at: usize| weights.bias.get(at).map_or(0.0, |&bias| f64::from(bias));
+    let normed = |(at, &v): (usize, &f32)| {
+        (f64::from(v) - mean) / (variance + f64::from(norms.epsilon)).sqrt() * f64::from(weights.weight[at]) + bias(at)
+    };
+    x.iter().enumerate().map(normed).collect()
+}
+
+#[test]
+fn every_formula_normalises_rows_by_their_own_weights() {
+    let mut random = Random(15);
+    let (rows, width) = (7, 96);
+    let (x, to) = (random.numbers(rows * width), random.numbers(rows * width));
+    let tables: Vec<Vec<f32>> = (0..4).map(|_| random.numbers(width)).collect();
+    let own_weights = NormWeights {
+        weight: &tables[2],
+        bias: &tables[3],
+    };
+    let own = [(2..4, own_weights)];
+    for (formula, bias) in [(NormFormula::Rms, &[][..]), (NormFormula::Layer, &tables[1])] {
+        let norms = RowNorms {
+            formula,
+            ..rms(&tables[0], bias, &own)
+        };
+        let expected: Vec<Vec<f64>> = x
+            .chunks(width)
+            .enumerate()
+            .map(|(row, x)| normalised(&norms, row, x))
+            .collect();
+        let mut bits: Option<Vec<f32>> = None;
+        for mut context in contexts() {
+            let mut prepared = Activations::new(Precision::F32);
+            let source = Source::dense(&x, width, Some(norms));
+            prepare(&mut context, source, rows, &mut prepared, &mut LowRankBatch::default());
+            assert_close(&prepared.values, &expected.concat(), 1e-5, context.isa.name());
+            let mut added = to.clone();
+            add_normed(&mut context, norms, rows, &x, &mut added);
+            let sums: Vec<f32> = prepared
+                .values
+                .iter()
+                .zip(&to)
+                .map(|(normed, to)| to + normed)
+                .collect();
+            assert_eq!(added, sums, "added rows are the prepared ones plus what was there");
+            assert_eq!(
+                &added,
+                bits.get_or_insert_with(|| added.clone()),
+                "{}",
+                context.isa.name()
+            );
+        }
+    }
+}
+
 #[test]
 fn rows_are_normalised_and_rounded_alike() {
     let mut random = Random(12);
@@ -88,7 +164,7 @@ fn rows_are_normalised_and_rounded_alike() {
             values: &x,
             stride: 96,
             width: 96,
-            norm: Some((&weight, 1e-5)),
+            norm: Some(rms(&weight, &[], &[])),
         };
         prepare(&mut context, source, 5, &mut to, &mut LowRankBatch::default());
         assert_close(&to.values, &expected, 1e-6, context.isa.name());

@@ -1,70 +1,71 @@
-//! A base model on disk: architecture, tensors by role, tokenizer and chat template.
+//! A base model on disk: architecture, tensors by role, tokenizer and chat template, whatever container they come in.
+//!
+//! A container ([`gguf`], [`hf`]) gives three things: the [`ArchSpec`] its metadata describes, its files as
+//! [`Shards`](shards::Shards), and a [`NameTable`](roles::NameTable) that says where each role lies. Everything else is
+//! shared: every tensor the architecture needs is there with its shape, and no other.
 
-mod family;
-mod metadata;
+mod gguf;
+mod hf;
+mod roles;
+mod shards;
 mod tensors;
-#[cfg(test)]
-mod tests;
-mod vocabulary;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use rootstock_formats::gguf::Gguf;
-use rootstock_formats::mmap::MappedFile;
-use rootstock_formats::{FormatError, TensorInfo};
+use rootstock_formats::FormatError;
 
-use self::family::Family;
+use self::roles::Role;
 use self::tensors::Tensors;
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::{ArchSpec, ContentHash, MatrixView, ModelError, Projection, RowOrder, Site};
+use crate::{ArchSpec, ContentHash, MatrixView, ModelError, Norm, NormSite, Projection};
 
-/// The normalisations of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NormSite {
-    /// Before attention of a layer.
-    Attention(usize),
-    /// Before the feed-forward of a layer.
-    FeedForward(usize),
-    /// Before the output projection.
-    Final,
-}
-
-/// An opened base model. The file stays mapped until it is dropped.
+/// An opened base model. Its files stay mapped until it is dropped.
 pub struct Checkpoint {
     path: PathBuf,
-    file: MappedFile,
     hash: ContentHash,
-    gguf: Gguf,
-    family: &'static Family,
     spec: ArchSpec,
     tensors: Tensors,
+    text: TextSource,
+}
+
+/// What a container tells before its tensors are looked up.
+struct Opened {
+    spec: ArchSpec,
+    hash: ContentHash,
+    shards: shards::Shards,
+    names: Box<dyn roles::NameTable>,
+    text: TextSource,
+}
+
+/// Where tokenizer and chat template come from.
+enum TextSource {
+    /// Metadata of a GGUF file.
+    Gguf(Box<rootstock_formats::gguf::Gguf>),
+    /// Files of a folder.
+    Folder(PathBuf),
 }
 
 impl Checkpoint {
-    /// Opens a GGUF file and checks that every tensor the architecture needs is there with its shape, and no other.
+    /// Opens a GGUF file (any part of a split one) or a Hugging Face folder and checks that every tensor the
+    /// architecture needs is there with its shape, and no other.
     ///
     /// # Errors
     /// Unreadable files, unknown architectures or fields that would change the numbers, missing, misshapen or
     /// superfluous tensors.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        Self::read(path).map_err(|refusal| refusal.at(path))
-    }
-
-    fn read(path: &Path) -> Result<Self, Refusal> {
-        let file = MappedFile::open(path)?;
-        let gguf = Gguf::parse(&file)?;
-        let family = metadata::family(&gguf)?;
-        let spec = metadata::spec(&gguf, family)?;
-        let tensors = Tensors::find(&file, &gguf, family, &spec)?;
+        let opened = if path.is_dir() { hf::open(path) } else { gguf::open(path) };
+        let found = opened.and_then(|opened| {
+            let tensors = Tensors::find(opened.shards, &*opened.names, &opened.spec)?;
+            Ok((opened.spec, opened.hash, tensors, opened.text))
+        });
+        let (spec, hash, tensors, text) = found.map_err(|refusal| refusal.at(path))?;
         Ok(Self {
             path: path.to_owned(),
-            hash: ContentHash(*blake3::hash(&file).as_bytes()),
-            file,
-            gguf,
-            family,
+            hash,
             spec,
             tensors,
+            text,
         })
     }
 
@@ -73,73 +74,88 @@ impl Checkpoint {
         &self.spec
     }
 
-    /// Hash of the file's content.
+    /// Hash of the content: the file's bytes, or the configuration and every weight file of a folder.
     pub fn hash(&self) -> ContentHash {
         self.hash
     }
 
     /// Token embedding, `[vocab_size, hidden_size]`.
-    pub fn embedding(&self) -> MatrixView<'_> {
-        self.view(&self.tensors.embedding, RowOrder::Natural)
+    ///
+    /// # Errors
+    /// A tensor that contradicts its encoding, as for every matrix below.
+    pub fn embedding(&self) -> Result<MatrixView<'_>, ModelError> {
+        self.matrix(Role::Embedding)
+    }
+
+    /// Learned embeddings of positions, `[positions, hidden_size]`, if the architecture has them.
+    ///
+    /// # Errors
+    /// As [`Self::embedding`].
+    pub fn position_embedding(&self) -> Result<Option<MatrixView<'_>>, ModelError> {
+        let exists = self.spec.position_embeddings.is_some();
+        exists.then(|| self.matrix(Role::Positions)).transpose()
     }
 
     /// Output projection, `[vocab_size, hidden_size]`; the embedding itself where they are tied.
-    pub fn output(&self) -> MatrixView<'_> {
-        let tensor = self.tensors.output.as_ref().unwrap_or(&self.tensors.embedding);
-        self.view(tensor, RowOrder::Natural)
+    ///
+    /// # Errors
+    /// As [`Self::embedding`].
+    pub fn output(&self) -> Result<MatrixView<'_>, ModelError> {
+        self.matrix(if self.spec.tied_output { Role::Embedding } else { Role::Output })
     }
 
-    /// Weight of a linear map, `[outputs, inputs]`.
+    /// Weight of a linear map of a layer, `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// As [`Self::embedding`].
     ///
     /// # Panics
-    /// If the layer does not exist.
-    pub fn projection(&self, site: Site) -> MatrixView<'_> {
-        let rotary = matches!(site.projection, Projection::Query | Projection::Key);
-        let row_order = if rotary && self.family.interleaved_rotary {
-            let head_dim = self.spec.layers[site.layer].attention.head_dim;
-            RowOrder::InterleavedHalves { head_dim }
-        } else {
-            RowOrder::Natural
-        };
-        self.view(self.tensors.projection(site.layer, site.projection), row_order)
+    /// If the architecture has no such map.
+    pub fn projection(&self, layer: usize, projection: Projection) -> Result<MatrixView<'_>, ModelError> {
+        self.matrix(Role::Weight { layer, projection })
     }
 
-    /// Weights of a normalisation, `[hidden_size]`.
+    /// Bias of a linear map of a layer, `[outputs]`, if it has one.
+    pub fn bias(&self, layer: usize, projection: Projection) -> Option<&[f32]> {
+        self.tensors.vector(Role::Bias { layer, projection })
+    }
+
+    /// Weights of a normalisation.
     ///
     /// # Panics
-    /// If the layer does not exist.
-    pub fn norm(&self, site: NormSite) -> Vec<f32> {
-        self.tensors.norm(site).to_vec()
+    /// If the architecture has no such normalisation.
+    pub fn norm(&self, site: NormSite) -> Norm {
+        let weight = self.tensors.vector(Role::Norm(site));
+        Norm {
+            weight: weight.unwrap_or_else(|| panic!("no normalisation {site:?}")).to_vec(),
+            bias: self.tensors.vector(Role::NormBias(site)).map(<[f32]>::to_vec),
+        }
     }
 
-    /// The tokenizer the file embeds.
+    /// The tokenizer that comes with the model.
     ///
     /// # Errors
     /// For a kind that is not supported or is inconsistent.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        let vocabulary = vocabulary::read(&self.gguf, self.spec.vocab_size);
-        Tokenizer::from_bpe(&vocabulary.map_err(|refusal| refusal.at(&self.path))?)
+        match &self.text {
+            TextSource::Gguf(gguf) => crate::text::gguf::tokenizer(gguf, self.spec.vocab_size),
+            TextSource::Folder(dir) => crate::text::hf::tokenizer(dir, self.spec.vocab_size),
+        }
     }
 
-    /// The chat template the file embeds, if any.
+    /// The chat template that comes with the model, if any.
     ///
     /// # Errors
     /// [`ModelError::Text`] if it does not parse.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, ModelError> {
-        let template = vocabulary::chat_template(&self.gguf).map_err(|refusal| refusal.at(&self.path))?;
-        template
-            .map(|(source, markers)| ChatTemplate::new(source, markers))
-            .transpose()
+        match &self.text {
+            TextSource::Gguf(gguf) => crate::text::gguf::chat_template(gguf),
+            TextSource::Folder(dir) => crate::text::hf::chat_template(dir),
+        }
     }
 
-    fn view(&self, tensor: &TensorInfo, row_order: RowOrder) -> MatrixView<'_> {
-        MatrixView {
-            dtype: tensor.dtype,
-            rows: tensor.shape[0],
-            cols: tensor.shape[1],
-            bytes: &self.file[tensor.range.clone()],
-            row_order,
-        }
+    fn matrix(&self, role: Role) -> Result<MatrixView<'_>, ModelError> {
+        self.tensors.matrix(role).map_err(|refusal| refusal.at(&self.path))
     }
 }
 

@@ -1,137 +1,179 @@
 //! The tensors of a checkpoint by role: each one that the architecture needs, with its shape, and no other.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rootstock_formats::gguf::Gguf;
+use half::{bf16, f16};
 use rootstock_formats::{DType, TensorInfo};
 
-use super::family::Family;
-use super::{NormSite, Refusal};
-use crate::{ArchSpec, Projection};
+use super::Refusal;
+use super::roles::{NameTable, Place, Role, TensorPlace};
+use super::shards::Shards;
+use crate::{ArchSpec, MatrixView};
 
-/// Where every tensor of a model lies in its file, and the normalisation weights themselves.
+/// Where every tensor of a model lies in its files, and the vectors themselves.
 pub(super) struct Tensors {
-    pub(super) embedding: TensorInfo,
-    /// `None` where the embedding is used.
-    pub(super) output: Option<TensorInfo>,
-    layers: Vec<Layer>,
-    final_norm: Vec<f32>,
-}
-
-struct Layer {
-    attention_norm: Vec<f32>,
-    feed_forward_norm: Vec<f32>,
-    /// In the order of [`Projection::ALL`].
-    projections: Vec<TensorInfo>,
+    shards: Shards,
+    matrices: BTreeMap<Role, (Place, [usize; 2])>,
+    vectors: BTreeMap<Role, Vec<f32>>,
 }
 
 impl Tensors {
-    /// Finds every tensor that `spec` needs in the file `bytes`.
-    pub(super) fn find(bytes: &[u8], gguf: &Gguf, family: &Family, spec: &ArchSpec) -> Result<Self, Refusal> {
-        let mut search = Search {
-            bytes,
-            gguf,
-            found: BTreeSet::new(),
-        };
-        let (names, hidden) = (family.tensors, spec.hidden_size);
-        let table = [spec.vocab_size, hidden];
-        let embedding = search.matrix(names.embedding.to_owned(), table)?;
-        let output = if spec.tied_output {
-            None
-        } else {
-            Some(search.matrix(names.output.to_owned(), table)?)
-        };
-        let final_norm = search.vector(names.final_norm.to_owned(), hidden)?;
-        let layers = (0..spec.layers.len())
-            .map(|layer| search.layer(layer, family, spec))
-            .collect::<Result<_, _>>()?;
-        search.refuse_rest()?;
-        Ok(Self {
-            embedding,
-            output,
-            layers,
-            final_norm,
-        })
-    }
-
-    /// # Panics
-    /// If the layer does not exist.
-    pub(super) fn projection(&self, layer: usize, projection: Projection) -> &TensorInfo {
-        &self.layers[layer].projections[projection as usize]
-    }
-
-    /// # Panics
-    /// If the layer does not exist.
-    pub(super) fn norm(&self, site: NormSite) -> &[f32] {
-        match site {
-            NormSite::Attention(layer) => &self.layers[layer].attention_norm,
-            NormSite::FeedForward(layer) => &self.layers[layer].feed_forward_norm,
-            NormSite::Final => &self.final_norm,
-        }
-    }
-}
-
-/// A walk over the tensors of a file that remembers which ones have a role.
-struct Search<'a> {
-    bytes: &'a [u8],
-    gguf: &'a Gguf,
-    found: BTreeSet<String>,
-}
-
-impl Search<'_> {
-    fn layer(&mut self, layer: usize, family: &Family, spec: &ArchSpec) -> Result<Layer, Refusal> {
-        let name = |pattern: &str| pattern.replace("{}", &layer.to_string());
-        let mut projections = Vec::with_capacity(Projection::ALL.len());
-        for projection in Projection::ALL {
-            let (inputs, outputs) = spec.layers[layer].shape(projection, spec.hidden_size);
-            projections.push(self.matrix(name((family.tensors.projection)(projection)), [outputs, inputs])?);
-        }
-        Ok(Layer {
-            attention_norm: self.vector(name(family.tensors.attention_norm), spec.hidden_size)?,
-            feed_forward_norm: self.vector(name(family.tensors.feed_forward_norm), spec.hidden_size)?,
-            projections,
-        })
-    }
-
-    fn matrix(&mut self, name: String, shape: [usize; 2]) -> Result<TensorInfo, Refusal> {
-        self.tensor(name, &shape).cloned()
-    }
-
-    fn vector(&mut self, name: String, length: usize) -> Result<Vec<f32>, Refusal> {
-        let bytes = self.bytes;
-        let tensor = self.tensor(name.clone(), &[length])?;
-        match (tensor.dtype, tensor.bytes(bytes)) {
-            (DType::F32, Some(bytes)) => {
-                let (values, _) = bytes.as_chunks();
-                Ok(values.iter().map(|&value| f32::from_le_bytes(value)).collect())
+    /// Finds every tensor that `spec` needs.
+    pub(super) fn find(shards: Shards, names: &dyn NameTable, spec: &ArchSpec) -> Result<Self, Refusal> {
+        let mut found = BTreeSet::new();
+        let (mut matrices, mut vectors) = (BTreeMap::new(), BTreeMap::new());
+        for role in Role::all(spec) {
+            let shape = role.shape(spec);
+            let place = names.place(role);
+            match &place {
+                Place::Tensor(at) => check_tensor(&shards, at, &shape)?,
+                Place::Int4(at) => at.check(&shards, &shape)?,
             }
-            (dtype, _) => Err(Refusal::unsupported(format_args!(
-                "tensor {name}: {dtype} is not supported for a normalisation (supported: F32)"
-            ))),
+            match &place {
+                Place::Tensor(at) => drop(found.insert(at.name.clone())),
+                Place::Int4(at) => found.extend(at.tensors(&shards)),
+            }
+            match (shape.as_slice(), place) {
+                (&[rows, cols], place) => drop(matrices.insert(role, (place, [rows, cols]))),
+                (_, Place::Tensor(at)) => drop(vectors.insert(role, vector(&shards, &at, &shape)?)),
+                (_, Place::Int4(_)) => {
+                    return Err(Refusal::unsupported(format_args!("{role}: a vector cannot be quantized")));
+                }
+            }
         }
-    }
-
-    fn tensor(&mut self, name: String, shape: &[usize]) -> Result<&TensorInfo, Refusal> {
-        let Some(tensor) = self.gguf.tensor(&name) else {
-            return Err(Refusal::unsupported(format_args!("tensor {name} {shape:?} is missing")));
-        };
-        if tensor.shape != shape {
-            let got = &tensor.shape;
+        let known = |name: &&str| found.contains(*name) || names.is_implied(name);
+        if let Some(name) = shards.names().find(|name| !known(name)) {
+            // A tensor without a role would silently have no effect.
             return Err(Refusal::unsupported(format_args!(
-                "tensor {name}: expected shape {shape:?}, got {got:?}"
+                "tensor {name:?}: the architecture has no place for it"
             )));
         }
-        self.found.insert(name);
-        Ok(tensor)
+        Ok(Self {
+            shards,
+            matrices,
+            vectors,
+        })
     }
 
-    /// A tensor without a role would silently have no effect.
-    fn refuse_rest(&self) -> Result<(), Refusal> {
-        match self.gguf.tensors().keys().find(|name| !self.found.contains(*name)) {
-            Some(name) => Err(Refusal::unsupported(format_args!(
-                "tensor {name:?}: the architecture has no place for it"
-            ))),
-            None => Ok(()),
+    /// The matrix of a role.
+    ///
+    /// # Panics
+    /// If the architecture has no such role.
+    pub(super) fn matrix(&self, role: Role) -> Result<MatrixView<'_>, Refusal> {
+        let Some((place, shape)) = self.matrices.get(&role) else {
+            panic!("the architecture has no {role}");
+        };
+        match place {
+            Place::Tensor(at) => matrix(&self.shards, at, *shape),
+            Place::Int4(at) => at.matrix(&self.shards, *shape),
         }
+    }
+
+    /// The vector of a role, if the architecture has it.
+    pub(super) fn vector(&self, role: Role) -> Option<&[f32]> {
+        self.vectors.get(&role).map(Vec::as_slice)
+    }
+}
+
+fn lookup<'a>(shards: &'a Shards, name: &str, shape: &[usize]) -> Result<(&'a TensorInfo, &'a [u8]), Refusal> {
+    shards
+        .tensor(name)
+        .ok_or_else(|| Refusal::unsupported(format_args!("tensor {name} {shape:?} is missing")))
+}
+
+/// The shape as the file has it: `shape` is that of the role.
+fn stored_shape(at: &TensorPlace, shape: &[usize]) -> Vec<usize> {
+    let mut stored = shape.to_vec();
+    if let (Some(part), Some(rows)) = (&at.part, stored.first_mut()) {
+        *rows = part.of;
+    }
+    if at.transposed {
+        stored.reverse();
+    }
+    stored
+}
+
+fn check_tensor(shards: &Shards, at: &TensorPlace, shape: &[usize]) -> Result<(), Refusal> {
+    let expected = stored_shape(at, shape);
+    let (info, _) = lookup(shards, &at.name, &expected)?;
+    let (name, got, dtype) = (&at.name, &info.shape, info.dtype);
+    if *got != expected {
+        return Err(Refusal::unsupported(format_args!(
+            "tensor {name}: expected shape {expected:?}, got {got:?}"
+        )));
+    }
+    if let Some(part) = &at.part
+        && (part.rows.len() != shape[0] || part.rows.end > part.of)
+    {
+        return Err(Refusal::unsupported(format_args!(
+            "tensor {name}: rows {:?} of {} are not {} rows",
+            part.rows, part.of, shape[0]
+        )));
+    }
+    let integers = matches!(dtype, DType::I32 | DType::I64 | DType::U8 | DType::I8);
+    if integers || (at.transposed && !dtype.is_float()) {
+        return Err(Refusal::unsupported(format_args!(
+            "tensor {name}: elements of type {dtype} are not supported here"
+        )));
+    }
+    Ok(())
+}
+
+fn matrix<'a>(shards: &'a Shards, at: &TensorPlace, [rows, cols]: [usize; 2]) -> Result<MatrixView<'a>, Refusal> {
+    let (info, bytes) = lookup(shards, &at.name, &[rows, cols])?;
+    let first = at.part.as_ref().map_or(0, |part| part.rows.start);
+    let stored_rows = at.part.as_ref().map_or(rows, |part| part.of);
+    let bytes = if at.transposed {
+        let (_, size) = info.dtype.block();
+        Cow::Owned(transposed(bytes, size, stored_rows, first..first + rows))
+    } else {
+        let stride = bytes.len() / stored_rows;
+        Cow::Borrowed(&bytes[first * stride..(first + rows) * stride])
+    };
+    Ok(MatrixView {
+        dtype: info.dtype,
+        rows,
+        cols,
+        bytes,
+        row_order: at.order,
+    })
+}
+
+/// Columns `wanted` of a stored `[inputs, outputs]` of elements of `size` bytes, as rows.
+fn transposed(bytes: &[u8], size: usize, outputs: usize, wanted: std::ops::Range<usize>) -> Vec<u8> {
+    let mut rows = Vec::with_capacity(bytes.len() / outputs * wanted.len());
+    for output in wanted {
+        for input in bytes.chunks_exact(outputs * size) {
+            rows.extend_from_slice(&input[output * size..(output + 1) * size]);
+        }
+    }
+    rows
+}
+
+fn vector(shards: &Shards, at: &TensorPlace, shape: &[usize]) -> Result<Vec<f32>, Refusal> {
+    let (info, bytes) = lookup(shards, &at.name, shape)?;
+    let mut values: Vec<f32> = match info.dtype {
+        DType::F32 => bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect(),
+        DType::F16 => bytes.as_chunks().0.iter().map(|&value| f16::from_le_bytes(value).to_f32()).collect(),
+        DType::BF16 => bytes.as_chunks().0.iter().map(|&value| bf16::from_le_bytes(value).to_f32()).collect(),
+        dtype => {
+            return Err(Refusal::unsupported(format_args!(
+                "tensor {}: {dtype} is not supported for a vector (supported: F32, F16, BF16)",
+                at.name
+            )));
+        }
+    };
+    if let Some(part) = &at.part {
+        values = values[part.rows.clone()].to_vec();
+    }
+    let rows = values.len();
+    values = (0..rows).map(|row| values[at.order.stored_row(row)] + at.offset).collect();
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(Refusal::unsupported(format_args!(
+            "tensor {}: expected finite values, got NaN or infinity at {index}",
+            at.name
+        ))),
+        None => Ok(values),
     }
 }

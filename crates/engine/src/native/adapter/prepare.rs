@@ -1,0 +1,252 @@
+//! From an adapter's effects to what the kernels take: checked against the base's shapes, differences taken.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rootstock_formats::DType;
+use rootstock_kernels::{BlockFormat, Context, ElementType, Isa, LowRankPair, PackedMatrix, ThreadPool};
+use rootstock_model::adapter::{
+    Adapter, AdapterError, AdapterErrorCode as Code, AdapterTensor, BiasEffect, BiasKind, Effect, LowRank,
+    MatrixEffect, NormEffect,
+};
+use rootstock_model::{Norm, Site};
+
+use super::{MapChange, NativeAdapter, NormChange, ScaledPair, index};
+use crate::native::dora::Magnitude;
+use crate::native::embed::{EmbeddingChange, EmbeddingPair};
+use crate::native::pack::decode;
+use crate::native::weights::PackedModel;
+use crate::runner::{AdapterPreparer, PreparedAdapter};
+
+/// Packs adapters for the native runner.
+pub(in crate::native) struct NativePreparer {
+    model: Arc<PackedModel>,
+    isa: Isa,
+    /// What norms of changed weights are computed on; made when the first adapter needs them.
+    context: Mutex<Option<Context>>,
+}
+
+impl NativePreparer {
+    pub fn new(model: Arc<PackedModel>, isa: Isa) -> Self {
+        Self {
+            model,
+            isa,
+            context: Mutex::new(None),
+        }
+    }
+
+    fn low_rank(&self, low_rank: &LowRank, adapter: &mut NativeAdapter) -> Result<(), AdapterError> {
+        let (site, rank) = (low_rank.site, low_rank.a.rows);
+        let (inputs, outputs) = self.shape(site)?;
+        if (low_rank.a.cols, low_rank.b.rows) != (inputs, outputs) || low_rank.b.cols != rank {
+            let got = format!(
+                "[{rank}, {}] and [{}, {}]",
+                low_rank.a.cols, low_rank.b.rows, low_rank.b.cols
+            );
+            let expected = format!("A [r, {inputs}] and B [{outputs}, r]");
+            return Err(misfit(site, format!("expected {expected}, got {got}")));
+        }
+        if site == Site::Embedding {
+            if low_rank.magnitude.is_some() {
+                let message = "embedding: a magnitude (DoRA) on the embedding is not served";
+                return Err(AdapterError::new(Code::UnsupportedField, message));
+            }
+            let pair = EmbeddingPair::pack(floats(&low_rank.a)?, floats(&low_rank.b)?, rank, low_rank.scale);
+            adapter.embedding.get_or_insert_default().pair = Some(pair);
+            return Ok(());
+        }
+        let pair = LowRankPair::pack(typed(&low_rank.a)?, typed(&low_rank.b)?, rank, (inputs, outputs));
+        let magnitude = low_rank.magnitude.as_ref();
+        let magnitude = magnitude.map(|values| self.magnitude(low_rank, values)).transpose()?;
+        let change = change(adapter, site)?;
+        change.magnitude = magnitude;
+        change.pair = Some(ScaledPair {
+            pair: pair.map_err(|error| misfit(site, error))?,
+            scale: low_rank.scale,
+        });
+        Ok(())
+    }
+
+    fn magnitude(&self, low_rank: &LowRank, values: &AdapterTensor) -> Result<Magnitude, AdapterError> {
+        let (site, outputs) = (low_rank.site, low_rank.b.rows);
+        let matrix = self
+            .model
+            .matrix(site)
+            .ok_or_else(|| misfit(site, "the base has no such map"))?;
+        if values.rows * values.cols != outputs {
+            return Err(misfit(
+                site,
+                format!("expected a magnitude of {outputs}, got {}", values.rows * values.cols),
+            ));
+        }
+        let (a, b) = (floats(&low_rank.a)?, floats(&low_rank.b)?);
+        let mut context = self.context.lock();
+        if context.is_none() {
+            let pool = ThreadPool::new(1).map_err(|error| misfit(site, error))?;
+            *context = Some(Context { pool, isa: self.isa });
+        }
+        let Some(context) = context.as_mut() else {
+            return Err(misfit(site, "no thread to compute norms on"));
+        };
+        Magnitude::measure(context, matrix, (&a, &b), low_rank.scale, floats(values)?).ok_or_else(|| {
+            let message =
+                format!("{site}: the magnitude divides by the norm of a row of W + BA that is zero or not finite");
+            AdapterError::new(Code::NotFinite, message)
+        })
+    }
+
+    fn bias(&self, effect: &BiasEffect, adapter: &mut NativeAdapter) -> Result<(), AdapterError> {
+        let (_, outputs) = self.shape(effect.site)?;
+        let mut values = floats(&effect.values)?;
+        if values.len() != outputs {
+            return Err(misfit(
+                effect.site,
+                format!("expected a bias of {outputs}, got {}", values.len()),
+            ));
+        }
+        match (effect.kind, self.model.bias(effect.site)) {
+            (BiasKind::Replaces, Some(base)) => values.iter_mut().zip(base).for_each(|(value, base)| *value -= base),
+            (BiasKind::Replaces, None) => {}
+            (BiasKind::Adds(scale), _) => values.iter_mut().for_each(|value| *value *= scale),
+        }
+        let change = change(adapter, effect.site)?;
+        match &mut change.shift {
+            Some(shift) => shift.iter_mut().zip(values).for_each(|(shift, value)| *shift += value),
+            None => change.shift = Some(values),
+        }
+        Ok(())
+    }
+
+    fn matrix(&self, effect: &MatrixEffect, adapter: &mut NativeAdapter) -> Result<(), AdapterError> {
+        let site = effect.site;
+        // The embedding's rows are tokens, as its packed form has them.
+        let base = match site {
+            Site::Embedding => Some(&self.model.embedding),
+            _ => self.model.matrix(site),
+        };
+        let base = base.ok_or_else(|| misfit(site, "the base has no such map"))?;
+        let (rows, cols) = (base.outputs(), base.inputs());
+        if (effect.values.rows, effect.values.cols) != (rows, cols) {
+            let got = format!("[{}, {}]", effect.values.rows, effect.values.cols);
+            return Err(misfit(site, format!("expected [{rows}, {cols}], got {got}")));
+        }
+        let delta = difference(&effect.values, base)?;
+        let bytes = |row: usize| &delta[row * cols * 4..(row + 1) * cols * 4];
+        let packed = PackedMatrix::pack(BlockFormat::F32, rows, cols, bytes).map_err(|error| misfit(site, error))?;
+        match site {
+            Site::Embedding => adapter.embedding.get_or_insert_default().dense = Some(packed),
+            _ => change(adapter, site)?.dense = Some(packed),
+        }
+        Ok(())
+    }
+
+    fn norm(&self, effect: &NormEffect, adapter: &mut NativeAdapter) -> Result<(), AdapterError> {
+        let site = effect.site;
+        let Some(Norm { weight, bias }) = self.model.norm(site) else {
+            let message = format!("normalisation {site:?}: replacing it per adapter is not served");
+            return Err(AdapterError::new(Code::UnsupportedField, message));
+        };
+        let minus = |own: &[f32], base: &[f32]| -> Result<Vec<f32>, AdapterError> {
+            if own.len() != base.len() {
+                let message = format!(
+                    "normalisation {site:?}: expected {} values, got {}",
+                    base.len(),
+                    own.len()
+                );
+                return Err(AdapterError::new(Code::ShapeMismatch, message));
+            }
+            Ok(own.iter().zip(base).map(|(own, base)| own - base).collect())
+        };
+        let none = |base: &[f32]| vec![0.0; base.len()];
+        let base_bias = bias.as_deref().unwrap_or_default();
+        let change = NormChange {
+            weight: effect
+                .weight
+                .as_ref()
+                .map_or_else(|| Ok(none(weight)), |own| minus(own, weight))?,
+            bias: effect
+                .bias
+                .as_ref()
+                .map_or_else(|| Ok(none(base_bias)), |own| minus(own, base_bias))?,
+        };
+        adapter.norms.push((site, change));
+        Ok(())
+    }
+
+    fn shape(&self, site: Site) -> Result<(usize, usize), AdapterError> {
+        let shape = self.model.spec.shape(site);
+        shape.ok_or_else(|| misfit(site, "the base has no such map"))
+    }
+}
+
+/// The change of a map, made if there is none yet.
+fn change(adapter: &mut NativeAdapter, site: Site) -> Result<&mut MapChange, AdapterError> {
+    let layers = adapter.maps.len() / rootstock_model::Projection::ALL.len();
+    let place = index(site, layers).and_then(|index| adapter.maps.get_mut(index));
+    let place = place.ok_or_else(|| misfit(site, "the base has no such map"))?;
+    Ok(place.get_or_insert_default())
+}
+
+fn misfit(site: Site, detail: impl std::fmt::Display) -> AdapterError {
+    AdapterError::new(Code::ShapeMismatch, format!("{site}: {detail}"))
+}
+
+/// `values` minus the weights of `base`, F32 little endian.
+fn difference(values: &AdapterTensor, base: &PackedMatrix) -> Result<Vec<u8>, AdapterError> {
+    let own = floats(values)?;
+    let mut row = vec![0.0; base.inputs()];
+    let mut delta = Vec::with_capacity(own.len() * 4);
+    for (output, own) in own.chunks_exact(base.inputs()).enumerate() {
+        base.dequantize_row(output, &mut row);
+        delta.extend(own.iter().zip(&row).flat_map(|(own, base)| (own - base).to_le_bytes()));
+    }
+    Ok(delta)
+}
+
+fn typed(tensor: &AdapterTensor) -> Result<(ElementType, &[u8]), AdapterError> {
+    let element = match tensor.dtype {
+        DType::F32 => ElementType::F32,
+        DType::F16 => ElementType::F16,
+        DType::BF16 => ElementType::Bf16,
+        other => {
+            let message = format!("adapter tensors of type {other:?} cannot be applied (supported: F32, F16, BF16)");
+            return Err(AdapterError::new(Code::Malformed, message));
+        }
+    };
+    Ok((element, &tensor.bytes))
+}
+
+fn floats(tensor: &AdapterTensor) -> Result<Vec<f32>, AdapterError> {
+    typed(tensor)?;
+    let mut values = Vec::new();
+    decode(tensor.dtype, &tensor.bytes, &mut values);
+    Ok(values)
+}
+
+impl AdapterPreparer for NativePreparer {
+    fn prepare(&self, adapter: &Adapter) -> Result<Arc<dyn PreparedAdapter>, AdapterError> {
+        let maps = self.model.spec.layers.len() * rootstock_model::Projection::ALL.len() + 1;
+        let mut prepared = NativeAdapter {
+            hash: adapter.hash,
+            bytes: 0,
+            maps: std::iter::repeat_with(|| None).take(maps).collect(),
+            embedding: None,
+            norms: Vec::new(),
+        };
+        for effect in &adapter.effects {
+            match effect {
+                Effect::LowRank(low_rank) => self.low_rank(low_rank, &mut prepared)?,
+                Effect::Bias(bias) => self.bias(bias, &mut prepared)?,
+                Effect::Matrix(matrix) => self.matrix(matrix, &mut prepared)?,
+                Effect::Norm(norm) => self.norm(norm, &mut prepared)?,
+            }
+        }
+        let norms = prepared.norms.iter().map(|(_, norm)| size_of_val(&norm.weight[..]) * 2);
+        prepared.bytes = size_of::<NativeAdapter>()
+            + maps * size_of::<Option<MapChange>>()
+            + prepared.maps.iter().flatten().map(MapChange::bytes).sum::<usize>()
+            + prepared.embedding.as_ref().map_or(0, EmbeddingChange::bytes)
+            + norms.sum::<usize>();
+        Ok(Arc::new(prepared))
+    }
+}

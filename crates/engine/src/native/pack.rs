@@ -1,0 +1,114 @@
+//! From a checkpoint's encodings to packed matrices, quantizing on the way where that is asked for.
+
+use std::fmt;
+
+use half::{bf16, f16};
+use rootstock_formats::DType;
+use rootstock_kernels::{BlockFormat, PackedMatrix, encode_row};
+use rootstock_model::{MatrixView, ModelError, Site};
+
+use super::WeightPrecision;
+use super::weights::fault;
+use crate::runner::RunnerError;
+
+/// What a matrix is for, which decides how far it may be rounded.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
+    /// Embedding or output projection: rounded to 8 bits at the least, since every token depends on them.
+    Vocabulary,
+    /// Learned positions, which are added up and never multiplied: kept.
+    Positions,
+    /// A map of a layer.
+    Map(Site),
+}
+
+/// Packs a matrix. Floating-point weights are quantized if `precision` says so; what is quantized already stays as it is.
+pub(super) fn pack(
+    view: Result<MatrixView<'_>, ModelError>,
+    role: Role,
+    precision: WeightPrecision,
+) -> Result<PackedMatrix, RunnerError> {
+    let view = view.map_err(fault)?;
+    let named = |error: &dyn fmt::Display| RunnerError(format!("{role}: {error}"));
+    let stored = format(view.dtype).ok_or_else(|| named(&format_args!("weights of type {}", view.dtype)))?;
+    let target = if stored.is_dense() {
+        target(role, precision)
+    } else {
+        None
+    };
+    let Some(target) = target else {
+        return PackedMatrix::pack(stored, view.rows, view.cols, |row| view.row(row)).map_err(|error| named(&error));
+    };
+    let (mut encoded, mut values) = (Vec::new(), Vec::new());
+    for row in 0..view.rows {
+        decode(view.dtype, view.row(row), &mut values);
+        encode_row(target, &values, &mut encoded).map_err(|error| named(&format_args!("row {row}: {error}")))?;
+    }
+    let stride = encoded.len() / view.rows;
+    PackedMatrix::pack(target, view.rows, view.cols, |row| {
+        &encoded[row * stride..(row + 1) * stride]
+    })
+    .map_err(|error| named(&error))
+}
+
+/// The encoding that floating-point weights are rounded to.
+fn target(role: Role, precision: WeightPrecision) -> Option<BlockFormat> {
+    match (precision, role) {
+        (WeightPrecision::Stored, _) | (_, Role::Positions) => None,
+        (WeightPrecision::Four, Role::Map(_)) => Some(BlockFormat::Q4_1),
+        (WeightPrecision::Eight, _) | (WeightPrecision::Four, Role::Vocabulary) => Some(BlockFormat::Q8_0),
+    }
+}
+
+fn format(dtype: DType) -> Option<BlockFormat> {
+    Some(match dtype {
+        DType::F32 => BlockFormat::F32,
+        DType::F16 => BlockFormat::F16,
+        DType::BF16 => BlockFormat::Bf16,
+        DType::Q4_0 => BlockFormat::Q4_0,
+        DType::Q4_1 => BlockFormat::Q4_1,
+        DType::Q5_0 => BlockFormat::Q5_0,
+        DType::Q5_1 => BlockFormat::Q5_1,
+        DType::Q8_0 => BlockFormat::Q8_0,
+        DType::Q2_K => BlockFormat::Q2_K,
+        DType::Q3_K => BlockFormat::Q3_K,
+        DType::Q4_K => BlockFormat::Q4_K,
+        DType::Q5_K => BlockFormat::Q5_K,
+        DType::Q6_K => BlockFormat::Q6_K,
+        DType::I4 => BlockFormat::I4,
+        DType::I32 | DType::I64 | DType::U8 | DType::I8 => return None,
+    })
+}
+
+/// The values of floating-point elements, little endian; nothing for other types.
+pub(super) fn decode(dtype: DType, bytes: &[u8], to: &mut Vec<f32>) {
+    to.clear();
+    match dtype {
+        DType::F32 => to.extend(bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value))),
+        DType::F16 => to.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&value| f16::from_le_bytes(value).to_f32()),
+        ),
+        DType::BF16 => to.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&value| bf16::from_le_bytes(value).to_f32()),
+        ),
+        _ => {}
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vocabulary => f.write_str("embedding or output"),
+            Self::Positions => f.write_str("position embedding"),
+            Self::Map(site) => site.fmt(f),
+        }
+    }
+}
