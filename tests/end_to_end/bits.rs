@@ -5,7 +5,14 @@ use serde_json::{Value, json};
 use crate::answers::{Answer, ask_alone, assert_same, prompt_ids, question};
 use crate::server::{BASE, Server, fixture_adapters};
 
-const MODELS: [&str; 5] = [BASE, "r8-all", "r16-qv", "rslora-r4-patterns", "r1-down-late-layers"];
+const MODELS: [&str; 6] = [
+    BASE,
+    "r8-all",
+    "r16-qv",
+    "rslora-r4-patterns",
+    "r1-down-late-layers",
+    "dora-r8",
+];
 
 /// Sixteen requests of different lengths, most on another adapter than their neighbours, some sampled, some scored.
 fn requests() -> Vec<Value> {

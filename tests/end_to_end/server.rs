@@ -22,15 +22,37 @@ pub const ROOTSTOCK: &str = env!("CARGO_BIN_EXE_rootstock");
 /// # Panics
 /// There is none.
 pub fn model() -> PathBuf {
-    let pulled = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(".rootstock/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let path = std::env::var_os("ROOTSTOCK_TEST_MODEL").map_or(pulled, PathBuf::from);
-    assert!(
-        path.is_file(),
-        "the test model is not at {}: run `make model`",
-        path.display()
-    );
+    pulled(
+        "ROOTSTOCK_TEST_MODEL",
+        "smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "make model",
+    )
+}
+
+/// Gemma 3 270M: ROOTSTOCK_TEST_GEMMA, else where `rootstock pull` puts it from this folder.
+///
+/// # Panics
+/// There is none.
+pub fn gemma() -> PathBuf {
+    pulled(
+        "ROOTSTOCK_TEST_GEMMA",
+        "gemma3-270m/gemma-3-270m-q4_k_m.gguf",
+        "rootstock pull gemma3-270m --accept-licence",
+    )
+}
+
+fn pulled(variable: &str, file: &str, fetch: &str) -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(".rootstock/models")
+        .join(file);
+    let path = std::env::var_os(variable).map_or(default, PathBuf::from);
+    assert!(path.is_file(), "no model at {}: run `{fetch}`", path.display());
     path
+}
+
+/// A folder or file below tests/fixtures.
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
 }
 
 /// Folder of the golden adapters.
@@ -53,8 +75,16 @@ impl Server {
     /// Serves the test model as [`BASE`] with further flags and waits until it is ready.
     ///
     /// # Panics
-    /// The process ends or is not ready in two minutes; its log is shown.
+    /// As [`Self::start_on`].
     pub fn start(flags: &[&str]) -> Self {
+        Self::start_on(&model(), flags)
+    }
+
+    /// Serves a model as [`BASE`] with further flags and waits until it is ready.
+    ///
+    /// # Panics
+    /// The process ends or is not ready in two minutes; its log is shown.
+    pub fn start_on(model: &Path, flags: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let log = scratch.path().join("server.log");
         let output = File::create(&log).unwrap();
@@ -62,7 +92,7 @@ impl Server {
         let child = Command::new(ROOTSTOCK)
             .args(["serve", "--host", "127.0.0.1", "--port", &address.port().to_string()])
             .args(["--served-model-name", BASE, "--model"])
-            .arg(model())
+            .arg(model)
             .args(flags)
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
