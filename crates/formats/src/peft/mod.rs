@@ -157,9 +157,13 @@ impl AdapterConfig {
 
     /// Whether `modules_to_save` names `module` or a module that it is part of; peft compares the ends of paths.
     pub fn saves(&self, module: &str) -> bool {
-        let ends = module.match_indices('.').map(|(dot, _)| dot).chain([module.len()]);
-        let mut paths = ends.map(|end| &module[..end]);
-        paths.any(|path| self.saved.iter().any(|name| path.ends_with(name.as_str())))
+        self.saved.iter().any(|name| Self::saved_name_means(name, module))
+    }
+
+    /// Whether `name` in `modules_to_save` means `module` or a module that it is part of.
+    pub fn saved_name_means(name: &str, module: &str) -> bool {
+        let mut ends = module.match_indices('.').map(|(dot, _)| dot).chain([module.len()]);
+        ends.any(|end| module[..end].ends_with(name))
     }
 
     /// The entries of `modules_to_save`.

@@ -1,93 +1,241 @@
-//! What the linear maps of a base are called in the adapters of its family: transformers' module paths.
-//! A family with other names is another table.
+//! What the modules of a base are called in the adapters of its family, as tables: transformers' module paths for PEFT
+//! folders, llama.cpp's tensor names for GGUF files. A family with other names is another table.
 
-use crate::{ArchSpec, Projection, Site};
+use crate::{NormSite, Projection};
 
-/// Module paths of one way to name layers: `<stack>.<layer>.<projection>`.
+/// Names of one family in one kind of adapter.
 pub(super) struct ModuleNames {
-    families: &'static [&'static str],
-    stack: &'static str,
-    projections: [(Projection, &'static str); 7],
+    /// [`ArchSpec::family`](crate::ArchSpec::family) of the bases they are for.
+    pub(super) families: &'static [&'static str],
+    /// What comes before the layer's index.
+    pub(super) stack: &'static str,
+    /// Linear maps of a layer. One that holds several projections has their outputs one after another.
+    pub(super) maps: &'static [(&'static str, &'static [Projection])],
+    /// Normalisations of a layer.
+    pub(super) norms: &'static [(&'static str, fn(usize) -> NormSite)],
+    pub(super) final_norm: &'static str,
+    pub(super) embedding: &'static str,
+    pub(super) output: &'static str,
+    /// Learned positions, which no adapter can change here.
+    pub(super) positions: Option<&'static str>,
+    /// The maps of layers are stored `[inputs, outputs]` (GPT-2's Conv1D).
+    pub(super) conv1d: bool,
+    /// Added to every stored factor of a normalisation (Gemma stores them minus one).
+    pub(super) norm_offset: f32,
 }
 
-const TABLES: [ModuleNames; 1] = [ModuleNames {
-    families: &["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3"],
-    stack: "model.layers",
-    projections: [
-        (Projection::Query, "self_attn.q_proj"),
-        (Projection::Key, "self_attn.k_proj"),
-        (Projection::Value, "self_attn.v_proj"),
-        (Projection::Output, "self_attn.o_proj"),
-        (Projection::Gate, "mlp.gate_proj"),
-        (Projection::Up, "mlp.up_proj"),
-        (Projection::Down, "mlp.down_proj"),
-    ],
-}];
+const SEPARATE: &[(&str, &[Projection])] = &[
+    ("self_attn.q_proj", &[Projection::Query]),
+    ("self_attn.k_proj", &[Projection::Key]),
+    ("self_attn.v_proj", &[Projection::Value]),
+    ("self_attn.o_proj", &[Projection::Output]),
+    ("mlp.gate_proj", &[Projection::Gate]),
+    ("mlp.up_proj", &[Projection::Up]),
+    ("mlp.down_proj", &[Projection::Down]),
+];
+const FUSED: &[(&str, &[Projection])] = &[
+    (
+        "self_attn.qkv_proj",
+        &[Projection::Query, Projection::Key, Projection::Value],
+    ),
+    ("self_attn.o_proj", &[Projection::Output]),
+    ("mlp.gate_up_proj", &[Projection::Gate, Projection::Up]),
+    ("mlp.down_proj", &[Projection::Down]),
+];
+const GPT2: &[(&str, &[Projection])] = &[
+    ("attn.c_attn", &[Projection::Query, Projection::Key, Projection::Value]),
+    ("attn.c_proj", &[Projection::Output]),
+    ("mlp.c_fc", &[Projection::Up]),
+    ("mlp.c_proj", &[Projection::Down]),
+];
 
-/// What peft puts in front of a module's path in a weights file.
-const PREFIX: &str = "base_model.model.";
+const PRE_NORMS: &[(&str, fn(usize) -> NormSite)] = &[
+    ("input_layernorm", NormSite::Attention),
+    ("self_attn.q_norm", NormSite::Query),
+    ("self_attn.k_norm", NormSite::Key),
+    ("post_attention_layernorm", NormSite::FeedForward),
+];
+const GEMMA_NORMS: &[(&str, fn(usize) -> NormSite)] = &[
+    ("input_layernorm", NormSite::Attention),
+    ("self_attn.q_norm", NormSite::Query),
+    ("self_attn.k_norm", NormSite::Key),
+    ("post_attention_layernorm", NormSite::PostAttention),
+    ("pre_feedforward_layernorm", NormSite::FeedForward),
+    ("post_feedforward_layernorm", NormSite::PostFeedForward),
+];
+const GPT2_NORMS: &[(&str, fn(usize) -> NormSite)] = &[("ln_1", NormSite::Attention), ("ln_2", NormSite::FeedForward)];
+
+const LLAMA_LIKE: ModuleNames = ModuleNames {
+    families: &["llama", "mistral", "qwen2", "qwen3", "smollm3"],
+    stack: "model.layers",
+    maps: SEPARATE,
+    norms: PRE_NORMS,
+    final_norm: "model.norm",
+    embedding: "model.embed_tokens",
+    output: "lm_head",
+    positions: None,
+    conv1d: false,
+    norm_offset: 0.0,
+};
+
+/// Module paths in transformers.
+static PEFT: [ModuleNames; 4] = [
+    LLAMA_LIKE,
+    ModuleNames {
+        families: &["gemma3"],
+        norms: GEMMA_NORMS,
+        norm_offset: 1.0,
+        ..LLAMA_LIKE
+    },
+    ModuleNames {
+        families: &["phi3"],
+        maps: FUSED,
+        ..LLAMA_LIKE
+    },
+    ModuleNames {
+        families: &["gpt2"],
+        stack: "transformer.h",
+        maps: GPT2,
+        norms: GPT2_NORMS,
+        final_norm: "transformer.ln_f",
+        embedding: "transformer.wte",
+        positions: Some("transformer.wpe"),
+        conv1d: true,
+        ..LLAMA_LIKE
+    },
+];
+
+/// A `general.architecture` of GGUF adapters.
+pub(super) struct GgufArchitecture {
+    pub(super) name: &'static str,
+    pub(super) names: ModuleNames,
+    /// Rows of query and key lie in pairs for pairwise rotary, as llama.cpp's converter permutes base and lora_b alike.
+    pub(super) interleaved: bool,
+    /// llama.cpp's converter takes the transposed base for a transposed pair and writes A and B of every map of a layer in
+    /// each other's place, transposed.
+    pub(super) turned_by_converter: bool,
+}
+
+const GGUF_SEPARATE: &[(&str, &[Projection])] = &[
+    ("attn_q", &[Projection::Query]),
+    ("attn_k", &[Projection::Key]),
+    ("attn_v", &[Projection::Value]),
+    ("attn_output", &[Projection::Output]),
+    ("ffn_gate", &[Projection::Gate]),
+    ("ffn_up", &[Projection::Up]),
+    ("ffn_down", &[Projection::Down]),
+];
+
+const GGUF_NAMES: ModuleNames = ModuleNames {
+    families: &[],
+    stack: "blk",
+    maps: GGUF_SEPARATE,
+    norms: &[],
+    final_norm: "output_norm",
+    embedding: "token_embd",
+    output: "output",
+    positions: None,
+    conv1d: false,
+    norm_offset: 0.0,
+};
+
+const PLAIN: GgufArchitecture = GgufArchitecture {
+    name: "",
+    names: GGUF_NAMES,
+    interleaved: false,
+    turned_by_converter: false,
+};
+
+static GGUF: [GgufArchitecture; 7] = [
+    GgufArchitecture {
+        name: "llama",
+        names: ModuleNames {
+            families: &["llama", "mistral"],
+            ..GGUF_NAMES
+        },
+        interleaved: true,
+        ..PLAIN
+    },
+    GgufArchitecture {
+        name: "smollm3",
+        names: ModuleNames {
+            families: &["smollm3"],
+            ..GGUF_NAMES
+        },
+        interleaved: true,
+        ..PLAIN
+    },
+    GgufArchitecture {
+        name: "qwen2",
+        names: ModuleNames {
+            families: &["qwen2"],
+            ..GGUF_NAMES
+        },
+        ..PLAIN
+    },
+    GgufArchitecture {
+        name: "qwen3",
+        names: ModuleNames {
+            families: &["qwen3"],
+            ..GGUF_NAMES
+        },
+        ..PLAIN
+    },
+    GgufArchitecture {
+        name: "gemma3",
+        names: ModuleNames {
+            families: &["gemma3"],
+            ..GGUF_NAMES
+        },
+        ..PLAIN
+    },
+    GgufArchitecture {
+        name: "phi3",
+        names: ModuleNames {
+            families: &["phi3"],
+            maps: &[
+                ("attn_qkv", &[Projection::Query, Projection::Key, Projection::Value]),
+                ("attn_output", &[Projection::Output]),
+                ("ffn_up", &[Projection::Gate, Projection::Up]),
+                ("ffn_down", &[Projection::Down]),
+            ],
+            ..GGUF_NAMES
+        },
+        ..PLAIN
+    },
+    GgufArchitecture {
+        name: "gpt2",
+        names: ModuleNames {
+            families: &["gpt2"],
+            maps: &[
+                ("attn_qkv", &[Projection::Query, Projection::Key, Projection::Value]),
+                ("attn_output", &[Projection::Output]),
+                ("ffn_up", &[Projection::Up]),
+                ("ffn_down", &[Projection::Down]),
+            ],
+            positions: Some("position_embd"),
+            ..GGUF_NAMES
+        },
+        turned_by_converter: true,
+        ..PLAIN
+    },
+];
 
 impl ModuleNames {
-    /// The names used for a family of architectures, as [`ArchSpec::family`] spells it.
+    /// The names in PEFT folders for a family of bases.
     pub(super) fn of_family(family: &str) -> Option<&'static Self> {
-        TABLES.iter().find(|table| table.families.contains(&family))
-    }
-
-    /// Every site of the base, ordered.
-    pub(super) fn sites(&self, spec: &ArchSpec) -> impl Iterator<Item = Site> {
-        (0..spec.layers.len()).flat_map(|layer| {
-            self.projections
-                .iter()
-                .map(move |&(projection, _)| Site::Layer { layer, projection })
-        })
-    }
-
-    /// The module path of a site.
-    pub(super) fn module(&self, site: Site) -> String {
-        let Site::Layer { layer, projection } = site else {
-            return String::new();
-        };
-        let name = self.projections.iter().find(|(known, _)| *known == projection);
-        let name = name.map_or("", |(_, name)| name);
-        format!("{}.{layer}.{name}", self.stack)
-    }
-
-    /// The site that a module path means, whether or not the base has that many layers.
-    pub(super) fn site(&self, module: &str) -> Option<Site> {
-        let (layer, name) = module.strip_prefix(self.stack)?.strip_prefix('.')?.split_once('.')?;
-        let (projection, _) = self.projections.iter().find(|(_, known)| *known == name)?;
-        let canonical = layer == "0" || !layer.starts_with(['0', '+']);
-        let layer = layer.parse().ok().filter(|_| canonical)?;
-        let projection = *projection;
-        Some(Site::Layer { layer, projection })
-    }
-
-    /// The name of a tensor of the pair on `site`.
-    pub(super) fn tensor(&self, site: Site, side: Side) -> String {
-        format!("{PREFIX}{}{}", self.module(site), side.suffix())
-    }
-
-    /// The site and the side that a tensor's name means.
-    pub(super) fn split_tensor(&self, name: &str) -> Option<(Site, Side)> {
-        let path = name.strip_prefix(PREFIX)?;
-        let mut sides = [Side::A, Side::B].into_iter();
-        let (module, side) = sides.find_map(|side| Some((path.strip_suffix(side.suffix())?, side)))?;
-        Some((self.site(module)?, side))
+        PEFT.iter().find(|table| table.families.contains(&family))
     }
 }
 
-/// The side of a low-rank pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    A,
-    B,
-}
+impl GgufArchitecture {
+    /// Every architecture.
+    pub(super) fn all() -> &'static [Self] {
+        &GGUF
+    }
 
-impl Side {
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::A => ".lora_A.weight",
-            Self::B => ".lora_B.weight",
-        }
+    /// The architecture that adapters for a family of bases are of.
+    pub(super) fn of_family(family: &str) -> Option<&'static Self> {
+        Self::all().iter().find(|table| table.names.families.contains(&family))
     }
 }

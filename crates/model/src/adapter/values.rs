@@ -1,90 +1,167 @@
-//! The values of an adapter: read once into their own memory, checked for NaN and infinity, for being nothing, and hashed.
+//! The values of an adapter: read once into their own memory, brought into their right form, checked for NaN and infinity
+//! and for being nothing, and hashed.
 
 use std::io::{Read, Seek, SeekFrom};
 
-use rootstock_formats::{DType, TensorInfo};
+use rootstock_formats::DType;
 
+use super::container::{Files, Weights};
 use super::file::io_refusal;
-use super::folder::{WEIGHTS, Weights};
-use super::names::Side;
-use super::plan::{PairPlan, Plan};
-use super::{AdapterError, AdapterErrorCode, AdapterTensor, LowRank};
+use super::plan::{EffectPlan, Form, PairPlan, Piece, Plan};
+use super::{
+    AdapterError, AdapterErrorCode as Code, AdapterTensor, BiasEffect, BiasKind, Effect, LowRank, MatrixEffect,
+    NormEffect,
+};
 use crate::ContentHash;
 
 /// Set apart from every other use of the hash function; a new layout of the hashed bytes takes a new number.
-const HASH_CONTEXT: &str = "rootstock adapter content 1";
+const HASH_CONTEXT: &str = "rootstock adapter content 2";
 
-/// Reads every pair of `plan`.
-pub(super) fn read_pairs(weights: &mut Weights, plan: &Plan<'_>) -> Result<Vec<LowRank>, AdapterError> {
-    let pairs = plan.pairs.iter().map(|pair| read_pair(weights, plan, pair));
-    let pairs: Vec<LowRank> = pairs.collect::<Result<_, _>>()?;
-    weights.check_unchanged()?;
-    if pairs.iter().all(changes_nothing) {
+/// Reads every effect of `plan`.
+pub(super) fn read_effects(files: &Files, plan: &Plan<'_>) -> Result<Vec<Effect>, AdapterError> {
+    let effects = plan.effects.iter().map(|effect| read_effect(files, effect));
+    let effects: Vec<Effect> = effects.collect::<Result<_, _>>()?;
+    for file in [Some(&files.main), files.initial.as_ref()].into_iter().flatten() {
+        file.weights.check_unchanged()?;
+    }
+    if effects.iter().all(changes_nothing) {
         let message = format!(
-            "{WEIGHTS}: expected a delta that is not zero, got lora_A or lora_B all zero in each of {} pairs",
-            pairs.len()
+            "{}: expected a delta that is not zero, got lora_A or lora_B all zero in each of {} pairs",
+            files.main.weights.name,
+            effects.len()
         );
-        return Err(AdapterError::new(AdapterErrorCode::ZeroDelta, message));
+        return Err(AdapterError::new(Code::ZeroDelta, message));
     }
-    Ok(pairs)
+    Ok(effects)
 }
 
-/// Hash of what the pairs do, equal for equal content under any name.
-pub(super) fn content_hash(pairs: &[LowRank]) -> ContentHash {
-    let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
-    for pair in pairs {
-        hasher.update(pair.site.to_string().as_bytes());
-        hasher.update(&pair.scale.to_bits().to_le_bytes());
-        for tensor in [&pair.a, &pair.b] {
-            hasher.update(tensor.dtype.to_string().as_bytes());
-            hasher.update(&(tensor.rows as u64).to_le_bytes());
-            hasher.update(&(tensor.cols as u64).to_le_bytes());
-            hasher.update(&tensor.bytes);
+fn read_effect(files: &Files, plan: &EffectPlan<'_>) -> Result<Effect, AdapterError> {
+    let weights = &files.main.weights;
+    Ok(match plan {
+        EffectPlan::LowRank(pair) => Effect::LowRank(read_pair(files, pair)?),
+        EffectPlan::Bias { site, kind, values } => Effect::Bias(BiasEffect {
+            site: *site,
+            kind: *kind,
+            values: read(weights, values)?,
+        }),
+        EffectPlan::Matrix { site, values } => Effect::Matrix(MatrixEffect {
+            site: *site,
+            values: read(weights, values)?,
+        }),
+        EffectPlan::Norm {
+            site,
+            weight,
+            bias,
+            offset,
+        } => {
+            let vector = |piece: &Option<Piece<'_>>, offset: f32| -> Result<Option<Vec<f32>>, AdapterError> {
+                let tensor = piece.as_ref().map(|piece| read(weights, piece)).transpose()?;
+                Ok(tensor.map(|tensor| tensor.to_f32().into_iter().map(|value| value + offset).collect()))
+            };
+            Effect::Norm(NormEffect {
+                site: *site,
+                weight: vector(weight, *offset)?,
+                bias: vector(bias, 0.0)?,
+            })
         }
-    }
-    ContentHash(hasher.finalize().into())
-}
-
-fn read_pair(weights: &mut Weights, plan: &Plan<'_>, pair: &PairPlan<'_>) -> Result<LowRank, AdapterError> {
-    let mut read = |side, info| {
-        let name = || plan.names.tensor(pair.site, side);
-        read_tensor(weights, info, name)
-    };
-    Ok(LowRank {
-        site: pair.site,
-        scale: pair.scale,
-        a: read(Side::A, pair.a)?,
-        b: read(Side::B, pair.b)?,
-        magnitude: None,
     })
 }
 
-/// Reads a matrix of the plan; `name` is asked for only to refuse it.
-fn read_tensor(
-    weights: &mut Weights,
-    info: &TensorInfo,
-    name: impl Fn() -> String,
-) -> Result<AdapterTensor, AdapterError> {
-    let mut bytes = vec![0; info.range.len()];
-    let start = SeekFrom::Start(info.range.start as u64);
-    let read = weights
-        .file
-        .seek(start)
-        .and_then(|_| weights.file.read_exact(&mut bytes));
-    read.map_err(|error| io_refusal(WEIGHTS, &error))?;
-    let (rows, cols) = (info.shape[0], info.shape[1]);
-    if let Some(index) = first_not_finite(info.dtype, &bytes) {
-        let (name, row, col) = (name(), index / cols, index % cols);
-        let message =
-            format!("{WEIGHTS}: tensor {name}: expected finite values, got NaN or infinity at [{row}, {col}]");
-        return Err(AdapterError::new(AdapterErrorCode::NotFinite, message));
+fn read_pair(files: &Files, pair: &PairPlan<'_>) -> Result<LowRank, AdapterError> {
+    let weights = &files.main.weights;
+    let (mut a, mut b) = (read(weights, &pair.a)?, read(weights, &pair.b)?);
+    if let (Some([a0, b0]), Some(file)) = (&pair.initial, &files.initial) {
+        let mut negative = read(&file.weights, b0)?;
+        negate(&mut negative);
+        a = stacked(a, read(&file.weights, a0)?);
+        b = side_by_side(b, negative);
     }
+    let magnitude = pair.magnitude.as_ref().map(|piece| {
+        let magnitude = read(weights, piece)?;
+        if is_zero(&magnitude) {
+            let (file, name) = (&weights.name, piece.tensor.name);
+            let message = format!("{file}: tensor {name}: expected magnitudes, got zeros");
+            return Err(AdapterError::new(Code::Malformed, message));
+        }
+        Ok(magnitude)
+    });
+    Ok(LowRank {
+        site: pair.site,
+        scale: pair.scale,
+        a,
+        b,
+        magnitude: magnitude.transpose()?,
+    })
+}
+
+/// Reads a piece of a tensor in the form that is meant.
+fn read(weights: &Weights, piece: &Piece<'_>) -> Result<AdapterTensor, AdapterError> {
+    let (rows, cols) = piece.shape();
+    // A tensor in another form is read whole: its pieces may lie anywhere in it.
+    let (stored_rows, stored_cols) = piece.tensor.matrix_shape();
+    let range = match piece.form {
+        Form::AsStored => piece.rows.clone(),
+        Form::Turned | Form::Ordered(_) => 0..stored_rows,
+    };
+    let info = piece.tensor.info;
+    let per_row = info.range.len().checked_div(stored_rows).unwrap_or(0);
+    let mut bytes = vec![0; range.len() * per_row];
+    let start = info.range.start + range.start * per_row;
+    let mut file = &weights.file;
+    let found = file
+        .seek(SeekFrom::Start(start as u64))
+        .and_then(|_| file.read_exact(&mut bytes));
+    found.map_err(|error| io_refusal(&weights.name, &error))?;
+    let (dtype, bytes) = match info.dtype {
+        DType::Q8_0 => (DType::F32, decoded_q8_0(&bytes)),
+        dtype => (dtype, bytes),
+    };
+    if let Some(index) = first_not_finite(dtype, &bytes) {
+        let (row, col) = (range.start + index / stored_cols.max(1), index % stored_cols.max(1));
+        let (file, name) = (&weights.name, piece.tensor.name);
+        let message = format!("{file}: tensor {name}: expected finite values, got NaN or infinity at [{row}, {col}]");
+        return Err(AdapterError::new(Code::NotFinite, message));
+    }
+    let (_, size) = dtype.block();
+    let element = |row: usize, col: usize| {
+        let at = (row * stored_cols + col) * size;
+        &bytes[at..at + size]
+    };
+    let bytes = match piece.form {
+        Form::AsStored => bytes,
+        Form::Turned => {
+            let wanted = piece
+                .rows
+                .clone()
+                .flat_map(|row| (0..cols).flat_map(move |col| [(col, row)]));
+            wanted.flat_map(|(row, col)| element(row, col)).copied().collect()
+        }
+        Form::Ordered(order) => {
+            let row_of = |row: usize| {
+                let stored = order.stored_row(row - piece.rows.start) + piece.rows.start;
+                &bytes[stored * stored_cols * size..(stored + 1) * stored_cols * size]
+            };
+            piece.rows.clone().flat_map(row_of).copied().collect()
+        }
+    };
     Ok(AdapterTensor {
-        dtype: info.dtype,
+        dtype,
         rows,
         cols,
         bytes,
     })
+}
+
+/// Blocks of 32: an f16 scale, 32 signed bytes.
+fn decoded_q8_0(bytes: &[u8]) -> Vec<u8> {
+    let blocks = bytes.chunks_exact(34);
+    let values = blocks.flat_map(|block| {
+        let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+        block[2..]
+            .iter()
+            .map(move |&value| scale * f32::from(value.cast_signed()))
+    });
+    values.flat_map(f32::to_le_bytes).collect()
 }
 
 /// A value is not finite exactly if all bits of its exponent are set.
@@ -107,8 +184,18 @@ fn half_of_singles(bytes: &[u8]) -> impl Iterator<Item = u16> {
     bytes.chunks_exact(4).map(|x| u16::from_le_bytes([x[2], x[3]]))
 }
 
-fn changes_nothing(pair: &LowRank) -> bool {
-    pair.scale == 0.0 || is_zero(&pair.a) || is_zero(&pair.b)
+/// Whether the effect is known to leave the base as it is; what replaces something of the base is not known to.
+fn changes_nothing(effect: &Effect) -> bool {
+    match effect {
+        Effect::LowRank(pair) => {
+            pair.magnitude.is_none() && (pair.scale == 0.0 || is_zero(&pair.a) || is_zero(&pair.b))
+        }
+        Effect::Bias(bias) => match bias.kind {
+            BiasKind::Replaces => false,
+            BiasKind::Adds(scale) => scale == 0.0 || is_zero(&bias.values),
+        },
+        Effect::Matrix(_) | Effect::Norm(_) => false,
+    }
 }
 
 /// Whether every value is 0 or -0.
@@ -118,4 +205,108 @@ fn is_zero(tensor: &AdapterTensor) -> bool {
         let (&high, rest) = value.split_last().unwrap_or((&0, &[]));
         high & 0x7f == 0 && rest.iter().all(|&byte| byte == 0)
     })
+}
+
+fn negate(tensor: &mut AdapterTensor) {
+    let (_, size) = tensor.dtype.block();
+    for sign in tensor.bytes.iter_mut().skip(size - 1).step_by(size) {
+        *sign ^= 0x80;
+    }
+}
+
+/// The rows of both, one below the other.
+fn stacked(upper: AdapterTensor, lower: AdapterTensor) -> AdapterTensor {
+    let (mut upper, lower) = in_one_type(upper, lower);
+    upper.rows += lower.rows;
+    upper.bytes.extend(lower.bytes);
+    upper
+}
+
+/// The columns of both, one beside the other.
+fn side_by_side(left: AdapterTensor, right: AdapterTensor) -> AdapterTensor {
+    let (left, right) = in_one_type(left, right);
+    let (_, size) = left.dtype.block();
+    let rows = left
+        .bytes
+        .chunks_exact(left.cols * size)
+        .zip(right.bytes.chunks_exact(right.cols * size));
+    AdapterTensor {
+        bytes: rows.flat_map(|(left, right)| [left, right].concat()).collect(),
+        cols: left.cols + right.cols,
+        ..left
+    }
+}
+
+/// Both as singles unless they are of one type already.
+fn in_one_type(one: AdapterTensor, other: AdapterTensor) -> (AdapterTensor, AdapterTensor) {
+    let single = |tensor: AdapterTensor| AdapterTensor {
+        bytes: tensor.to_f32().into_iter().flat_map(f32::to_le_bytes).collect(),
+        dtype: DType::F32,
+        ..tensor
+    };
+    match one.dtype == other.dtype {
+        true => (one, other),
+        false => (single(one), single(other)),
+    }
+}
+
+/// Hash of what the effects do, equal for equal content under any name.
+pub(super) fn content_hash(effects: &[Effect]) -> ContentHash {
+    let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
+    for effect in effects {
+        match effect {
+            Effect::LowRank(pair) => {
+                label(&mut hasher, "pair", &pair.site.to_string());
+                hasher.update(&pair.scale.to_bits().to_le_bytes());
+                hash_tensor(&mut hasher, &pair.a);
+                hash_tensor(&mut hasher, &pair.b);
+                pair.magnitude.iter().for_each(|magnitude| {
+                    label(&mut hasher, "magnitude", "");
+                    hash_tensor(&mut hasher, magnitude);
+                });
+            }
+            Effect::Bias(bias) => {
+                label(&mut hasher, "bias", &bias.site.to_string());
+                match bias.kind {
+                    BiasKind::Replaces => hasher.update(b"replaces"),
+                    BiasKind::Adds(scale) => hasher.update(&scale.to_bits().to_le_bytes()),
+                };
+                hash_tensor(&mut hasher, &bias.values);
+            }
+            Effect::Matrix(matrix) => {
+                label(&mut hasher, "matrix", &matrix.site.to_string());
+                hash_tensor(&mut hasher, &matrix.values);
+            }
+            Effect::Norm(norm) => {
+                label(&mut hasher, "norm", &format!("{:?}", norm.site));
+                hash_vector(&mut hasher, norm.weight.as_deref());
+                hash_vector(&mut hasher, norm.bias.as_deref());
+            }
+        }
+    }
+    ContentHash(hasher.finalize().into())
+}
+
+/// Length-prefixed, so that no two sequences of labels and values look the same.
+fn label(hasher: &mut blake3::Hasher, kind: &str, site: &str) {
+    for text in [kind, site] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+}
+
+fn hash_tensor(hasher: &mut blake3::Hasher, tensor: &AdapterTensor) {
+    label(hasher, "tensor", &tensor.dtype.to_string());
+    hasher.update(&(tensor.rows as u64).to_le_bytes());
+    hasher.update(&(tensor.cols as u64).to_le_bytes());
+    hasher.update(&tensor.bytes);
+}
+
+fn hash_vector(hasher: &mut blake3::Hasher, vector: Option<&[f32]>) {
+    label(hasher, "vector", if vector.is_some() { "some" } else { "none" });
+    let values = vector.unwrap_or_default();
+    hasher.update(&(values.len() as u64).to_le_bytes());
+    values.iter().for_each(|value| {
+        hasher.update(&value.to_bits().to_le_bytes());
+    });
 }

@@ -7,7 +7,9 @@ use folders::*;
 use serde_json::json;
 
 use super::*;
-use crate::Projection;
+use rootstock_formats::DType;
+
+use crate::{Projection, Site};
 
 #[test]
 fn a_right_folder_becomes_effects_ordered_by_site() {
@@ -122,10 +124,10 @@ fn other_methods_are_refused_by_type() {
 #[test]
 fn fields_that_change_the_numbers_are_refused_by_name() {
     let fields = [
-        ("use_dora", json!(true)),
-        ("bias", json!("all")),
-        ("modules_to_save", json!(["lm_head"])),
-        ("init_lora_weights", json!("pissa")),
+        ("trainable_token_indices", json!([1])),
+        ("bias", json!("some")),
+        ("use_qalora", json!(true)),
+        ("init_lora_weights", json!("pixie")),
         ("field_of_the_future", json!(0.5)),
     ];
     for (name, value) in fields {
@@ -315,11 +317,11 @@ fn a_file_that_shrinks_after_it_was_opened_is_malformed() {
     let files = FolderBuilder::new().write();
     let spec = tiny();
     for shrunk_to in [0, fs::metadata(files.weights_path()).unwrap().len() - 1] {
-        let mut folder = Folder::open(files.dir.path(), LIMITS).unwrap();
-        let plan = Plan::new(&folder.config, &folder.header, base(&spec), LIMITS).unwrap();
+        let opened = Files::open(files.dir.path(), LIMITS).unwrap();
+        let plan = Plan::new(&opened, base(&spec), LIMITS).unwrap();
         let file = fs::File::options().write(true).open(files.weights_path()).unwrap();
         file.set_len(shrunk_to).unwrap();
-        let error = values::read_pairs(&mut folder.weights, &plan).unwrap_err();
+        let error = values::read_effects(&opened, &plan).unwrap_err();
         assert_refusal(
             &error,
             AdapterErrorCode::Malformed,
@@ -333,12 +335,12 @@ fn a_file_that_shrinks_after_it_was_opened_is_malformed() {
 fn a_file_that_grows_while_it_is_read_is_malformed() {
     let files = FolderBuilder::new().write();
     let spec = tiny();
-    let mut folder = Folder::open(files.dir.path(), LIMITS).unwrap();
-    let plan = Plan::new(&folder.config, &folder.header, base(&spec), LIMITS).unwrap();
+    let opened = Files::open(files.dir.path(), LIMITS).unwrap();
+    let plan = Plan::new(&opened, base(&spec), LIMITS).unwrap();
     let mut grown = safetensors(&files.tensors);
     grown.push(0);
     fs::write(files.weights_path(), grown).unwrap();
-    let error = values::read_pairs(&mut folder.weights, &plan).unwrap_err();
+    let error = values::read_effects(&opened, &plan).unwrap_err();
     assert_refusal(&error, AdapterErrorCode::Malformed, &["changed from"]);
 }
 
@@ -346,10 +348,10 @@ fn a_file_that_grows_while_it_is_read_is_malformed() {
 fn a_file_that_is_removed_while_it_is_read_is_the_one_that_was_opened() {
     let files = FolderBuilder::new().write();
     let spec = tiny();
-    let mut folder = Folder::open(files.dir.path(), LIMITS).unwrap();
-    let plan = Plan::new(&folder.config, &folder.header, base(&spec), LIMITS).unwrap();
+    let opened = Files::open(files.dir.path(), LIMITS).unwrap();
+    let plan = Plan::new(&opened, base(&spec), LIMITS).unwrap();
     fs::remove_file(files.weights_path()).unwrap();
-    assert_eq!(values::read_pairs(&mut folder.weights, &plan).unwrap().len(), 3);
+    assert_eq!(values::read_effects(&opened, &plan).unwrap().len(), 3);
 }
 
 #[test]
