@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::Context;
 use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
-use crate::kv::{BLOCK_TOKENS, KvCache, Place, Places};
+use crate::kv::{BLOCK_TOKENS, KvCache, KvElement, KvShape, Place, Places, Storage};
 use crate::simd::{LANES, Simd, exp};
 
 /// Shape of an attention layer.
@@ -56,7 +56,7 @@ pub fn attend(
 ) {
     let rows = places.rows().len();
     cache.check(layer, places);
-    assert!(cache.kv_heads == heads.kv_heads && cache.head_dim == heads.head_dim);
+    assert!(cache.shape.kv_heads == heads.kv_heads && cache.shape.head_dim == heads.head_dim);
     assert!(
         heads.kv_heads > 0 && heads.heads.is_multiple_of(heads.kv_heads),
         "{} query heads on {} key/value heads",
@@ -64,6 +64,26 @@ pub fn attend(
         heads.kv_heads
     );
     assert!(qkv.len() == rows * heads.qkv_width() && out.len() == rows * heads.width());
+    match &cache.storage {
+        Storage::F16 { keys, values } => {
+            attend_to(context, heads, places, (cache.shape, layer, keys, values), qkv, out)
+        }
+        Storage::F32 { keys, values } => {
+            attend_to(context, heads, places, (cache.shape, layer, keys, values), qkv, out)
+        }
+    }
+}
+
+/// [`attend`] for one kind of element; shapes are checked.
+fn attend_to<E: KvElement>(
+    context: &mut Context,
+    heads: &AttentionHeads,
+    places: &Places,
+    (shape, layer, keys, values): (KvShape, usize, &[E], &[E]),
+    qkv: &[f32],
+    out: &mut [f32],
+) {
+    let rows = places.rows().len();
     let isa = context.isa;
     let out = Disjoint::new(out);
     let next = AtomicUsize::new(0);
@@ -82,9 +102,15 @@ pub fn attend(
                 // SAFETY: every task has its own row and heads.
                 let out = unsafe { out.part(first..first + queries.len()) };
                 let place = places.rows()[row];
-                let pages = Pages::seen(heads, (cache, layer, kv_head), places.blocks(place), place);
+                let view = KvView {
+                    shape,
+                    layer,
+                    kv_head,
+                    keys,
+                    values,
+                };
                 isa.run(Task {
-                    pages,
+                    pages: Pages::seen(heads, view, places.blocks(place), place),
                     queries,
                     scale: heads.scale,
                     scores,
@@ -100,11 +126,18 @@ thread_local! {
     static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The pages of one key/value head that a row sees.
-struct Pages<'a> {
-    cache: &'a KvCache,
+/// One key/value head of a layer in the pool.
+struct KvView<'a, E> {
+    shape: KvShape,
     layer: usize,
     kv_head: usize,
+    keys: &'a [E],
+    values: &'a [E],
+}
+
+/// The pages of one key/value head that a row sees.
+struct Pages<'a, E> {
+    view: KvView<'a, E>,
     /// From the page of the first token that the row sees on.
     blocks: &'a [u32],
     /// Tokens from the start of the first page up to the row, the row included.
@@ -113,29 +146,25 @@ struct Pages<'a> {
     before: usize,
 }
 
-impl<'a> Pages<'a> {
-    fn seen(
-        heads: &AttentionHeads,
-        (cache, layer, kv_head): (&'a KvCache, usize, usize),
-        blocks: &'a [u32],
-        place: Place,
-    ) -> Self {
+impl<'a, E: KvElement> Pages<'a, E> {
+    fn seen(heads: &AttentionHeads, view: KvView<'a, E>, blocks: &'a [u32], place: Place) -> Self {
         let end = place.position as usize + 1;
         let first = heads.window.map_or(0, |window| end.saturating_sub(window.get()));
         let page = first / BLOCK_TOKENS;
         Self {
-            cache,
-            layer,
-            kv_head,
+            view,
             blocks: &blocks[page..],
             tokens: end - page * BLOCK_TOKENS,
             before: first % BLOCK_TOKENS,
         }
     }
 
-    fn page(&self, of: &'a [u16], index: usize) -> &'a [u16] {
-        let start = self.cache.page_start(self.layer, self.blocks[index], self.kv_head);
-        &of[start..start + self.cache.page()]
+    fn page(&self, of: &'a [E], index: usize) -> &'a [E] {
+        let KvView {
+            shape, layer, kv_head, ..
+        } = self.view;
+        let start = shape.page_start(layer, self.blocks[index], kv_head);
+        &of[start..start + shape.page()]
     }
 
     /// Tokens of page `index` that the row sees: what lies beyond is another sequence's or nobody's.
@@ -149,20 +178,20 @@ impl<'a> Pages<'a> {
     }
 }
 
-struct Task<'a> {
-    pages: Pages<'a>,
+struct Task<'a, E> {
+    pages: Pages<'a, E>,
     queries: &'a [f32],
     scale: f32,
     scores: &'a mut Vec<f32>,
     out: &'a mut [f32],
 }
 
-impl Kernel for Task<'_> {
+impl<E: KvElement> Kernel for Task<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let head_dim = self.pages.cache.head_dim;
+        let head_dim = self.pages.view.shape.head_dim;
         let heads = self.queries.len() / head_dim;
         let needed = self.pages.blocks.len() * BLOCK_TOKENS * heads.min(4);
         if self.scores.len() < needed {
@@ -175,10 +204,10 @@ impl Kernel for Task<'_> {
             let part = (&self.pages, &self.queries[range.clone()], self.scale);
             let (scores, out) = (&mut self.scores[..needed], &mut self.out[range]);
             match count {
-                1 => heads_together::<S, 1>(s, part, scores, out),
-                2 => heads_together::<S, 2>(s, part, scores, out),
-                3 => heads_together::<S, 3>(s, part, scores, out),
-                _ => heads_together::<S, 4>(s, part, scores, out),
+                1 => heads_together::<S, E, 1>(s, part, scores, out),
+                2 => heads_together::<S, E, 2>(s, part, scores, out),
+                3 => heads_together::<S, E, 3>(s, part, scores, out),
+                _ => heads_together::<S, E, 4>(s, part, scores, out),
             }
             head += count;
         }
@@ -186,16 +215,16 @@ impl Kernel for Task<'_> {
 }
 
 #[inline(always)]
-fn heads_together<S: Simd, const G: usize>(
+fn heads_together<S: Simd, E: KvElement, const G: usize>(
     s: S,
-    (pages, queries, scale): (&Pages<'_>, &[f32], f32),
+    (pages, queries, scale): (&Pages<'_, E>, &[f32], f32),
     scores: &mut [f32],
     out: &mut [f32],
 ) {
     let tokens = pages.blocks.len() * BLOCK_TOKENS;
-    let head_dim = pages.cache.head_dim;
+    let head_dim = pages.view.shape.head_dim;
     assert!(queries.len() == G * head_dim && out.len() == G * head_dim && scores.len() >= G * tokens);
-    let largest = score::<S, G>(s, pages, queries, scale, scores);
+    let largest = score::<S, E, G>(s, pages, queries, scale, scores);
     let mut totals = [0.0; G];
     for g in 0..G {
         totals[g] = exponentials(s, pages, largest[g], &mut scores[g * tokens..(g + 1) * tokens]);
@@ -203,10 +232,10 @@ fn heads_together<S: Simd, const G: usize>(
     let mut dim = 0;
     while dim < head_dim {
         if dim + 4 * LANES <= head_dim {
-            weigh::<S, G, 4>(s, pages, scores, &totals, (dim, &mut *out));
+            weigh::<S, E, G, 4>(s, pages, scores, &totals, (dim, &mut *out));
             dim += 4 * LANES;
         } else {
-            weigh::<S, G, 1>(s, pages, scores, &totals, (dim, &mut *out));
+            weigh::<S, E, G, 1>(s, pages, scores, &totals, (dim, &mut *out));
             dim += LANES;
         }
     }
@@ -214,23 +243,23 @@ fn heads_together<S: Simd, const G: usize>(
 
 /// Scaled scores of all visible tokens, minus infinity for the rest; returns the largest of each head.
 #[inline(always)]
-fn score<S: Simd, const G: usize>(
+fn score<S: Simd, E: KvElement, const G: usize>(
     s: S,
-    pages: &Pages<'_>,
+    pages: &Pages<'_, E>,
     queries: &[f32],
     scale: f32,
     scores: &mut [f32],
 ) -> [f32; G] {
-    let head_dim = pages.cache.head_dim;
+    let head_dim = pages.view.shape.head_dim;
     let tokens = pages.blocks.len() * BLOCK_TOKENS;
     let mut largest = [s.splat(f32::NEG_INFINITY); G];
     for index in 0..pages.blocks.len() {
-        let keys = pages.page(&pages.cache.keys, index);
+        let keys = pages.page(pages.view.keys, index);
         let mut chains = [[s.splat(0.0); 4]; G];
         for dim in (0..head_dim).step_by(4) {
             for j in 0..4 {
                 // SAFETY: a page holds sixteen elements per dimension, and widths are multiples of 16.
-                let key = unsafe { s.load_f16(keys.as_ptr().add((dim + j) * BLOCK_TOKENS)) };
+                let key = unsafe { E::load(s, keys.as_ptr().add((dim + j) * BLOCK_TOKENS)) };
                 for g in 0..G {
                     // SAFETY: `queries` has G heads.
                     let query = unsafe { *queries.get_unchecked(g * head_dim + dim + j) };
@@ -273,7 +302,7 @@ unsafe fn put_seen<S: Simd>(s: S, value: S::F, hidden: usize, fill: f32, to: &mu
 
 /// Replaces scores by `e^(score - largest)`, 0 beyond the visible tokens; returns their sum.
 #[inline(always)]
-fn exponentials<S: Simd>(s: S, pages: &Pages<'_>, largest: f32, scores: &mut [f32]) -> f32 {
+fn exponentials<S: Simd, E: KvElement>(s: S, pages: &Pages<'_, E>, largest: f32, scores: &mut [f32]) -> f32 {
     let mut total = s.splat(0.0);
     for (index, scores) in scores.chunks_exact_mut(BLOCK_TOKENS).enumerate() {
         // SAFETY: a chunk has sixteen elements.
@@ -289,22 +318,22 @@ fn exponentials<S: Simd>(s: S, pages: &Pages<'_>, largest: f32, scores: &mut [f3
 
 /// Dimensions `dim .. dim + W * 16` of the outputs of G heads: the values weighted and divided by the totals.
 #[inline(always)]
-fn weigh<S: Simd, const G: usize, const W: usize>(
+fn weigh<S: Simd, E: KvElement, const G: usize, const W: usize>(
     s: S,
-    pages: &Pages<'_>,
+    pages: &Pages<'_, E>,
     weights: &[f32],
     totals: &[f32; G],
     (dim, out): (usize, &mut [f32]),
 ) {
-    let head_dim = pages.cache.head_dim;
+    let head_dim = pages.view.shape.head_dim;
     let tokens = pages.blocks.len() * BLOCK_TOKENS;
     let mut sums = [[s.splat(0.0); W]; G];
     for index in 0..pages.blocks.len() {
-        let values = pages.page(&pages.cache.values, index);
+        let values = pages.page(pages.view.values, index);
         for token in pages.hidden(index)..pages.visible(index) {
             for w in 0..W {
                 // SAFETY: a page holds `head_dim` elements per token, and `dim + W * 16` is at most that.
-                let value = unsafe { s.load_f16(values.as_ptr().add(token * head_dim + dim + w * LANES)) };
+                let value = unsafe { E::load(s, values.as_ptr().add(token * head_dim + dim + w * LANES)) };
                 for g in 0..G {
                     // SAFETY: every head has `tokens` weights.
                     let weight = unsafe { *weights.get_unchecked(g * tokens + index * BLOCK_TOKENS + token) };

@@ -1,4 +1,4 @@
-//! Keys and values in pages: blocks of [`BLOCK_TOKENS`] tokens, f16, one pool for all sequences.
+//! Keys and values in pages: blocks of [`BLOCK_TOKENS`] tokens, f16 (or f32, for checking), one pool for all sequences.
 //!
 //! ```text
 //! keys   [layer][block][kv head][dim][token]    sixteen tokens of one dimension are one vector: scores need no reduction
@@ -8,56 +8,41 @@
 use std::collections::HashSet;
 
 use crate::matrix::ShapeError;
-use crate::simd::LANES;
+use crate::simd::{LANES, Simd};
 
 /// Tokens per block: one vector of scores.
 pub const BLOCK_TOKENS: usize = LANES;
 
-/// The pool. Memory is touched, and so resident, only once a block is used.
-pub struct KvCache {
-    layers: usize,
-    blocks: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) keys: Vec<u16>,
-    pub(crate) values: Vec<u16>,
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvPrecision {
+    /// IEEE half.
+    F16,
+    /// IEEE single; twice the memory, for checking.
+    F32,
 }
 
-impl KvCache {
-    /// A pool of `blocks` blocks for every layer.
-    ///
-    /// # Errors
-    /// A head width that is not a multiple of 16, or more elements than can be counted.
-    pub fn new(layers: usize, blocks: usize, kv_heads: usize, head_dim: usize) -> Result<Self, ShapeError> {
-        if head_dim == 0 || !head_dim.is_multiple_of(LANES) {
-            return Err(ShapeError(format!(
-                "expected a head width in multiples of {LANES}, got {head_dim}"
-            )));
-        }
-        let sizes = [blocks, kv_heads, head_dim, BLOCK_TOKENS];
-        let len = sizes.into_iter().try_fold(layers, usize::checked_mul).ok_or_else(|| {
-            ShapeError(format!(
-                "{layers} layers of {blocks} blocks of {kv_heads} x {head_dim} are beyond counting"
-            ))
-        })?;
-        Ok(Self {
-            layers,
-            blocks,
-            kv_heads,
-            head_dim,
-            keys: vec![0; len],
-            values: vec![0; len],
-        })
-    }
+/// Shape of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvShape {
+    /// Layers.
+    pub layers: usize,
+    /// Blocks for every layer.
+    pub blocks: usize,
+    /// Key/value heads of a layer.
+    pub kv_heads: usize,
+    /// Width of a head, a multiple of 16.
+    pub head_dim: usize,
+}
 
+impl KvShape {
     /// Bytes that one block takes over all layers.
-    pub fn block_bytes(layers: usize, kv_heads: usize, head_dim: usize) -> usize {
-        2 * 2 * layers * kv_heads * head_dim * BLOCK_TOKENS
-    }
-
-    /// Blocks in the pool.
-    pub fn blocks(&self) -> usize {
-        self.blocks
+    pub fn block_bytes(&self, precision: KvPrecision) -> usize {
+        let element = match precision {
+            KvPrecision::F16 => 2,
+            KvPrecision::F32 => 4,
+        };
+        2 * element * self.layers * self.kv_heads * self.page()
     }
 
     /// Elements of one head in one block.
@@ -65,15 +50,107 @@ impl KvCache {
         self.head_dim * BLOCK_TOKENS
     }
 
-    /// First element of a head's page in `keys` and `values`.
+    /// First element of a head's page in keys and values.
     pub(crate) fn page_start(&self, layer: usize, block: u32, kv_head: usize) -> usize {
         ((layer * self.blocks + block as usize) * self.kv_heads + kv_head) * self.page()
     }
 
+    /// Elements of all keys.
+    fn elements(&self) -> Option<usize> {
+        let sizes = [self.blocks, self.kv_heads, self.head_dim, BLOCK_TOKENS];
+        sizes.into_iter().try_fold(self.layers, usize::checked_mul)
+    }
+}
+
+/// The pool. Memory is touched, and so resident, only once a block is used.
+pub struct KvCache {
+    pub(crate) shape: KvShape,
+    pub(crate) storage: Storage,
+}
+
+/// Keys and values, as many of each.
+pub(crate) enum Storage {
+    F16 { keys: Vec<u16>, values: Vec<u16> },
+    F32 { keys: Vec<f32>, values: Vec<f32> },
+}
+
+/// An element of keys and values.
+pub(crate) trait KvElement: Copy + Default + Send + Sync {
+    /// Reads sixteen elements.
+    ///
+    /// # Safety
+    /// They exist.
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F;
+    /// Writes sixteen elements, rounded to nearest even.
+    ///
+    /// # Safety
+    /// They exist.
+    unsafe fn store<S: Simd>(s: S, to: *mut Self, value: S::F);
+}
+
+/// IEEE half.
+impl KvElement for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_f16(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, to: *mut Self, value: S::F) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store_f16(to, value) }
+    }
+}
+
+impl KvElement for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, to: *mut Self, value: S::F) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store(to, value) }
+    }
+}
+
+impl KvCache {
+    /// An empty pool.
+    ///
+    /// # Errors
+    /// A head width that is not a multiple of 16, or more elements than can be counted.
+    pub fn new(shape: KvShape, precision: KvPrecision) -> Result<Self, ShapeError> {
+        if shape.head_dim == 0 || !shape.head_dim.is_multiple_of(LANES) {
+            return Err(ShapeError(format!(
+                "expected a head width in multiples of {LANES}, got {}",
+                shape.head_dim
+            )));
+        }
+        let counted = shape.elements();
+        let len = counted.ok_or_else(|| ShapeError(format!("{shape:?} is beyond counting")))?;
+        let storage = match precision {
+            KvPrecision::F16 => Storage::F16 {
+                keys: vec![0; len],
+                values: vec![0; len],
+            },
+            KvPrecision::F32 => Storage::F32 {
+                keys: vec![0.0; len],
+                values: vec![0.0; len],
+            },
+        };
+        Ok(Self { shape, storage })
+    }
+
+    /// Blocks in the pool.
+    pub fn blocks(&self) -> usize {
+        self.shape.blocks
+    }
+
     pub(crate) fn check(&self, layer: usize, places: &Places) {
-        assert!(layer < self.layers, "layer {layer} of {}", self.layers);
+        assert!(layer < self.shape.layers, "layer {layer} of {}", self.shape.layers);
         assert!(
-            places.tables.iter().all(|&block| (block as usize) < self.blocks),
+            places.tables.iter().all(|&block| (block as usize) < self.shape.blocks),
             "a block beyond the pool"
         );
     }

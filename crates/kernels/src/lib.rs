@@ -25,7 +25,7 @@ pub use attention::{AttentionHeads, attend};
 pub use element::ElementType;
 pub use encode::encode_row;
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
-pub use kv::{BLOCK_TOKENS, KvCache, Place, Places};
+pub use kv::{BLOCK_TOKENS, KvCache, KvPrecision, KvShape, Place, Places};
 pub use linear::{Activation, Part, Then, linear};
 pub use lora::{BiasTerm, ColumnFactors, DenseTerm, LowRankBatch, LowRankPair, LowRankTerm};
 pub use matrix::{BLOCK, BlockFormat, PackedMatrix, ShapeError};

@@ -5,7 +5,7 @@ use crate::Context;
 use crate::attention::AttentionHeads;
 use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
-use crate::kv::{BLOCK_TOKENS, KvCache, Places};
+use crate::kv::{BLOCK_TOKENS, KvCache, KvElement, KvShape, Places, Storage};
 use crate::pool::share;
 use crate::simd::{LANES, Simd};
 
@@ -64,18 +64,34 @@ pub fn rotate_and_store(
 ) {
     let stride = heads.qkv_width();
     cache.check(layer, places);
-    assert!(cache.kv_heads == heads.kv_heads && cache.head_dim == heads.head_dim);
+    let shape = cache.shape;
+    assert!(shape.kv_heads == heads.kv_heads && shape.head_dim == heads.head_dim);
     assert!(transform.rotary.is_none_or(|table| table.half * 2 <= heads.head_dim));
     let norms_fit = |(query, key, _): (&[f32], &[f32], f32)| query.len() == heads.head_dim && key.len() == query.len();
     assert!(transform.norms.is_none_or(norms_fit));
     assert_eq!(qkv.len(), places.rows().len() * stride);
+    match &mut cache.storage {
+        Storage::F16 { keys, values } => {
+            rotate_rows(context, heads, transform, places, (shape, layer, keys, values), qkv)
+        }
+        Storage::F32 { keys, values } => {
+            rotate_rows(context, heads, transform, places, (shape, layer, keys, values), qkv)
+        }
+    }
+}
+
+/// [`rotate_and_store`] for one kind of element; shapes are checked.
+fn rotate_rows<E: KvElement>(
+    context: &mut Context,
+    heads: &AttentionHeads,
+    transform: HeadTransform<'_>,
+    places: &Places,
+    (shape, layer, keys, values): (KvShape, usize, &mut [E], &mut [E]),
+    qkv: &mut [f32],
+) {
+    let stride = heads.qkv_width();
     let (threads, isa) = (context.pool.threads(), context.isa);
-    let starts = PageStarts {
-        page: cache.page(),
-        heads: heads.kv_heads,
-        first: cache.page_start(layer, 0, 0),
-    };
-    let (keys, values) = (Disjoint::new(&mut cache.keys), Disjoint::new(&mut cache.values));
+    let (keys, values) = (Disjoint::new(keys), Disjoint::new(values));
     let qkv = Disjoint::new(qkv);
     let body = |thread: usize, threads: usize| {
         for row in share(places.rows().len(), thread, threads) {
@@ -84,14 +100,9 @@ pub fn rotate_and_store(
             let place = places.rows()[row];
             let position = place.position as usize;
             let block = places.blocks(place)[position / BLOCK_TOKENS];
-            let page = starts.of(block);
+            let (first, len) = (shape.page_start(layer, block, 0), shape.kv_heads * shape.page());
             // SAFETY: `Places` holds no slot of a block twice, so the elements that rows write are disjoint.
-            let (keys, values) = unsafe {
-                (
-                    keys.start_of(page, heads.kv_heads * starts.page),
-                    values.start_of(page, heads.kv_heads * starts.page),
-                )
-            };
+            let (keys, values) = unsafe { (keys.start_of(first, len), values.start_of(first, len)) };
             isa.run(RotateRow {
                 heads,
                 norms: transform.norms,
@@ -110,29 +121,17 @@ pub fn rotate_and_store(
     }
 }
 
-struct PageStarts {
-    page: usize,
-    heads: usize,
-    first: usize,
-}
-
-impl PageStarts {
-    fn of(&self, block: u32) -> usize {
-        self.first + block as usize * self.heads * self.page
-    }
-}
-
-struct RotateRow<'a> {
+struct RotateRow<'a, E> {
     heads: &'a AttentionHeads,
     norms: Option<(&'a [f32], &'a [f32], f32)>,
     angles: Option<(&'a [f32], &'a [f32])>,
     slot: usize,
     qkv: &'a mut [f32],
-    keys: *mut u16,
-    values: *mut u16,
+    keys: *mut E,
+    values: *mut E,
 }
 
-impl Kernel for RotateRow<'_> {
+impl<E: KvElement> Kernel for RotateRow<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -159,16 +158,16 @@ impl Kernel for RotateRow<'_> {
             let page = kv_head * head_dim * BLOCK_TOKENS;
             for dim in (0..head_dim).step_by(LANES) {
                 let from = kv_head * head_dim + dim;
-                let mut key = [0u16; LANES];
+                let mut key = [E::default(); LANES];
                 // SAFETY: sixteen elements from `from` on exist in both rows; the page has `head_dim * 16` elements and
                 // `slot` is below 16.
                 unsafe {
-                    s.store_f16(key.as_mut_ptr(), s.load(keys[from..from + LANES].as_ptr()));
+                    E::store(s, key.as_mut_ptr(), s.load(keys[from..from + LANES].as_ptr()));
                     for (lane, &bits) in key.iter().enumerate() {
                         *self.keys.add(page + (dim + lane) * BLOCK_TOKENS + self.slot) = bits;
                     }
                     let value = s.load(values[from..from + LANES].as_ptr());
-                    s.store_f16(self.values.add(page + self.slot * head_dim + dim), value);
+                    E::store(s, self.values.add(page + self.slot * head_dim + dim), value);
                 }
             }
         }

@@ -12,7 +12,7 @@ mod weights;
 
 use std::sync::Arc;
 
-use rootstock_kernels::{BLOCK_TOKENS, Context, Isa, KvCache, Precision, ThreadPool};
+use rootstock_kernels::{BLOCK_TOKENS, Context, Isa, KvCache, KvPrecision, Precision, ThreadPool};
 use rootstock_model::Checkpoint;
 
 use self::adapter::NativePreparer;
@@ -24,9 +24,9 @@ use crate::runner::{AdapterPreparer, BatchView, Capabilities, Logits, Runner, Ru
 /// Precision of the activations that enter a quantized product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivationPrecision {
-    /// Rounded to int8 per block of 32.
+    /// Rounded to int8 per block of 32; keys and values in f16.
     Int8,
-    /// Kept in f32; slow, for checking.
+    /// Kept in f32, keys and values too; slow, for checking.
     F32,
 }
 
@@ -80,7 +80,7 @@ impl NativeRunner {
             .map_err(|error| RunnerError(format!("cannot start {} compute threads: {error}", settings.threads)))?;
         let max_context = settings.max_context.min(checkpoint.spec().context_length);
         let model = Arc::new(PackedModel::pack(checkpoint, max_context, settings.weights)?);
-        let cache = allocate_cache(&model, settings.kv_bytes)?;
+        let cache = allocate_cache(&model, settings.kv_bytes, settings.activations)?;
         let precision = match settings.activations {
             ActivationPrecision::Int8 => Precision::Int8,
             ActivationPrecision::F32 => Precision::F32,
@@ -102,17 +102,24 @@ impl NativeRunner {
     }
 }
 
-fn allocate_cache(model: &PackedModel, kv_bytes: usize) -> Result<KvCache, RunnerError> {
-    let blocks = kv_bytes / model.kv_block_bytes();
+/// Keys and values are kept as precisely as the activations.
+fn allocate_cache(
+    model: &PackedModel,
+    kv_bytes: usize,
+    activations: ActivationPrecision,
+) -> Result<KvCache, RunnerError> {
+    let precision = match activations {
+        ActivationPrecision::Int8 => KvPrecision::F16,
+        ActivationPrecision::F32 => KvPrecision::F32,
+    };
+    let block_bytes = model.kv_shape(1).block_bytes(precision);
+    let blocks = kv_bytes / block_bytes;
     if blocks == 0 {
         return Err(RunnerError(format!(
-            "the KV memory of {kv_bytes} bytes does not hold one block of {BLOCK_TOKENS} tokens, which takes {} bytes",
-            model.kv_block_bytes()
+            "the KV memory of {kv_bytes} bytes does not hold one block of {BLOCK_TOKENS} tokens, which takes {block_bytes} bytes"
         )));
     }
-    let heads = model.layers[0].heads;
-    KvCache::new(model.layers.len(), blocks, heads.kv_heads, heads.head_dim)
-        .map_err(|error| RunnerError(error.to_string()))
+    KvCache::new(model.kv_shape(blocks), precision).map_err(|error| RunnerError(error.to_string()))
 }
 
 impl Runner for NativeRunner {

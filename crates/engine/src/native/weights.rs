@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use rootstock_kernels::{Activation, AttentionHeads, HeadTransform, KvCache, PackedMatrix, Part, RotaryTable, Then};
+use rootstock_kernels::{Activation, AttentionHeads, HeadTransform, KvShape, PackedMatrix, Part, RotaryTable, Then};
 use rootstock_model::{
     self as model, ArchSpec, AttentionSpec, Checkpoint, FeedForward, LayerSpec, Norm, NormSite, Position, Projection,
     Site,
@@ -119,10 +119,15 @@ impl PackedModel {
         }
     }
 
-    /// Bytes of one KV block over all layers.
-    pub fn kv_block_bytes(&self) -> usize {
+    /// A KV pool of `blocks` blocks.
+    pub fn kv_shape(&self, blocks: usize) -> KvShape {
         let heads = self.layers[0].heads;
-        KvCache::block_bytes(self.layers.len(), heads.kv_heads, heads.head_dim)
+        KvShape {
+            layers: self.layers.len(),
+            blocks,
+            kv_heads: heads.kv_heads,
+            head_dim: heads.head_dim,
+        }
     }
 }
 

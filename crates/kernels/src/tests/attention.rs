@@ -1,8 +1,10 @@
 use std::num::NonZeroUsize;
 
+use crate::kv::Storage;
 use crate::testing::{Random, assert_close, contexts};
 use crate::{
-    AttentionHeads, BLOCK_TOKENS, Context, HeadTransform, KvCache, Places, RotaryTable, attend, rotate_and_store,
+    AttentionHeads, BLOCK_TOKENS, Context, HeadTransform, KvCache, KvPrecision, KvShape, Places, RotaryTable, attend,
+    rotate_and_store,
 };
 
 const BASE: f32 = 10_000.0;
@@ -46,6 +48,17 @@ impl Layer {
     }
 }
 
+/// A pool of two layers.
+fn cache((blocks, kv_heads, head_dim): (usize, usize, usize), precision: KvPrecision) -> KvCache {
+    let shape = KvShape {
+        layers: 2,
+        blocks,
+        kv_heads,
+        head_dim,
+    };
+    KvCache::new(shape, precision).unwrap()
+}
+
 /// Runs rows `range` of a sequence (`qkv` holds all of it) and returns their outputs.
 fn step(
     context: &mut Context,
@@ -70,12 +83,15 @@ fn step(
     out
 }
 
-/// The same in f64, keys and values rounded to f16 as the cache keeps them.
-fn reference(layer: &Layer, qkv: &[f32]) -> Vec<f64> {
+/// The same in f64, keys and values rounded as the cache keeps them.
+fn reference(layer: &Layer, qkv: &[f32], precision: KvPrecision) -> Vec<f64> {
     let heads = &layer.heads;
     let (width, dim) = (heads.qkv_width(), heads.head_dim);
     let tokens = qkv.len() / width;
-    let half = |v: f64| half::f16::from_f64(v).to_f64();
+    let kept = |v: f64| match precision {
+        KvPrecision::F16 => half::f16::from_f64(v).to_f64(),
+        KvPrecision::F32 => v,
+    };
     let rotated = |token: usize, head: usize| -> Vec<f64> {
         let mut x: Vec<f64> = qkv[token * width + head * dim..][..dim]
             .iter()
@@ -111,14 +127,14 @@ fn reference(layer: &Layer, qkv: &[f32]) -> Vec<f64> {
             let scores: Vec<f64> = (first(token)..=token)
                 .map(|t| {
                     let k = rotated(t, heads.heads + kv);
-                    f64::from(heads.scale) * q.iter().zip(&k).map(|(a, b)| a * half(*b)).sum::<f64>()
+                    f64::from(heads.scale) * q.iter().zip(&k).map(|(a, b)| a * kept(*b)).sum::<f64>()
                 })
                 .collect();
             let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
             for d in 0..dim {
                 let v = |t: usize| {
-                    half(f64::from(
+                    kept(f64::from(
                         qkv[t * width + (heads.heads + heads.kv_heads + kv) * dim + d],
                     ))
                 };
@@ -167,23 +183,34 @@ fn attention_matches_the_reference_in_any_chunking() {
         let heads = layer.heads;
         let tokens = 53;
         let qkv = random.numbers(tokens * heads.qkv_width());
-        let expected = reference(&layer, &qkv);
-        let mut bits: Option<Vec<f32>> = None;
-        for mut context in contexts() {
-            for chunk in [1, 5, 16, 53] {
-                let mut cache = KvCache::new(2, 9, kv_heads, head_dim).unwrap();
-                // Whatever stale blocks hold must not be seen.
-                cache.keys.fill(half::f16::NAN.to_bits());
-                cache.values.fill(half::f16::INFINITY.to_bits());
-                let blocks = [7, 0, 3, 8];
-                let mut got = Vec::new();
-                for start in (0..tokens).step_by(chunk) {
-                    let range = start..(start + chunk).min(tokens);
-                    got.extend(step(&mut context, &layer, &mut cache, &qkv, (range, &blocks)));
+        for precision in [KvPrecision::F16, KvPrecision::F32] {
+            let expected = reference(&layer, &qkv, precision);
+            let tolerance = if precision == KvPrecision::F16 { 2e-3 } else { 2e-6 };
+            let mut bits: Option<Vec<f32>> = None;
+            for mut context in contexts() {
+                for chunk in [1, 5, 16, 53] {
+                    let mut cache = cache((9, kv_heads, head_dim), precision);
+                    // Whatever stale blocks hold must not be seen.
+                    match &mut cache.storage {
+                        Storage::F16 { keys, values } => {
+                            keys.fill(half::f16::NAN.to_bits());
+                            values.fill(half::f16::INFINITY.to_bits());
+                        }
+                        Storage::F32 { keys, values } => {
+                            keys.fill(f32::NAN);
+                            values.fill(f32::INFINITY);
+                        }
+                    }
+                    let blocks = [7, 0, 3, 8];
+                    let mut got = Vec::new();
+                    for start in (0..tokens).step_by(chunk) {
+                        let range = start..(start + chunk).min(tokens);
+                        got.extend(step(&mut context, &layer, &mut cache, &qkv, (range, &blocks)));
+                    }
+                    assert_close(&got, &expected, tolerance, context.isa.name());
+                    let first = bits.get_or_insert_with(|| got.clone());
+                    assert_eq!(&got, first, "chunks of {chunk} on {}", context.isa.name());
                 }
-                assert_close(&got, &expected, 2e-3, context.isa.name());
-                let first = bits.get_or_insert_with(|| got.clone());
-                assert_eq!(&got, first, "chunks of {chunk} on {}", context.isa.name());
             }
         }
     }
@@ -211,15 +238,23 @@ fn a_position_beyond_counting_is_refused() {
 
 #[test]
 fn a_pool_beyond_counting_is_refused() {
-    assert!(KvCache::new(1 << 30, 1 << 30, 4, 64).is_err());
-    assert!(KvCache::new(1, 1, 1, 24).is_err());
+    let refused = |layers, blocks, head_dim| {
+        let shape = KvShape {
+            layers,
+            blocks,
+            kv_heads: 4,
+            head_dim,
+        };
+        KvCache::new(shape, KvPrecision::F16).is_err()
+    };
+    assert!(refused(1 << 30, 1 << 30, 64) && refused(1, 1, 24));
 }
 
 #[test]
 #[should_panic(expected = "query heads")]
 fn query_heads_must_share_out() {
     let layer = Layer::plain(5, 2, 16);
-    let mut cache = KvCache::new(2, 1, 2, 16).unwrap();
+    let mut cache = cache((1, 2, 16), KvPrecision::F16);
     let qkv = vec![0.0; layer.heads.qkv_width()];
     step(&mut contexts()[0], &layer, &mut cache, &qkv, (0..1, &[0]));
 }

@@ -5,24 +5,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::linear::run;
 use crate::isa::Kernel;
 use crate::simd::{LANES, Simd, exp};
-use crate::testing::{Random, contexts};
+use crate::testing::{FORMATS, Random, contexts};
 use crate::{
-    Activations, AttentionHeads, BlockFormat, HeadTransform, Isa, KvCache, LowRankBatch, Places, Precision, Source,
-    attend, prepare, rotate_and_store,
+    Activations, AttentionHeads, BlockFormat, HeadTransform, Isa, KvCache, KvPrecision, KvShape, LowRankBatch, Places,
+    Precision, Source, attend, prepare, rotate_and_store,
 };
 
 #[test]
 fn a_fault_shows_in_its_row_and_in_no_other() {
     let mut random = Random(31);
-    for format in [BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q8_0] {
-        let (matrix, _) = random.matrix(format, 33, 64);
-        let good = random.numbers(3 * 64);
+    for format in FORMATS.into_iter().filter(|format| !format.is_dense()) {
+        let inputs = format.block_len().max(64);
+        let (matrix, _) = random.matrix(format, 33, inputs);
+        let good = random.numbers(3 * inputs);
         for mut context in contexts() {
             let expected = run(&mut context, Precision::Int8, &good, &matrix);
             for fault in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 for places in [vec![0], vec![17], vec![3, 19], (32..64).collect()] {
                     let mut bad = good.clone();
-                    places.iter().for_each(|place| bad[64 + place] = fault);
+                    places.iter().for_each(|place| bad[inputs + place] = fault);
                     let got = run(&mut context, Precision::Int8, &bad, &matrix);
                     let what = format!("{format:?} {fault} at {places:?} on {}", context.isa.name());
                     assert!(got[33..66].iter().all(|v| v.is_nan()), "{what}: {:?}", &got[33..66]);
@@ -36,11 +37,11 @@ fn a_fault_shows_in_its_row_and_in_no_other() {
 #[test]
 fn a_block_too_small_to_round_counts_as_zeros() {
     let mut random = Random(32);
-    for format in [BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q8_0] {
-        let (matrix, _) = random.matrix(format, 16, 32);
+    for format in FORMATS.into_iter().filter(|format| !format.is_dense()) {
+        let (matrix, _) = random.matrix(format, 16, format.block_len());
         for mut context in contexts() {
             for smallest in [f32::from_bits(1), 1e-40, 3e-37] {
-                let mut x = [0.0; 32];
+                let mut x = vec![0.0; matrix.inputs()];
                 (x[1], x[20]) = (smallest, -smallest);
                 let got = run(&mut context, Precision::Int8, &x, &matrix);
                 assert_eq!(got, [0.0; 16], "{format:?} {smallest:e} on {}", context.isa.name());
@@ -72,6 +73,17 @@ fn the_exponential_of_no_number_is_none() {
     }
 }
 
+/// A pool of `blocks` blocks of one head in one layer.
+fn pool(blocks: usize) -> KvCache {
+    let shape = KvShape {
+        layers: 1,
+        blocks,
+        kv_heads: 1,
+        head_dim: 16,
+    };
+    KvCache::new(shape, KvPrecision::F16).unwrap()
+}
+
 /// Heads as they are.
 const UNCHANGED: HeadTransform<'_> = HeadTransform {
     norms: None,
@@ -92,7 +104,7 @@ fn a_key_too_large_for_its_page_shows_in_its_sequence_only() {
     let mut qkv = random.numbers(6 * heads.qkv_width());
     qkv[heads.qkv_width() + heads.width() + 2] = 1e6;
     for mut context in contexts() {
-        let mut cache = KvCache::new(1, 2, 1, 16).unwrap();
+        let mut cache = pool(2);
         let mut places = Places::default();
         places.push(0, 3, [1].into_iter());
         places.push(0, 3, [0].into_iter());
@@ -154,7 +166,7 @@ fn a_batch_of_no_rows_is_nothing() {
                 norm: None,
             },
         );
-        let mut cache = KvCache::new(1, 1, 1, 16).unwrap();
+        let mut cache = pool(1);
         let places = Places::default();
         rotate_and_store(&mut context, &heads, UNCHANGED, &places, (&mut cache, 0), &mut []);
         attend(&mut context, &heads, &places, (&cache, 0), &[], &mut []);
