@@ -10,75 +10,59 @@ use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use rootstock_engine::adapters::AdapterStore;
-use rootstock_engine::{Engine, EngineStats};
-use rootstock_model::text::{ChatTemplate, TokenId, Tokenizer};
+use rootstock_engine::EngineStats;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::{Keys, require_key};
+use crate::base::{BaseLoader, Bases};
 use crate::body::Workshop;
 use crate::error::ApiError;
 use crate::flight::Flights;
 use crate::metrics::Metrics;
 use crate::waits::AdapterWaits;
-use crate::wire::options::Bounds;
 use crate::wire::unix_seconds;
 use crate::{Service, routes};
 
 /// A [`Service`] at work.
 pub(crate) struct App {
-    pub(crate) engine: Engine,
-    pub(crate) adapters: AdapterStore,
-    pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) chat_template: Option<ChatTemplate>,
-    pub(crate) base_name: Arc<str>,
-    pub(crate) max_context: usize,
+    pub(crate) bases: Bases,
+    pub(crate) loader: BaseLoader,
     pub(crate) adapter_roots: Vec<PathBuf>,
     pub(crate) keys: Keys,
     pub(crate) body_limit: usize,
     pub(crate) workshop: Workshop,
-    pub(crate) bounds: Bounds,
-    /// Bytes of the longest token.
-    pub(crate) longest_token: usize,
     pub(crate) flights: Flights,
     pub(crate) waits: AdapterWaits,
     pub(crate) metrics: Metrics,
     /// Loads over HTTP go one after the other, so that a storm of them cannot take all threads and the disk.
     pub(crate) loading: Arc<tokio::sync::Mutex<()>>,
+    /// So do replacements of the base, each of which takes the memory of another one.
+    pub(crate) replacing: Arc<tokio::sync::Mutex<()>>,
     /// Unix seconds of the start.
     pub(crate) created: u64,
 }
 
 impl App {
     pub(crate) fn new(service: Service) -> Arc<Self> {
-        let base_name: Arc<str> = service.base_name.into();
         Arc::new(Self {
-            bounds: Bounds {
-                vocab_size: service.tokenizer.vocab_size(),
-                choices: service.limits.choices,
-            },
-            longest_token: longest_token(&service.tokenizer),
-            waits: AdapterWaits::new(service.engine.max_waiting()),
-            engine: service.engine,
-            adapters: service.adapters,
-            tokenizer: service.tokenizer,
-            chat_template: service.chat_template,
-            max_context: service.max_context,
+            waits: AdapterWaits::new(service.base.engine.max_waiting()),
+            bases: Bases::new(service.base, service.limits.choices),
+            loader: service.loader,
             adapter_roots: service.adapter_roots,
             keys: Keys::new(&service.api_keys),
             body_limit: service.limits.body_bytes,
             workshop: Workshop::new(available_parallelism().map_or(1, usize::from)),
             flights: Flights::new(),
-            metrics: Metrics::new(base_name.clone()),
-            base_name,
+            metrics: Metrics::default(),
             loading: Arc::default(),
+            replacing: Arc::default(),
             created: unix_seconds(),
         })
     }
 
-    /// The engine's counters; who waits for an adapter waits too.
+    /// The engines' counters; who waits for an adapter waits too.
     pub(crate) fn engine_stats(&self) -> EngineStats {
-        let stats = self.engine.stats();
+        let stats = self.bases.engine_stats();
         EngineStats {
             waiting: stats.waiting + self.waits.waiting(),
             ..stats
@@ -100,6 +84,7 @@ impl App {
             .route("/v1/models/{*id}", get(routes::model))
             .route("/v1/load_lora_adapter", post(routes::load_adapter))
             .route("/v1/unload_lora_adapter", post(routes::unload_adapter))
+            .route("/v1/replace_base_model", post(routes::replace_base))
             .route("/tokenize", post(routes::tokenize))
             .route("/detokenize", post(routes::detokenize))
             .route_layer(from_fn_with_state(self.clone(), require_key));
@@ -114,11 +99,6 @@ impl App {
             .layer(CatchPanicLayer::custom(answer_panic))
             .with_state(self.clone())
     }
-}
-
-fn longest_token(tokenizer: &Tokenizer) -> usize {
-    let lengths = (0..tokenizer.vocab_size()).filter_map(|id| Some(tokenizer.token_bytes(id as TokenId)?.len()));
-    lengths.max().unwrap_or(0)
 }
 
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {

@@ -1,6 +1,8 @@
 //! Every error the API can answer with, and the one table that gives each its status, type and stable code.
 //! The shape is OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rootstock_engine::adapters::AcquireError;
@@ -8,6 +10,9 @@ use rootstock_engine::{EngineError, SubmitError};
 use rootstock_model::adapter::{AdapterError, AdapterErrorCode};
 use serde::Serialize;
 use thiserror::Error;
+
+use crate::base::{BaseError, BaseErrorCode};
+use crate::wire::models::Refusal;
 
 /// Seconds a client is told to wait when the queue is full.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -66,6 +71,10 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Adapter(AdapterError),
     #[error(transparent)]
+    Base(BaseError),
+    #[error("{} adapters do not fit the new base, the first of them {:?}; nothing was changed", .0.len(), first(.0))]
+    Misfits(Vec<(Arc<str>, AdapterError)>),
+    #[error(transparent)]
     Submit(#[from] SubmitError),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -123,6 +132,12 @@ impl ApiError {
             Self::AdapterExists(_) => (StatusCode::BAD_REQUEST, REQUEST, "adapter_already_loaded"),
             Self::AdapterUnknown(_) | Self::AdapterPath(_) => (StatusCode::NOT_FOUND, REQUEST, "adapter_not_found"),
             Self::Adapter(error) => (adapter_status(error.code), REQUEST, error.code.as_str()),
+            Self::Base(error) => match error.code {
+                BaseErrorCode::NotFound => (StatusCode::NOT_FOUND, REQUEST, "base_not_found"),
+                BaseErrorCode::Quantize => (StatusCode::BAD_REQUEST, REQUEST, "invalid_value"),
+                BaseErrorCode::Refused => (StatusCode::BAD_REQUEST, REQUEST, "base_refused"),
+            },
+            Self::Misfits(_) => (StatusCode::CONFLICT, REQUEST, "adapters_do_not_fit"),
             Self::Submit(SubmitError::QueueFull { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full")
             }
@@ -143,6 +158,11 @@ impl ApiError {
             }
             Self::AdapterExists(_) | Self::AdapterUnknown(_) => Some("lora_name"),
             Self::AdapterPath(_) => Some("lora_path"),
+            Self::Base(error) => Some(match error.code {
+                BaseErrorCode::Quantize => "quantize",
+                BaseErrorCode::NotFound | BaseErrorCode::Refused => "model",
+            }),
+            Self::Misfits(_) => Some("require_all_adapters"),
             Self::ChatTemplate(_) => Some("messages"),
             _ => None,
         }
@@ -157,8 +177,16 @@ impl ApiError {
             param: self.param(),
             code,
         };
-        super::wire::json(&ErrorBody { error })
+        let misfits = match self {
+            Self::Misfits(misfits) => misfits.iter().map(|(name, error)| Refusal::new(name, error)).collect(),
+            _ => Vec::new(),
+        };
+        super::wire::json(&ErrorBody { error, misfits })
     }
+}
+
+fn first(misfits: &[(Arc<str>, AdapterError)]) -> &str {
+    misfits.first().map_or("", |(name, _)| name)
 }
 
 fn adapter_status(code: AdapterErrorCode) -> StatusCode {
@@ -171,6 +199,9 @@ fn adapter_status(code: AdapterErrorCode) -> StatusCode {
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: ErrorFields<'a>,
+    /// Adapters that stand in the way of what was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    misfits: Vec<Refusal>,
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,6 @@
 //! Which requests are under way, and whether new ones are still accepted: what a graceful end waits for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rootstock_engine::SubmitError;
 use tokio::sync::watch;
@@ -15,7 +14,7 @@ pub(crate) struct Flights {
 }
 
 struct Shared {
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     aloft: watch::Sender<usize>,
 }
 
@@ -27,7 +26,7 @@ pub(crate) struct Flight {
 impl Flights {
     pub(crate) fn new() -> Self {
         let shared = Shared {
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
             aloft: watch::Sender::new(0),
         };
         Self {
@@ -49,12 +48,19 @@ impl Flights {
     }
 
     pub(crate) fn draining(&self) -> bool {
-        self.shared.draining.load(Ordering::SeqCst)
+        *self.shared.draining.borrow()
+    }
+
+    /// Resolves once requests are refused.
+    pub(crate) async fn drained(&self) {
+        let mut draining = self.shared.draining.subscribe();
+        // As in `landed`.
+        let _ = draining.wait_for(|draining| *draining).await;
     }
 
     /// From here on requests are refused.
     pub(crate) fn drain(&self) {
-        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.draining.send_replace(true);
     }
 
     /// Resolves once no accepted request is left.

@@ -2,6 +2,7 @@
 
 mod app;
 mod auth;
+mod base;
 mod body;
 mod error;
 mod flight;
@@ -18,28 +19,16 @@ mod waits;
 mod wire;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
+pub use base::{BaseError, BaseErrorCode, BaseLoader, BaseRequest, ServingBase};
 pub use listener::serve;
-
-use rootstock_engine::Engine;
-use rootstock_engine::adapters::AdapterStore;
-use rootstock_model::text::{ChatTemplate, Tokenizer};
 
 /// Everything the routes work with.
 pub struct Service {
-    /// Runs requests.
-    pub engine: Engine,
-    /// Adapters by name.
-    pub adapters: AdapterStore,
-    /// Of the base.
-    pub tokenizer: Arc<Tokenizer>,
-    /// Of the base; without one, chat is refused.
-    pub chat_template: Option<ChatTemplate>,
-    /// Id of the base in `model` and `/v1/models`.
-    pub base_name: String,
-    /// Longest sequence in tokens.
-    pub max_context: usize,
+    /// The base to start with.
+    pub base: ServingBase,
+    /// Loads those that replace it.
+    pub loader: BaseLoader,
     /// Adapters are loaded over HTTP only from below these folders.
     pub adapter_roots: Vec<PathBuf>,
     /// Keys of which one must come as a bearer token; empty for none.

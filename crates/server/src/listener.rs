@@ -54,8 +54,8 @@ pub async fn serve(
         () = end => {}
     }
     drop(listener);
-    let engine = app.engine.clone();
-    let _ = spawn_blocking(move || engine.drain()).await;
+    let base = app.bases.current();
+    let _ = spawn_blocking(move || base.engine.drain()).await;
     let _ = timeout(READING_TIME, connections.shutdown()).await;
     Ok(())
 }

@@ -1,29 +1,36 @@
 //! From what a request says to token ids: tokenizing prompts, rendering conversations.
 
-use rootstock_model::text::{ChatTemplate, TokenId, Tokenizer};
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
-use crate::app::App;
+use rootstock_model::adapter::AdapterDefaults;
+use rootstock_model::text::{ChatTemplate, TokenId, Tokenizer};
+use serde_json::{Map, Value, json};
+
+use crate::base::Base;
 use crate::error::{ApiError, ApiResult};
 use crate::wire::chat::{Conversation, Tail};
 use crate::wire::completions::Prompt;
 
 /// Ids of a completion prompt.
-pub(crate) fn encode(prompt: &Prompt, app: &App, add_special: bool) -> ApiResult<Vec<TokenId>> {
+pub(crate) fn encode(prompt: &Prompt, base: &Base, add_special: bool) -> ApiResult<Vec<TokenId>> {
     match prompt {
         Prompt::Text(text) => {
-            check_length(text, app)?;
-            encode_text(text, &app.tokenizer, add_special)
+            check_length(text, base)?;
+            encode_text(text, &base.tokenizer, add_special)
         }
         Prompt::Ids(ids) => Ok(ids.clone()),
     }
 }
 
 /// Ids of a conversation that is to be answered.
-pub(crate) fn encode_chat(conversation: &Conversation, app: &App) -> ApiResult<Vec<TokenId>> {
-    let text = render(conversation, app.chat_template.as_ref())?;
-    check_length(&text, app)?;
-    encode_text(&text, &app.tokenizer, conversation.add_special_tokens)
+pub(crate) fn encode_chat(
+    conversation: &Conversation,
+    base: &Base,
+    defaults: &AdapterDefaults,
+) -> ApiResult<Vec<TokenId>> {
+    let text = render(conversation, base, defaults)?;
+    check_length(&text, base)?;
+    encode_text(&text, &base.tokenizer, conversation.add_special_tokens)
 }
 
 /// Ids of a text, however long.
@@ -33,20 +40,23 @@ pub(crate) fn encode_text(text: &str, tokenizer: &Tokenizer, add_special: bool) 
 }
 
 /// Refuses texts that exceed the context even in the longest tokens, before seconds are spent on tokenizing them.
-fn check_length(text: &str, app: &App) -> ApiResult<()> {
-    let fewest = text.len().div_ceil(app.longest_token.max(1));
-    if fewest <= app.max_context {
+fn check_length(text: &str, base: &Base) -> ApiResult<()> {
+    let fewest = text.len().div_ceil(base.longest_token.max(1));
+    let limit = base.max_context;
+    if fewest <= limit {
         return Ok(());
     }
-    let limit = app.max_context;
     Err(ApiError::ContextLength(format!(
         "this model's context holds {limit} tokens; the prompt has more than {fewest}"
     )))
 }
 
-/// The text of a conversation as the chat template puts it.
-pub(crate) fn render(conversation: &Conversation, template: Option<&ChatTemplate>) -> ApiResult<String> {
-    let mut text = apply(conversation, template.ok_or(ApiError::NoChatTemplate)?)?;
+/// The text of a conversation as the chat template of the adapter, else of the base, puts it. The adapter's system prompt
+/// stands first where the conversation has none.
+pub(crate) fn render(conversation: &Conversation, base: &Base, defaults: &AdapterDefaults) -> ApiResult<String> {
+    let template = base.templates.choose(defaults)?;
+    let messages = with_system_prompt(&conversation.messages, defaults.system_prompt.as_deref());
+    let mut text = apply(conversation, &messages, &template)?;
     if conversation.tail == Tail::OpenMessage {
         open_last_message(&mut text, conversation)?;
     }
@@ -56,10 +66,21 @@ pub(crate) fn render(conversation: &Conversation, template: Option<&ChatTemplate
     }
 }
 
-fn apply(conversation: &Conversation, template: &ChatTemplate) -> ApiResult<String> {
+fn with_system_prompt<'a>(messages: &'a [Value], prompt: Option<&str>) -> Cow<'a, [Value]> {
+    let instructs = |message: &Value| matches!(message["role"].as_str(), Some("system" | "developer"));
+    match prompt {
+        Some(prompt) if !messages.iter().any(instructs) => {
+            let system = json!({"role": "system", "content": prompt});
+            Cow::Owned(std::iter::once(system).chain(messages.iter().cloned()).collect())
+        }
+        _ => Cow::Borrowed(messages),
+    }
+}
+
+fn apply(conversation: &Conversation, messages: &[Value], template: &ChatTemplate) -> ApiResult<String> {
     let with = |arguments: &Map<String, Value>| {
         let generation_prompt = conversation.tail == Tail::GenerationPrompt;
-        let rendered = template.render(&conversation.messages, generation_prompt, arguments);
+        let rendered = template.render(messages, generation_prompt, arguments);
         rendered.map_err(|error| ApiError::ChatTemplate(error.to_string()))
     };
     let mut arguments = conversation.template_arguments.clone();

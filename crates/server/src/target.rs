@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use rootstock_engine::Graft;
+use rootstock_engine::adapters::AdapterInfo;
+use rootstock_model::adapter::AdapterDefaults;
 
-use crate::app::App;
+use crate::base::Base;
 use crate::error::{ApiError, ApiResult};
-use crate::waits::WaitError;
+use crate::waits::{AdapterWaits, WaitError};
 use crate::wire::options::ModelChoice;
 
 /// What a request runs on.
@@ -17,29 +19,49 @@ pub(crate) struct Target {
     /// The field that named the adapters.
     param: &'static str,
     base: Arc<str>,
+    /// Of the adapter, as registered.
+    defaults: Arc<AdapterDefaults>,
 }
 
 impl Target {
     /// Resolves names; existence of the adapters is checked here so that nothing is tokenized for nothing.
-    pub(crate) fn resolve(choice: &ModelChoice, app: &App) -> ApiResult<Self> {
-        let base = app.base_name.clone();
-        let target = |adapters, param| Ok(Self { adapters, param, base });
-        if *choice.model == *app.base_name {
+    pub(crate) fn resolve(choice: &ModelChoice, base: &Base) -> ApiResult<Self> {
+        if *choice.model == *base.name {
             if choice.adapter_scale.is_some() {
                 return Err(ApiError::invalid("adapter_scale", "needs an adapter as the model"));
             }
-            let adapters = choice
-                .adapters
-                .iter()
-                .map(|(name, scale)| Ok((known(name, app, "adapters")?, *scale)));
-            return target(adapters.collect::<ApiResult<_>>()?, "adapters");
+            let summand = |(name, scale): &(String, f32)| Ok((known(name, base, "adapters")?, *scale));
+            let adapters = choice.adapters.iter().map(summand);
+            return Ok(Self::new(adapters.collect::<ApiResult<_>>()?, "adapters", base));
         }
-        let name = known(&choice.model, app, "model")?;
+        let adapter = known(&choice.model, base, "model")?;
         if !choice.adapters.is_empty() {
-            let problem = format!("needs the base {:?} as the model", &*app.base_name);
+            let problem = format!("needs the base {:?} as the model", &*base.name);
             return Err(ApiError::invalid("adapters", problem));
         }
-        target(vec![(name, choice.adapter_scale.unwrap_or(1.0))], "model")
+        let scale = choice.adapter_scale.unwrap_or(1.0);
+        Ok(Self::new(vec![(adapter, scale)], "model", base))
+    }
+
+    fn new(adapters: Vec<(AdapterInfo, f32)>, param: &'static str, base: &Base) -> Self {
+        Self {
+            defaults: match adapters.as_slice() {
+                [(adapter, _)] => adapter.defaults.clone(),
+                _ => Arc::default(),
+            },
+            adapters: adapters
+                .into_iter()
+                .map(|(adapter, scale)| (adapter.name, scale))
+                .collect(),
+            param,
+            base: base.name.clone(),
+        }
+    }
+
+    /// Defaults of the adapter as far as its registration tells; none for the base, and none for a sum of adapters,
+    /// which would contradict each other.
+    pub(crate) fn defaults(&self) -> &AdapterDefaults {
+        &self.defaults
     }
 
     /// Names of the adapters.
@@ -53,12 +75,12 @@ impl Target {
     }
 
     /// Holds the adapters' weights in memory, loading them if need be.
-    pub(crate) async fn acquire(&self, app: &App) -> ApiResult<Vec<Graft>> {
+    pub(crate) async fn acquire(&self, base: &Base, waits: &AdapterWaits) -> ApiResult<Vec<Graft>> {
         if self.adapters.is_empty() {
             return Ok(Vec::new());
         }
         let names: Vec<&str> = self.names().map(|name| &**name).collect();
-        let leases = app.waits.acquire(&app.adapters, &names).await;
+        let leases = waits.acquire(&base.adapters, &names).await;
         let leases = leases.map_err(|error| match error {
             WaitError::Full(error) => ApiError::Submit(error),
             WaitError::Acquire(error) => ApiError::acquire(error, self.param),
@@ -68,10 +90,13 @@ impl Target {
     }
 }
 
-fn known(name: &str, app: &App, param: &'static str) -> ApiResult<Arc<str>> {
-    let info = app.adapters.get(name).ok_or_else(|| ApiError::ModelNotFound {
-        name: name.to_owned(),
-        param,
-    })?;
-    Ok(info.name)
+fn known(name: &str, base: &Base, param: &'static str) -> ApiResult<AdapterInfo> {
+    let refused = || match base.refusal(name) {
+        Some(error) => ApiError::Adapter(error),
+        None => ApiError::ModelNotFound {
+            name: name.to_owned(),
+            param,
+        },
+    };
+    base.adapters.get(name).ok_or_else(refused)
 }

@@ -1,35 +1,42 @@
 //! From a checked request to running choices: one engine request for each of `n` choices of each prompt.
 
 mod choice;
+mod hold;
 mod stream;
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use axum::response::Response;
 use futures_util::future::try_join_all;
-use rootstock_engine::{EngineError, Graft, Request, TokenLogprobs};
+use rootstock_engine::sampling::SamplingParams;
+use rootstock_engine::{EngineError, Request, TokenLogprobs};
 use rootstock_model::text::{TextStream, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
 pub(crate) use choice::{Choice, End, Output, Step, Stops};
-pub(crate) use stream::{ChunkWriter, respond_with_events};
+pub(crate) use hold::{Accepted, Ask, Hold};
+pub(crate) use stream::ChunkWriter;
 
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
 use crate::flight::Flight;
-use crate::target::Target;
-use crate::wire::options::Options;
+use crate::wire::options::{Options, StreamOptions};
 use crate::wire::{PromptTokensDetails, Usage};
+
+/// How answers of one endpoint are written.
+pub(crate) trait Style: Send + 'static {
+    /// The answer in one piece.
+    fn whole(&self, run: Finished) -> Response;
+    /// What writes the chunks of a stream.
+    fn chunks(self, run: &Run, options: StreamOptions) -> impl ChunkWriter;
+}
 
 /// A request ready for the engine.
 pub(crate) struct Order {
-    /// When the request came in.
-    pub(crate) arrived: Instant,
-    pub(crate) flight: Flight,
-    pub(crate) target: Target,
+    pub(crate) hold: Hold,
     pub(crate) prompts: Vec<Vec<TokenId>>,
     pub(crate) options: Options,
-    /// Most tokens per choice where the request does not say.
+    /// Most tokens per choice where neither the request nor its adapter says.
     pub(crate) default_max_tokens: usize,
     pub(crate) logprobs: Option<usize>,
     pub(crate) prompt_logprobs: Option<usize>,
@@ -46,7 +53,7 @@ pub(crate) struct Run {
 
 /// What the choices of an order have in common.
 struct Plan {
-    grafts: Vec<Graft>,
+    sampling: SamplingParams,
     /// For each prompt.
     max_tokens: Vec<usize>,
     stop_tokens: Vec<TokenId>,
@@ -54,72 +61,92 @@ struct Plan {
 }
 
 impl Order {
+    /// Answers as `style` writes, whole or as a stream.
+    pub(crate) async fn answer(self, app: &App, style: impl Style) -> ApiResult<Response> {
+        let stream = self.options.stream;
+        let run = self.submit(app)?;
+        if let Some(options) = stream {
+            let writer = style.chunks(&run, options);
+            return Ok(stream::respond_with_events(run, writer, options));
+        }
+        let finished = run.collect().await?;
+        let weight = finished.weight();
+        app.workshop.run(weight, move || Ok(style.whole(finished))).await
+    }
+
     /// Submits every choice; if one is refused, the others are cancelled.
-    pub(crate) async fn submit(self, app: &App) -> ApiResult<Run> {
-        let plan = self.plan(app).await?;
+    fn submit(self, app: &App) -> ApiResult<Run> {
+        let plan = self.plan()?;
         let choices = 0..self.prompts.len() * self.options.n;
         let choices = choices.map(|index| self.submit_choice(index, &plan, app));
         Ok(Run {
             choices: choices.collect::<ApiResult<_>>()?,
             prompts: self.prompts.into(),
             n: self.options.n,
-            flight: self.flight,
+            flight: self.hold.flight,
         })
     }
 
-    async fn plan(&self, app: &App) -> ApiResult<Plan> {
-        let options = &self.options;
+    fn plan(&self) -> ApiResult<Plan> {
+        let (options, base) = (&self.options, &self.hold.base);
+        let defaults = &self.hold.defaults.sampling;
+        let default_max_tokens = defaults.max_tokens.unwrap_or(self.default_max_tokens);
         Ok(Plan {
-            max_tokens: self.max_tokens(app.max_context)?,
-            grafts: self.target.acquire(app).await?,
+            sampling: options.sampling(defaults),
+            max_tokens: self.max_tokens(base.max_context, default_max_tokens)?,
             stop_tokens: match options.ignore_eos {
                 true => options.stop_token_ids.clone(),
-                false => [app.tokenizer.end_tokens(), &options.stop_token_ids].concat(),
+                false => [base.tokenizer.end_tokens(), &options.stop_token_ids].concat(),
             },
             stops: Arc::new(Stops {
-                strings: options.stop.clone(),
+                strings: options
+                    .asked
+                    .stop
+                    .clone()
+                    .or_else(|| defaults.stop.clone())
+                    .unwrap_or_default(),
                 tokens: options.stop_token_ids.clone(),
             }),
         })
     }
 
     fn submit_choice(&self, index: usize, plan: &Plan, app: &App) -> ApiResult<Choice> {
-        let options = &self.options;
+        let (options, hold) = (&self.options, &self.hold);
         let prompt = &self.prompts[index / options.n];
-        let mut sampling = options.sampling.clone();
+        let mut sampling = plan.sampling.clone();
         sampling.seed = sampling.seed.wrapping_add(index as u64);
         let (sender, events) = unbounded_channel();
-        app.engine.submit(Request {
+        hold.base.engine.submit(Request {
             prompt: prompt.clone(),
-            grafts: plan.grafts.clone(),
+            grafts: hold.grafts.clone(),
             sampling,
             max_tokens: plan.max_tokens[index / options.n],
             stop_tokens: plan.stop_tokens.clone(),
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
-            tenant: self.target.tenant().clone(),
+            tenant: hold.target.tenant().clone(),
             events: sender,
         })?;
         let stop = plan.stops.strings.clone();
         Ok(Choice {
             index,
             events,
-            text: TextStream::new(app.tokenizer.clone(), stop, options.skip_special_tokens),
+            text: TextStream::new(hold.base.tokenizer.clone(), stop, options.skip_special_tokens),
             stops: plan.stops.clone(),
-            meter: app.metrics.meter(&self.target, self.arrived, prompt.len()),
+            meter: app.metrics.meter(&hold.target, hold.arrived, prompt.len()),
             cached_tokens: 0,
             ended: false,
         })
     }
 
     /// Most tokens to generate for each prompt.
-    fn max_tokens(&self, max_context: usize) -> ApiResult<Vec<usize>> {
+    fn max_tokens(&self, max_context: usize, default: usize) -> ApiResult<Vec<usize>> {
         let room = |prompt: &Vec<TokenId>| {
             let tokens = prompt.len();
             let rest = max_context.saturating_sub(tokens);
-            match self.options.max_tokens {
+            match self.options.asked.max_tokens {
                 Some(wanted) if wanted <= rest && tokens <= max_context => Ok(wanted),
-                None if rest > 0 => Ok(self.default_max_tokens.min(rest)),
+                None if rest > 0 => Ok(default.min(rest)),
                 wanted => Err(ApiError::ContextLength(format!(
                     "this model's context holds {max_context} tokens; the prompt has {tokens} and {} were asked for",
                     wanted.map_or("at least 1".to_owned(), |wanted| wanted.to_string()),

@@ -31,7 +31,7 @@ pub(crate) trait ChunkWriter: Send + 'static {
 }
 
 /// The streamed answer to a request.
-pub(crate) fn respond_with_events(run: Run, mut writer: impl ChunkWriter, options: StreamOptions) -> Response {
+pub(super) fn respond_with_events(run: Run, mut writer: impl ChunkWriter, options: StreamOptions) -> Response {
     let feed = Feed {
         ready: run
             .choices

@@ -24,22 +24,14 @@ const MAX_SERIES: usize = 1000;
 const OTHER: &str = "other";
 
 /// All counters of a server.
+#[derive(Default)]
 pub(crate) struct Metrics {
-    base: Arc<str>,
     series: Mutex<BTreeMap<Arc<str>, Arc<Series>>>,
     /// Adapters with choices that wait or run; idle ones go when the text is written, and when they get many.
     active: Mutex<BTreeMap<Arc<str>, Arc<Activity>>>,
 }
 
 impl Metrics {
-    pub(crate) fn new(base: Arc<str>) -> Self {
-        Self {
-            base,
-            series: Mutex::default(),
-            active: Mutex::default(),
-        }
-    }
-
     /// The meter of a choice that has just been submitted, with `prompt_tokens` in its prompt.
     pub(crate) fn meter(&self, target: &Target, arrived: Instant, prompt_tokens: usize) -> Meter {
         let series = self.series(target.tenant());
@@ -91,7 +83,7 @@ mod tests {
 
     #[test]
     fn labels_are_bounded() {
-        let metrics = Metrics::new("base".into());
+        let metrics = Metrics::default();
         for index in 0..2 * MAX_SERIES {
             metrics.series(&format!("adapter-{index}").into());
         }

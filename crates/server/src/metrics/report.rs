@@ -19,11 +19,11 @@ type BySeries = Vec<(Arc<str>, Arc<Series>)>;
 type Part<T> = fn(&Series) -> &T;
 
 impl Metrics {
-    /// Prometheus' text.
-    pub(crate) fn render(&self, engine: EngineStats, store: StoreStats) -> String {
+    /// Prometheus' text, of the base of that name.
+    pub(crate) fn render(&self, base: &str, engine: EngineStats, store: StoreStats) -> String {
         let mut text = Exposition::default();
         let series: BySeries = self.series.lock().clone().into_iter().collect();
-        self.engine(&mut text, engine, &series);
+        vllm_engine(&mut text, base, engine, &series);
         self.requests_info(&mut text, store.registered);
         cache(&mut text, engine);
         adapters(&mut text, store);
@@ -43,55 +43,6 @@ impl Metrics {
         text.finish()
     }
 
-    /// What vLLM tells of its engine.
-    fn engine(&self, text: &mut Exposition, engine: EngineStats, series: &BySeries) {
-        let mut tell = |name, kind, help, value: f64| {
-            text.family(name, kind, help)
-                .sample(&[("model_name", &self.base)], value);
-        };
-        let used = engine.blocks_used as f64 / engine.blocks_total.max(1) as f64;
-        let sum = |part: Part<AtomicU64>| series.iter().map(|(_, series)| load(part(series))).sum::<u64>() as f64;
-        let (prompts, generated) = (
-            sum(|series| &series.prompt_tokens),
-            sum(|series| &series.generated_tokens),
-        );
-        let usage = "Share of the KV blocks that running sequences hold, 1 for all";
-        tell(
-            "vllm:num_requests_running",
-            Gauge,
-            "Sequences that run",
-            engine.running as f64,
-        );
-        tell(
-            "vllm:num_requests_waiting",
-            Gauge,
-            "Requests that wait",
-            engine.waiting as f64,
-        );
-        tell("vllm:gpu_cache_usage_perc", Gauge, usage, used);
-        tell("vllm:kv_cache_usage_perc", Gauge, usage, used);
-        tell(
-            "vllm:num_preemptions_total",
-            Counter,
-            "Sequences that lost their KV blocks",
-            engine.preemptions as f64,
-        );
-        tell(
-            "vllm:prefix_cache_queries_total",
-            Counter,
-            "Prompt tokens looked up",
-            engine.prefix_queries as f64,
-        );
-        tell(
-            "vllm:prefix_cache_hits_total",
-            Counter,
-            "Prompt tokens found",
-            engine.prefix_hits as f64,
-        );
-        tell("vllm:prompt_tokens_total", Counter, "Tokens of prompts", prompts);
-        tell("vllm:generation_tokens_total", Counter, "Tokens generated", generated);
-    }
-
     /// What a gateway needs to send a request where its adapter is in use. Any number of adapters share a batch, so
     /// every registered one may run.
     fn requests_info(&self, text: &mut Exposition, registered: usize) {
@@ -105,6 +56,54 @@ impl Metrics {
         text.family("vllm:lora_requests_info", Gauge, help)
             .sample(&labels, unix_seconds());
     }
+}
+
+/// What vLLM tells of its engine.
+fn vllm_engine(text: &mut Exposition, base: &str, engine: EngineStats, series: &BySeries) {
+    let mut tell = |name, kind, help, value: f64| {
+        text.family(name, kind, help).sample(&[("model_name", base)], value);
+    };
+    let used = engine.blocks_used as f64 / engine.blocks_total.max(1) as f64;
+    let sum = |part: Part<AtomicU64>| series.iter().map(|(_, series)| load(part(series))).sum::<u64>() as f64;
+    let (prompts, generated) = (
+        sum(|series| &series.prompt_tokens),
+        sum(|series| &series.generated_tokens),
+    );
+    let usage = "Share of the KV blocks that running sequences hold, 1 for all";
+    tell(
+        "vllm:num_requests_running",
+        Gauge,
+        "Sequences that run",
+        engine.running as f64,
+    );
+    tell(
+        "vllm:num_requests_waiting",
+        Gauge,
+        "Requests that wait",
+        engine.waiting as f64,
+    );
+    tell("vllm:gpu_cache_usage_perc", Gauge, usage, used);
+    tell("vllm:kv_cache_usage_perc", Gauge, usage, used);
+    tell(
+        "vllm:num_preemptions_total",
+        Counter,
+        "Sequences that lost their KV blocks",
+        engine.preemptions as f64,
+    );
+    tell(
+        "vllm:prefix_cache_queries_total",
+        Counter,
+        "Prompt tokens looked up",
+        engine.prefix_queries as f64,
+    );
+    tell(
+        "vllm:prefix_cache_hits_total",
+        Counter,
+        "Prompt tokens found",
+        engine.prefix_hits as f64,
+    );
+    tell("vllm:prompt_tokens_total", Counter, "Tokens of prompts", prompts);
+    tell("vllm:generation_tokens_total", Counter, "Tokens generated", generated);
 }
 
 fn cache(text: &mut Exposition, engine: EngineStats) {

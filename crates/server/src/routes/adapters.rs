@@ -12,30 +12,27 @@ use crate::app::App;
 use crate::body;
 use crate::error::{ApiError, ApiResult};
 use crate::wire::fields::Fields;
-
-/// Bytes of an adapter's name.
-const MAX_NAME_BYTES: usize = 256;
+use crate::wire::models::served_name;
 
 /// Loads an adapter from below one of the adapter roots.
 pub(crate) async fn load_adapter(State(app): State<Arc<App>>, request: Request<Body>) -> ApiResult<String> {
     let _flight = app.flights.accept()?;
     let mut fields = Fields::parse(&body::read(request, app.body_limit).await?)?;
-    let name = adapter_name(&mut fields)?;
+    let name = required(&mut fields, "lora_name")?;
+    served_name("lora_name", &name)?;
     let path = required(&mut fields, "lora_path")?;
     let inplace = fields.flag("load_inplace")?;
     fields.finish()?;
-    if *name == *app.base_name {
-        return Err(ApiError::AdapterExists(name));
-    }
     // Goes with the load, which runs to its end even if the client leaves.
     let turn = app.loading.clone().lock_owned().await;
     let load = move || {
         let _turn = turn;
-        if !inplace && app.adapters.get(&name).is_some() {
+        let base = app.bases.current();
+        if *name == *base.name || !inplace && base.adapters.get(&name).is_some() {
             return Err(ApiError::AdapterExists(name));
         }
         let folder = below_roots(Path::new(&path), &app.adapter_roots).ok_or(ApiError::AdapterPath(path))?;
-        app.adapters.load(&name, &folder).map_err(ApiError::Adapter)?;
+        base.adapters.load(&name, &folder).map_err(ApiError::Adapter)?;
         Ok(format!("Success: LoRA adapter '{name}' added successfully."))
     };
     spawn_blocking(load).await.unwrap_or(Err(ApiError::Internal))
@@ -46,7 +43,9 @@ pub(crate) async fn unload_adapter(State(app): State<Arc<App>>, request: Request
     let mut fields = Fields::parse(&body::read(request, app.body_limit).await?)?;
     let name = required(&mut fields, "lora_name")?;
     fields.finish()?;
-    match app.adapters.unload(&name) {
+    // A base that is replaced at this moment must not bring the name back.
+    let _turn = app.loading.lock().await;
+    match app.bases.current().unload(&name) {
         true => Ok(format!("Success: LoRA adapter '{name}' removed successfully.")),
         false => Err(ApiError::AdapterUnknown(name)),
     }
@@ -58,20 +57,6 @@ fn required(fields: &mut Fields, name: &'static str) -> ApiResult<String> {
         true => Err(ApiError::Missing(name)),
         false => Ok(text),
     }
-}
-
-/// Names end up in URLs, logs and metrics, where a list of them is separated by commas.
-fn adapter_name(fields: &mut Fields) -> ApiResult<String> {
-    let name = required(fields, "lora_name")?;
-    if name.len() > MAX_NAME_BYTES
-        || name
-            .chars()
-            .any(|character| matches!(character, '/' | ',') || character.is_control())
-    {
-        let problem = format!("must be at most {MAX_NAME_BYTES} bytes, without slashes, commas and control characters");
-        return Err(ApiError::invalid("lora_name", problem));
-    }
-    Ok(name)
 }
 
 /// The folder with links resolved if it lies below a root; a relative path starts at each root in turn.

@@ -1,7 +1,6 @@
 //! `/v1/chat/completions`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -13,75 +12,57 @@ use serde::Serialize;
 
 use super::json_response;
 use crate::app::App;
-use crate::body;
+use crate::base::Base;
 use crate::error::ApiResult;
-use crate::generation::{ChunkWriter, Finished, Order, Output, Run, Step, respond_with_events};
+use crate::generation::{Accepted, ChunkWriter, Finished, Order, Output, Run, Step, Style};
 use crate::prompt;
-use crate::target::Target;
 use crate::wire::chat::{ChatChoice, ChatCompletion, ChatMessage, ChatRequest, ChoiceFields, ChunkChoice, Delta};
 use crate::wire::logprobs::{ChatLogprobs, Spelling};
-use crate::wire::options::{Options, StreamOptions};
+use crate::wire::options::StreamOptions;
 use crate::wire::{Head, Usage, json};
 
 const ROLE: &str = "assistant";
 
 /// Answers a chat request.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request<Body>) -> ApiResult<Response> {
-    let arrived = Instant::now();
-    let flight = app.flights.accept()?;
-    let body = body::read(request, app.body_limit).await?;
-    let for_parse = app.clone();
-    let order = app
-        .workshop
-        .run(body.len(), move || {
-            let app = for_parse;
-            let request = ChatRequest::parse(&body, app.bounds)?;
-            let target = Target::resolve(&request.options.model, &app)?;
-            let prompt = prompt::encode_chat(&request.conversation, &app)?;
-            Ok(Order {
-                arrived,
-                flight,
-                target,
-                prompts: vec![prompt],
-                options: request.options,
-                default_max_tokens: usize::MAX,
-                logprobs: request.logprobs,
-                prompt_logprobs: None,
-            })
+    let accepted = Accepted::<ChatRequest>::receive(&app, request).await?;
+    let weight = accepted.weight;
+    let order = move || {
+        let Accepted { ask, hold, .. } = accepted;
+        Ok(Order {
+            prompts: vec![prompt::encode_chat(&ask.conversation, &hold.base, &hold.defaults)?],
+            hold,
+            options: ask.options,
+            default_max_tokens: usize::MAX,
+            logprobs: ask.logprobs,
+            prompt_logprobs: None,
         })
-        .await?;
-    let style = Style::new(&app, &order.options, order.logprobs.is_some());
-    let stream = order.options.stream;
-    let run = order.submit(&app).await?;
-    match stream {
-        Some(options) => Ok(style.stream(run, options)),
-        None => {
-            let finished = run.collect().await?;
-            let weight = finished.weight();
-            app.workshop.run(weight, move || Ok(style.whole(finished))).await
-        }
-    }
+    };
+    let order = app.workshop.run(weight, order).await?;
+    let style = ChatStyle::new(&order);
+    order.answer(&app, style).await
 }
 
 /// How answers to one request are written.
-struct Style {
-    app: Arc<App>,
+struct ChatStyle {
+    base: Arc<Base>,
     head: Head,
     logprobs: bool,
     tokens_as_ids: bool,
     return_token_ids: bool,
 }
 
-impl Style {
-    fn new(app: &Arc<App>, options: &Options, logprobs: bool) -> Self {
+impl ChatStyle {
+    fn new(order: &Order) -> Self {
+        let options = &order.options;
         let object = match options.stream {
             Some(_) => "chat.completion.chunk",
             None => "chat.completion",
         };
         Self {
-            app: app.clone(),
+            base: order.hold.base.clone(),
             head: Head::new("chatcmpl", object, &options.model.model),
-            logprobs,
+            logprobs: order.logprobs.is_some(),
             tokens_as_ids: options.tokens_as_ids,
             return_token_ids: options.return_token_ids,
         }
@@ -89,7 +70,7 @@ impl Style {
 
     fn logprobs(&self, entries: &[TokenLogprobs]) -> ChatLogprobs {
         let spelling = Spelling {
-            tokenizer: &self.app.tokenizer,
+            tokenizer: &self.base.tokenizer,
             as_ids: self.tokens_as_ids,
         };
         let mut logprobs = ChatLogprobs::default();
@@ -101,16 +82,6 @@ impl Style {
 
     fn prompt_token_ids(&self, prompts: &[Vec<TokenId>]) -> Option<Vec<TokenId>> {
         prompts.first().filter(|_| self.return_token_ids).cloned()
-    }
-
-    fn whole(&self, run: Finished) -> Response {
-        let choice = |output| self.choice(output, &run);
-        json_response(&ChatCompletion {
-            head: &self.head,
-            choices: run.outputs.iter().map(choice).collect(),
-            usage: Some(Some(run.usage)),
-            prompt_token_ids: self.prompt_token_ids(&run.prompts),
-        })
     }
 
     fn choice(&self, output: &Output, run: &Finished) -> ChatChoice {
@@ -130,20 +101,31 @@ impl Style {
             },
         }
     }
+}
 
-    fn stream(self, run: Run, options: StreamOptions) -> Response {
-        let writer = Chunks {
+impl Style for ChatStyle {
+    fn whole(&self, run: Finished) -> Response {
+        let choice = |output| self.choice(output, &run);
+        json_response(&ChatCompletion {
+            head: &self.head,
+            choices: run.outputs.iter().map(choice).collect(),
+            usage: Some(Some(run.usage)),
+            prompt_token_ids: self.prompt_token_ids(&run.prompts),
+        })
+    }
+
+    fn chunks(self, run: &Run, options: StreamOptions) -> impl ChunkWriter {
+        Chunks {
             prompts: run.prompts.clone(),
             include_usage: options.include_usage,
             style: self,
-        };
-        respond_with_events(run, writer, options)
+        }
     }
 }
 
 /// Writes a request's chunks.
 struct Chunks {
-    style: Style,
+    style: ChatStyle,
     prompts: Arc<[Vec<TokenId>]>,
     include_usage: bool,
 }

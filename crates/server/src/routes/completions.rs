@@ -1,7 +1,6 @@
 //! `/v1/completions`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -11,11 +10,10 @@ use rootstock_model::text::TokenId;
 
 use super::json_response;
 use crate::app::App;
-use crate::body;
+use crate::base::Base;
 use crate::error::ApiResult;
-use crate::generation::{ChunkWriter, Finished, Order, Output, Run, Step, respond_with_events};
+use crate::generation::{Accepted, ChunkWriter, Finished, Hold, Order, Output, Run, Step, Style};
 use crate::prompt;
-use crate::target::Target;
 use crate::wire::completions::{Completion, CompletionChoice, CompletionRequest, DEFAULT_MAX_TOKENS, Prompt};
 use crate::wire::logprobs::{CompletionLogprobs, Spelling, TextOffset};
 use crate::wire::options::StreamOptions;
@@ -23,47 +21,30 @@ use crate::wire::{Head, Usage, json};
 
 /// Answers a completion request.
 pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request<Body>) -> ApiResult<Response> {
-    let arrived = Instant::now();
-    let flight = app.flights.accept()?;
-    let body = body::read(request, app.body_limit).await?;
-    let for_parse = app.clone();
-    let (order, style) = app
-        .workshop
-        .run(body.len(), move || {
-            let app = for_parse;
-            let request = CompletionRequest::parse(&body, app.bounds)?;
-            let target = Target::resolve(&request.options.model, &app)?;
-            let encode = |prompt| prompt::encode(prompt, &app, request.add_special_tokens);
-            let prompts: Vec<Vec<TokenId>> = request.prompts.iter().map(encode).collect::<ApiResult<_>>()?;
-            let style = Style::new(&app, &request, &prompts);
-            let order = Order {
-                arrived,
-                flight,
-                target,
-                prompts,
-                options: request.options,
-                default_max_tokens: DEFAULT_MAX_TOKENS,
-                logprobs: request.logprobs,
-                prompt_logprobs: request.logprobs.filter(|_| request.echo),
-            };
-            Ok((order, style))
-        })
-        .await?;
-    let stream = order.options.stream;
-    let run = order.submit(&app).await?;
-    match stream {
-        Some(options) => Ok(style.stream(run, options)),
-        None => {
-            let finished = run.collect().await?;
-            let weight = finished.weight();
-            app.workshop.run(weight, move || Ok(style.whole(finished))).await
-        }
-    }
+    let accepted = Accepted::<CompletionRequest>::receive(&app, request).await?;
+    let weight = accepted.weight;
+    let order = move || {
+        let Accepted { ask, hold, .. } = accepted;
+        let encode = |prompt| prompt::encode(prompt, &hold.base, ask.add_special_tokens);
+        let prompts: Vec<Vec<TokenId>> = ask.prompts.iter().map(encode).collect::<ApiResult<_>>()?;
+        let style = CompletionStyle::new(&hold, &ask, &prompts);
+        let order = Order {
+            hold,
+            prompts,
+            options: ask.options,
+            default_max_tokens: DEFAULT_MAX_TOKENS,
+            logprobs: ask.logprobs,
+            prompt_logprobs: ask.logprobs.filter(|_| ask.echo),
+        };
+        Ok((order, style))
+    };
+    let (order, style) = app.workshop.run(weight, order).await?;
+    order.answer(&app, style).await
 }
 
 /// How answers to one request are written.
-struct Style {
-    app: Arc<App>,
+struct CompletionStyle {
+    base: Arc<Base>,
     head: Head,
     /// Text of each prompt, if it is echoed.
     echo: Option<Vec<String>>,
@@ -73,15 +54,15 @@ struct Style {
     return_token_ids: bool,
 }
 
-impl Style {
-    fn new(app: &Arc<App>, request: &CompletionRequest, prompts: &[Vec<TokenId>]) -> Self {
+impl CompletionStyle {
+    fn new(hold: &Hold, request: &CompletionRequest, prompts: &[Vec<TokenId>]) -> Self {
         let text = |(prompt, ids): (&Prompt, &Vec<TokenId>)| match prompt {
             Prompt::Text(text) => text.clone(),
-            Prompt::Ids(_) => app.tokenizer.decode(ids, false),
+            Prompt::Ids(_) => hold.base.tokenizer.decode(ids, false),
         };
         let options = &request.options;
         Self {
-            app: app.clone(),
+            base: hold.base.clone(),
             head: Head::new("cmpl", "text_completion", &options.model.model),
             echo: request
                 .echo
@@ -95,18 +76,9 @@ impl Style {
 
     fn spelling(&self) -> Spelling<'_> {
         Spelling {
-            tokenizer: &self.app.tokenizer,
+            tokenizer: &self.base.tokenizer,
             as_ids: self.tokens_as_ids,
         }
-    }
-
-    fn whole(&self, run: Finished) -> Response {
-        let choice = |output| self.choice(output, &run);
-        json_response(&Completion {
-            head: &self.head,
-            choices: run.outputs.iter().map(choice).collect(),
-            usage: Some(Some(run.usage)),
-        })
     }
 
     fn choice(&self, output: &Output, run: &Finished) -> CompletionChoice {
@@ -137,23 +109,33 @@ impl Style {
             token_ids: self.return_token_ids.then(|| output.tokens.clone()),
         }
     }
+}
 
-    fn stream(self, run: Run, options: StreamOptions) -> Response {
-        let writer = Chunks {
+impl Style for CompletionStyle {
+    fn whole(&self, run: Finished) -> Response {
+        let choice = |output| self.choice(output, &run);
+        json_response(&Completion {
+            head: &self.head,
+            choices: run.outputs.iter().map(choice).collect(),
+            usage: Some(Some(run.usage)),
+        })
+    }
+
+    fn chunks(self, run: &Run, options: StreamOptions) -> impl ChunkWriter {
+        Chunks {
             offsets: vec![TextOffset::new(self.skip_special_tokens); run.choices.len()],
             opened: vec![false; run.choices.len()],
             prompts: run.prompts.clone(),
             n: run.n,
             include_usage: options.include_usage,
             style: self,
-        };
-        respond_with_events(run, writer, options)
+        }
     }
 }
 
 /// Writes a request's chunks.
 struct Chunks {
-    style: Style,
+    style: CompletionStyle,
     prompts: Arc<[Vec<TokenId>]>,
     n: usize,
     include_usage: bool,

@@ -1,6 +1,7 @@
 //! The handlers, one file for each kind of endpoint.
 
 mod adapters;
+mod base;
 mod chat;
 mod completions;
 mod models;
@@ -8,6 +9,7 @@ mod probes;
 mod text;
 
 pub(crate) use adapters::{load_adapter, unload_adapter};
+pub(crate) use base::replace_base;
 pub(crate) use chat::chat;
 pub(crate) use completions::completions;
 pub(crate) use models::{model, models};

@@ -16,7 +16,7 @@ use crate::wire::options::ModelChoice;
 fn choice(world: &World, strings: &[&str]) -> (UnboundedSender<Event>, Choice) {
     let (sender, events) = unbounded_channel();
     let strings: Vec<String> = strings.iter().map(ToString::to_string).collect();
-    let target = Target::resolve(&ModelChoice::plain(BASE.to_owned()), &world.app).unwrap();
+    let target = Target::resolve(&ModelChoice::plain(BASE.to_owned()), &world.app.bases.current()).unwrap();
     let choice = Choice {
         index: 0,
         events,

@@ -13,6 +13,7 @@ use rootstock_model::adapter::{Adapter, AdapterError};
 use rootstock_model::text::{BpeVocabulary, Cut, TokenKind, Tokenizer};
 use rootstock_model::{
     Activation, ArchSpec, AttentionSpec, ContentHash, FeedForward, LayerSpec, NormKind, NormSpec, Position,
+    ProjectionSet,
 };
 use serde_json::json;
 
@@ -21,7 +22,7 @@ use super::world::CONTEXT;
 pub(super) const END: u32 = 256;
 pub(super) const VOCAB: usize = 258;
 /// A rank-1 adapter's input and output width.
-const WIDTH: usize = 8;
+pub(super) const WIDTH: usize = 8;
 
 /// Tokens are bytes; the special ones are the end and the beginning of a turn.
 pub(super) fn tokenizer() -> Tokenizer {
@@ -46,28 +47,35 @@ pub(super) fn tokenizer() -> Tokenizer {
     Tokenizer::from_bpe(&vocabulary).unwrap()
 }
 
-pub(super) fn arch() -> ArchSpec {
+/// Of that width; adapters have [`WIDTH`].
+pub(super) fn arch(width: usize) -> ArchSpec {
     let layer = LayerSpec {
         attention: AttentionSpec {
             heads: 1,
             kv_heads: 1,
-            head_dim: WIDTH,
+            head_dim: width,
             scale: 1.0,
             position: Position::Rotary {
-                inverse_frequencies: vec![1.0; WIDTH / 2].into(),
+                inverse_frequencies: vec![1.0; width / 2].into(),
+                magnitude: 1.0,
             },
+            window: None,
+            head_norms: false,
         },
         feed_forward: FeedForward::Gated {
-            inner_size: WIDTH,
+            inner_size: width,
             activation: Activation::Silu,
         },
+        post_norms: false,
+        biases: ProjectionSet::NONE,
     };
     ArchSpec {
         family: "llama".to_owned(),
         vocab_size: VOCAB,
-        hidden_size: WIDTH,
+        hidden_size: width,
         context_length: CONTEXT,
         embedding_scale: 1.0,
+        position_embeddings: None,
         norm: NormSpec {
             kind: NormKind::Rms,
             epsilon: 1e-5,
@@ -120,6 +128,8 @@ impl Gate {
 
 pub(super) struct Counter {
     pub(super) gate: Gate,
+    /// From a byte to the next.
+    pub(super) step: u32,
 }
 
 /// `!!` in a prompt makes its step fail.
@@ -153,7 +163,7 @@ impl Runner for Counter {
                 OutputRows::All => sequence.inputs,
             };
             for row in rows {
-                logits.values.extend(logits_after(row, sequence));
+                logits.values.extend(logits_after(row, sequence, self.step));
             }
         }
         Ok(())
@@ -161,7 +171,7 @@ impl Runner for Counter {
 }
 
 /// The next token has 10, the one after it 8, all others 0.
-fn logits_after(row: &InputRow, sequence: &SequenceView<'_>) -> [f32; VOCAB] {
+fn logits_after(row: &InputRow, sequence: &SequenceView<'_>, step: u32) -> [f32; VOCAB] {
     let InputRow::Token(last) = *row;
     let shift: f32 = sequence.adapters.iter().map(|adapter| adapter.scale).sum();
     let next = match last as u8 {
@@ -172,7 +182,7 @@ fn logits_after(row: &InputRow, sequence: &SequenceView<'_>) -> [f32; VOCAB] {
         0xA6 => 0x80,
         0x80 => u32::from(b'!'),
         b'Z' => END,
-        byte => (u32::from(byte) + 1 + shift as u32) % 256,
+        byte => (u32::from(byte) + step + shift as u32) % 256,
     };
     let mut logits = [0.0; VOCAB];
     logits[next as usize] = 10.0;

@@ -6,6 +6,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::generation::Ask;
 use crate::wire::chat::ChatRequest;
 use crate::wire::completions::CompletionRequest;
 use crate::wire::options::Bounds;

@@ -21,13 +21,13 @@ fn narrow() -> Arc<World> {
     }))
 }
 
-fn ask(world: &Arc<World>, body: Value) -> JoinHandle<Reply> {
+pub(super) fn ask(world: &Arc<World>, body: Value) -> JoinHandle<Reply> {
     let world = world.clone();
     tokio::spawn(async move { world.post(COMPLETIONS, &body).await })
 }
 
 /// Waits for what the engine thread or a task is about to do.
-async fn until(claim: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(claim: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..4000 {
         if holds() {
             return;
@@ -37,8 +37,8 @@ async fn until(claim: &str, mut holds: impl FnMut() -> bool) {
     panic!("still not: {claim}");
 }
 
-fn accepted(world: &World) -> usize {
-    let stats = world.app.engine.stats();
+pub(super) fn accepted(world: &World) -> usize {
+    let stats = world.app.bases.engine_stats();
     stats.running + stats.waiting
 }
 
@@ -151,7 +151,7 @@ async fn a_drain_refuses_newcomers_and_lets_the_accepted_end() {
     assert_eq!(refused.error(), (503, "shutting_down".to_owned(), Value::Null));
     world.gate.open();
     world.app.flights.landed().await;
-    let engine = world.app.engine.clone();
+    let engine = world.app.bases.current().engine.clone();
     tokio::task::spawn_blocking(move || engine.drain()).await.unwrap();
     assert_eq!(world.get("/health").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(accepted_request.await.unwrap().json()["choices"][0]["text"], "bcd");

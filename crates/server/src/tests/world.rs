@@ -1,13 +1,15 @@
 //! A server over the counting model, and what tests send to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
-use rootstock_engine::adapters::{AdapterStore, StoreSettings};
+use rootstock_engine::adapters::{AdapterStore, StoreSettings, Watcher};
 use rootstock_engine::{Engine, EngineSettings, Runner};
 use rootstock_model::ContentHash;
 use rootstock_model::adapter::AdapterLimits;
@@ -15,12 +17,14 @@ use rootstock_model::text::{ChatTemplate, Markers};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::counter::{Counter, Gate, arch, tokenizer, write_adapter};
+use super::counter::{Counter, Gate, WIDTH, arch, tokenizer, write_adapter};
 use crate::app::App;
-use crate::{HttpLimits, Service};
+use crate::{BaseError, BaseErrorCode, BaseRequest, HttpLimits, Service, ServingBase};
 
 pub(super) const BASE: &str = "base";
 pub(super) const CONTEXT: usize = 512;
+/// Folder of adapters that come and go by themselves.
+pub(super) const WATCHED: &str = "watched";
 pub(super) const BODY_LIMIT: usize = 64 << 10;
 
 const TEMPLATE: &str = "{% for message in messages %}<|turn|>{{ message.role }}:{{ message.content }}\n{% endfor %}\
@@ -36,6 +40,7 @@ pub(super) struct World {
 }
 
 /// What a test may choose.
+#[derive(Clone)]
 pub(super) struct Setup {
     pub(super) max_sequences: usize,
     pub(super) max_waiting: usize,
@@ -43,6 +48,11 @@ pub(super) struct Setup {
     pub(super) adapter_memory: usize,
     pub(super) keys: Vec<String>,
     pub(super) template: Option<&'static str>,
+    /// Keep in step with the folder [`WATCHED`] of the root.
+    pub(super) watched: bool,
+    /// Bases that are loaded now, and that were at most at a time.
+    pub(super) loading: Arc<AtomicUsize>,
+    pub(super) most_loading: Arc<AtomicUsize>,
 }
 
 impl Default for Setup {
@@ -53,6 +63,9 @@ impl Default for Setup {
             adapter_memory: 1 << 20,
             keys: Vec::new(),
             template: Some(TEMPLATE),
+            watched: false,
+            loading: Arc::default(),
+            most_loading: Arc::default(),
         }
     }
 }
@@ -194,31 +207,11 @@ impl Reply {
 /// The service of a world, for tests that listen on a port.
 pub(super) fn service(setup: &Setup, root: PathBuf) -> (Service, Gate) {
     let gate = Gate::default();
-    let runner = Counter { gate: gate.clone() };
-    let settings = EngineSettings {
-        max_sequences: setup.max_sequences,
-        max_waiting: setup.max_waiting,
-        max_batch_rows: 256,
-        prefix_cache: true,
-    };
-    let store = StoreSettings {
-        memory_budget: setup.adapter_memory,
-        limits: AdapterLimits {
-            max_rank: 8,
-            max_bytes: 1 << 20,
-        },
-        base: Arc::new(arch()),
-        base_hash: ContentHash([7; 32]),
-        preparer: runner.preparer(),
-    };
-    let template = |source| ChatTemplate::new(source, Markers::default()).unwrap();
+    let first = setup.base(gate.clone(), BASE, Model::ORDINARY, &root);
+    let (for_loader, folder) = (setup.clone(), root.clone());
     let service = Service {
-        engine: Engine::start(Box::new(runner), settings),
-        adapters: AdapterStore::new(store),
-        tokenizer: Arc::new(tokenizer()),
-        chat_template: setup.template.map(template),
-        base_name: BASE.to_owned(),
-        max_context: CONTEXT,
+        base: first,
+        loader: Arc::new(move |request| for_loader.load(request, &folder)),
         adapter_roots: vec![root],
         api_keys: setup.keys.clone(),
         limits: HttpLimits {
@@ -227,4 +220,87 @@ pub(super) fn service(setup: &Setup, root: PathBuf) -> (Service, Gate) {
         },
     };
     (service, gate)
+}
+
+/// What makes one counting model another.
+#[derive(Clone, Copy)]
+struct Model {
+    step: u32,
+    width: usize,
+    hash: u8,
+}
+
+impl Model {
+    const ORDINARY: Self = Self {
+        step: 1,
+        width: WIDTH,
+        hash: 7,
+    };
+}
+
+impl Setup {
+    fn base(&self, gate: Gate, name: &str, model: Model, root: &Path) -> ServingBase {
+        let runner = Counter { gate, step: model.step };
+        let settings = EngineSettings {
+            max_sequences: self.max_sequences,
+            max_waiting: self.max_waiting,
+            max_batch_rows: 256,
+            prefix_cache: true,
+        };
+        let adapters = AdapterStore::new(StoreSettings {
+            memory_budget: self.adapter_memory,
+            limits: AdapterLimits {
+                max_rank: 8,
+                max_bytes: 1 << 20,
+            },
+            base: Arc::new(arch(model.width)),
+            base_hash: ContentHash([model.hash; 32]),
+            preparer: runner.preparer(),
+        });
+        let template = |source| ChatTemplate::new(source, Markers::default()).unwrap();
+        let watched = self.watched.then(|| root.join(WATCHED));
+        ServingBase {
+            name: name.to_owned(),
+            hash: ContentHash([model.hash; 32]),
+            engine: Engine::start(Box::new(runner), settings),
+            watcher: watched.map(|folder| {
+                std::fs::create_dir_all(&folder).unwrap();
+                Watcher::start(adapters.clone(), folder).unwrap()
+            }),
+            adapters,
+            tokenizer: Arc::new(tokenizer()),
+            chat_template: self.template.map(template),
+            markers: Markers::default(),
+            max_context: CONTEXT,
+        }
+    }
+
+    /// `double` counts in twos, `wide` does so and fits no adapter; `slow` is `double` and takes its time; others fail.
+    fn load(&self, request: BaseRequest, root: &Path) -> Result<ServingBase, BaseError> {
+        let now = self.loading.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_loading.fetch_max(now, Ordering::SeqCst);
+        let width = match &*request.model {
+            "double" | "slow" => WIDTH,
+            "wide" => 2 * WIDTH,
+            _ => 0,
+        };
+        if request.model == "slow" {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.loading.fetch_sub(1, Ordering::SeqCst);
+        match (&*request.model, request.quantize.as_deref()) {
+            ("broken", _) => Err(BaseError::new(BaseErrorCode::Refused, "broken: not a model")),
+            ("panics", _) => panic!("a bug"),
+            (_, Some(quantize)) if quantize != "8" => Err(BaseError::new(BaseErrorCode::Quantize, "'quantize' is odd")),
+            _ if width == 0 => Err(BaseError::new(BaseErrorCode::NotFound, "no such model")),
+            _ => {
+                let model = Model {
+                    step: 2,
+                    width,
+                    hash: 8,
+                };
+                Ok(self.base(Gate::default(), &request.name, model, root))
+            }
+        }
+    }
 }

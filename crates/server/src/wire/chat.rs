@@ -9,6 +9,7 @@ use super::logprobs::ChatLogprobs;
 use super::options::{Bounds, MAX_TOP_LOGPROBS, Options};
 use super::{Head, StopReason, Usage};
 use crate::error::{ApiError, ApiResult};
+use crate::generation::Ask;
 
 /// What is rendered into a prompt.
 #[derive(Debug, Clone)]
@@ -62,8 +63,12 @@ pub(crate) struct ChatRequest {
     pub(crate) logprobs: Option<usize>,
 }
 
-impl ChatRequest {
-    pub(crate) fn parse(body: &[u8], bounds: Bounds) -> ApiResult<Self> {
+impl Ask for ChatRequest {
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn parse(body: &[u8], bounds: Bounds) -> ApiResult<Self> {
         let mut fields = Fields::parse(body)?;
         let request = Self {
             conversation: Conversation::take(&mut fields)?,

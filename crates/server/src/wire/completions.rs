@@ -9,6 +9,7 @@ use super::logprobs::CompletionLogprobs;
 use super::options::{Bounds, MAX_TOP_LOGPROBS, Options, token_ids};
 use super::{Head, StopReason, Usage};
 use crate::error::{ApiError, ApiResult};
+use crate::generation::Ask;
 
 /// OpenAI's default for `max_tokens`.
 pub(crate) const DEFAULT_MAX_TOKENS: usize = 16;
@@ -32,8 +33,12 @@ pub(crate) struct CompletionRequest {
     pub(crate) add_special_tokens: bool,
 }
 
-impl CompletionRequest {
-    pub(crate) fn parse(body: &[u8], bounds: Bounds) -> ApiResult<Self> {
+impl Ask for CompletionRequest {
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn parse(body: &[u8], bounds: Bounds) -> ApiResult<Self> {
         let mut fields = Fields::parse(body)?;
         let echo = fields.flag("echo")?;
         let request = Self {

@@ -1,6 +1,7 @@
 //! What completions and chat have in common: the model, how to sample, when to stop, what to report.
 
 use rootstock_engine::sampling::SamplingParams;
+use rootstock_model::adapter::SamplingDefaults;
 use rootstock_model::text::TokenId;
 use serde_json::{Map, Value};
 
@@ -56,12 +57,11 @@ pub(crate) struct StreamOptions {
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) model: ModelChoice,
-    pub(crate) sampling: SamplingParams,
+    /// What adapters have defaults for, as far as the request says it.
+    pub(crate) asked: SamplingDefaults,
+    pub(crate) logit_bias: Vec<(TokenId, f32)>,
     /// Choices per prompt.
     pub(crate) n: usize,
-    /// As asked for; each endpoint has its own default.
-    pub(crate) max_tokens: Option<usize>,
-    pub(crate) stop: Vec<String>,
     pub(crate) stop_token_ids: Vec<TokenId>,
     pub(crate) ignore_eos: bool,
     pub(crate) skip_special_tokens: bool,
@@ -76,8 +76,6 @@ impl Options {
     /// Takes the shared fields. `min_tokens` is the smallest `max_tokens` the endpoint allows.
     pub(crate) fn take(fields: &mut Fields, bounds: Bounds, min_tokens: usize) -> ApiResult<Self> {
         refuse_other_formats(fields)?;
-        let max_tokens = fields.count("max_tokens", min_tokens..=usize::MAX)?;
-        let max_completion_tokens = fields.count("max_completion_tokens", min_tokens..=usize::MAX)?;
         let n = fields.count("n", 1..=bounds.choices)?.unwrap_or(1);
         if let Some(best_of) = fields.count("best_of", 1..=usize::MAX)?
             && best_of != n
@@ -87,10 +85,9 @@ impl Options {
         fields.string("user")?;
         Ok(Self {
             model: model_choice(fields)?,
-            sampling: sampling(fields, bounds)?,
+            asked: asked(fields, min_tokens)?,
+            logit_bias: logit_bias(fields.object("logit_bias")?.unwrap_or_default(), bounds)?,
             n,
-            max_tokens: max_completion_tokens.or(max_tokens),
-            stop: stop_strings(fields)?,
             stop_token_ids: match fields.array("stop_token_ids")? {
                 Some(ids) => {
                     at_most("stop_token_ids", ids.len(), MAX_TOKEN_ENTRIES)?;
@@ -104,6 +101,26 @@ impl Options {
             tokens_as_ids: fields.flag("return_tokens_as_token_ids")?,
             stream: stream_options(fields)?,
         })
+    }
+
+    /// How to sample: as the request says, else as its adapter's defaults say, else as ever.
+    pub(crate) fn sampling(&self, defaults: &SamplingDefaults) -> SamplingParams {
+        let (asked, ever) = (&self.asked, SamplingParams::default());
+        let all = |k: &i64| *k > 0;
+        SamplingParams {
+            temperature: asked.temperature.or(defaults.temperature).unwrap_or(ever.temperature),
+            top_p: asked.top_p.or(defaults.top_p).unwrap_or(ever.top_p),
+            top_k: asked.top_k.or(defaults.top_k).filter(all).map(|k| k as usize),
+            min_p: asked.min_p.or(defaults.min_p).unwrap_or(ever.min_p),
+            presence_penalty: asked.presence_penalty.or(defaults.presence_penalty).unwrap_or(0.0),
+            frequency_penalty: asked.frequency_penalty.or(defaults.frequency_penalty).unwrap_or(0.0),
+            repetition_penalty: asked.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+            logit_bias: self.logit_bias.clone(),
+            seed: match asked.seed.or(defaults.seed) {
+                Some(seed) => seed as u64,
+                None => fastrand::u64(..),
+            },
+        }
     }
 }
 
@@ -174,27 +191,23 @@ fn summand((index, item): (usize, Value)) -> ApiResult<(String, f32)> {
     }
 }
 
-fn sampling(fields: &mut Fields, bounds: Bounds) -> ApiResult<SamplingParams> {
-    let default = SamplingParams::default();
-    Ok(SamplingParams {
-        temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(default.temperature),
+fn asked(fields: &mut Fields, min_tokens: usize) -> ApiResult<SamplingDefaults> {
+    let max_tokens = fields.count("max_tokens", min_tokens..=usize::MAX)?;
+    let max_completion_tokens = fields.count("max_completion_tokens", min_tokens..=usize::MAX)?;
+    Ok(SamplingDefaults {
+        temperature: fields.number("temperature", 0.0..=2.0)?,
         top_p: match fields.number("top_p", 0.0..=1.0)? {
             Some(0.0) => return Err(ApiError::invalid("top_p", "must be above 0")),
-            top_p => top_p.unwrap_or(default.top_p),
+            top_p => top_p,
         },
-        top_k: fields
-            .integer("top_k", -1..=i64::MAX)?
-            .filter(|k| *k > 0)
-            .map(|k| k as usize),
-        min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(default.min_p),
-        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
-        frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
-        repetition_penalty: fields.number("repetition_penalty", 0.01..=100.0)?.unwrap_or(1.0),
-        logit_bias: logit_bias(fields.object("logit_bias")?.unwrap_or_default(), bounds)?,
-        seed: match fields.integer("seed", i64::MIN..=i64::MAX)? {
-            Some(seed) => seed as u64,
-            None => fastrand::u64(..),
-        },
+        top_k: fields.integer("top_k", -1..=i64::MAX)?,
+        min_p: fields.number("min_p", 0.0..=1.0)?,
+        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
+        frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
+        repetition_penalty: fields.number("repetition_penalty", 0.01..=100.0)?,
+        seed: fields.integer("seed", i64::MIN..=i64::MAX)?,
+        max_tokens: max_completion_tokens.or(max_tokens),
+        stop: stop_strings(fields)?,
     })
 }
 
@@ -212,9 +225,9 @@ fn logit_bias(entries: Map<String, Value>, bounds: Bounds) -> ApiResult<Vec<(Tok
     entries.into_iter().map(entry).collect()
 }
 
-fn stop_strings(fields: &mut Fields) -> ApiResult<Vec<String>> {
+fn stop_strings(fields: &mut Fields) -> ApiResult<Option<Vec<String>>> {
     let items = match fields.take("stop") {
-        None => return Ok(Vec::new()),
+        None => return Ok(None),
         Some(Value::Array(items)) => items,
         Some(Value::String(text)) => vec![Value::String(text)],
         Some(other) => return Err(wrong_type("stop", "a string or an array of strings", &other)),
@@ -229,7 +242,7 @@ fn stop_strings(fields: &mut Fields) -> ApiResult<Vec<String>> {
         Value::String(text) => Ok(text),
         other => Err(wrong_type("stop", "a string or an array of strings", &other)),
     };
-    items.into_iter().map(stop).collect()
+    items.into_iter().map(stop).collect::<ApiResult<_>>().map(Some)
 }
 
 fn stream_options(fields: &mut Fields) -> ApiResult<Option<StreamOptions>> {
