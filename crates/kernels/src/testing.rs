@@ -2,7 +2,25 @@
 
 use half::f16;
 
-use crate::{BLOCK, BlockFormat, Context, ElementType, Isa, PackedMatrix, ThreadPool};
+use crate::{BlockFormat, Context, ElementType, Isa, PackedMatrix, ThreadPool};
+
+/// Every encoding.
+pub(crate) const FORMATS: [BlockFormat; 14] = [
+    BlockFormat::Q4_0,
+    BlockFormat::Q4_1,
+    BlockFormat::Q5_0,
+    BlockFormat::Q5_1,
+    BlockFormat::Q8_0,
+    BlockFormat::Q2_K,
+    BlockFormat::Q3_K,
+    BlockFormat::Q4_K,
+    BlockFormat::Q5_K,
+    BlockFormat::Q6_K,
+    BlockFormat::I4,
+    BlockFormat::F32,
+    BlockFormat::F16,
+    BlockFormat::Bf16,
+];
 
 /// A small generator (SplitMix64), so that tests repeat.
 pub(crate) struct Random(pub u64);
@@ -24,42 +42,49 @@ impl Random {
         (0..count).map(|_| self.number()).collect()
     }
 
-    /// A random matrix in an encoding: packed, and its weights as f32 by the encoding's definition.
+    /// A random matrix in an encoding: packed, and its weights as f32.
     pub(crate) fn matrix(&mut self, format: BlockFormat, outputs: usize, inputs: usize) -> (PackedMatrix, Vec<f32>) {
-        let mut rows = Vec::new();
-        let mut weights = Vec::new();
-        for _ in 0..outputs {
-            let mut row = Vec::new();
-            for _ in 0..inputs / BLOCK {
-                self.block(format, &mut row, &mut weights);
-            }
-            rows.push(row);
+        let rows: Vec<Vec<u8>> = (0..outputs).map(|_| self.row(format, inputs)).collect();
+        let matrix = PackedMatrix::pack(format, outputs, inputs, |row| &rows[row]).unwrap();
+        let mut weights = vec![0.0; outputs * inputs];
+        for (output, to) in weights.chunks_exact_mut(inputs).enumerate() {
+            matrix.dequantize_row(output, to);
         }
-        (
-            PackedMatrix::pack(format, outputs, inputs, |row| &rows[row]).unwrap(),
-            weights,
-        )
+        (matrix, weights)
     }
 
-    fn block(&mut self, format: BlockFormat, row: &mut Vec<u8>, weights: &mut Vec<f32>) {
-        let scale = f16::from_f32(self.number() * 0.1);
-        let minimum = f16::from_f32(self.number() * 0.1);
-        row.extend(scale.to_le_bytes());
-        if format == BlockFormat::Q4_1 {
-            row.extend(minimum.to_le_bytes());
+    /// A row of random encoded blocks, whose weights stay within a few units.
+    fn row(&mut self, format: BlockFormat, inputs: usize) -> Vec<u8> {
+        let mut row = Vec::new();
+        for _ in 0..inputs / format.block_len() {
+            // Scales of groups multiply those of super-blocks up to a hundredfold.
+            let size = if format.block_len() == 256 { 0.003 } else { 0.1 };
+            let [scale, minimum] = [(); 2].map(|()| f16::from_f32(self.number() * size).to_le_bytes());
+            let fields: &[(usize, [u8; 2])] = match format {
+                BlockFormat::F32 => {
+                    row.extend(self.number().to_le_bytes());
+                    continue;
+                }
+                BlockFormat::F16 => &[(0, scale)],
+                BlockFormat::Bf16 => &[(0, half::bf16::from_f32(self.number()).to_le_bytes())],
+                BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 | BlockFormat::I4 => &[(0, scale)],
+                BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4_K | BlockFormat::Q5_K => {
+                    &[(0, scale), (2, minimum)]
+                }
+                BlockFormat::Q2_K => &[(80, scale), (82, minimum)],
+                BlockFormat::Q3_K => &[(108, scale)],
+                BlockFormat::Q6_K => &[(208, scale)],
+            };
+            let start = row.len();
+            // Bytes before the first that is drawn are all fields.
+            let drawn = fields.len() * 2 * usize::from(fields[0].0 == 0);
+            row.resize(start + drawn, 0);
+            row.extend((drawn..format.block_bytes()).map(|_| self.bits() as u8));
+            for (at, bytes) in fields {
+                row[start + at..start + at + 2].copy_from_slice(bytes);
+            }
         }
-        let bytes: Vec<u8> = (0..if format == BlockFormat::Q8_0 { 32 } else { 16 })
-            .map(|_| self.bits() as u8)
-            .collect();
-        for input in 0..BLOCK {
-            let nibble = f32::from((bytes[input % bytes.len()] >> (4 * (input / 16))) & 15);
-            weights.push(match format {
-                BlockFormat::Q4_0 => scale.to_f32() * (nibble - 8.0),
-                BlockFormat::Q4_1 => scale.to_f32() * nibble + minimum.to_f32(),
-                _ => scale.to_f32() * f32::from(bytes[input] as i8),
-            });
-        }
-        row.extend(bytes);
+        row
     }
 }
 

@@ -13,7 +13,7 @@ pub enum Activation {
 }
 
 /// `-2 sqrt(2 / pi)`: with `0.5 (1 + tanh u) = 1 / (1 + e^-2u)` both activations are `x / (1 + e^y)`.
-const GELU_LINEAR: f32 = -1.595_769_1;
+const GELU_LINEAR: f32 = -1.595_769;
 /// `-2 sqrt(2 / pi) * 0.044715`.
 const GELU_CUBIC: f32 = -0.071_354_814;
 

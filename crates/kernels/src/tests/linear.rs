@@ -41,7 +41,7 @@ fn products_match_the_reference_on_every_path() {
     let mut random = Random(1);
     for format in FORMATS {
         for (rows, inputs, outputs) in [
-            (1, 32, 1),
+            (1usize, 32usize, 1usize),
             (1, 96, 64),
             (2, 64, 33),
             (7, 576, 192),
