@@ -26,6 +26,8 @@ architectures! {
     gemma3 "gemma3"
     phi3 "phi3"
     smollm3 "smollm3"
+    // The converter writes A and B of Conv1D maps in each other's place, transposed; the maps that are not square tell.
+    gpt2 "gpt2"
 }
 
 /// The embedding's A lies transposed in these files.
@@ -34,15 +36,4 @@ fn embedding_and_head() {
     let expected = fixture("tiny-adapters/head-embedding-untied/expected.safetensors");
     let expected = Expected::read(&expected).floats("logits");
     check("head-embedding-untied.gguf", "llama3-rope", &expected);
-}
-
-/// The converter transposes the pairs of Conv1D maps, which peft saves in the order of linear ones; llama.cpp refuses the file
-/// for its shapes too.
-#[test]
-fn conv1d_is_refused_for_its_shape() {
-    let Err(error) = Model::exact("gpt2").try_adapter(&fixture("gguf-lora/tiny/gpt2.gguf")) else {
-        panic!("transposed pairs were accepted");
-    };
-    assert_eq!(error.code.as_str(), "adapter_shape_mismatch", "{error}");
-    assert!(error.to_string().contains("attn_qkv"), "{error}");
 }

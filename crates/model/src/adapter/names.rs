@@ -82,7 +82,7 @@ const LLAMA_LIKE: ModuleNames = ModuleNames {
 static PEFT: [ModuleNames; 4] = [
     LLAMA_LIKE,
     ModuleNames {
-        families: &["gemma3"],
+        families: &["gemma3", "gemma3_text"],
         norms: GEMMA_NORMS,
         norm_offset: 1.0,
         ..LLAMA_LIKE
@@ -184,7 +184,7 @@ static GGUF: [GgufArchitecture; 7] = [
     GgufArchitecture {
         name: "gemma3",
         names: ModuleNames {
-            families: &["gemma3"],
+            families: &["gemma3", "gemma3_text"],
             ..GGUF_NAMES
         },
         ..PLAIN
