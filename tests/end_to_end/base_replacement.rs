@@ -24,7 +24,7 @@ fn world() -> World {
     write_model("llama3-rope", &scratch.path().join("models/before"));
     write_model("phi3", &scratch.path().join("models/after"));
     let adapters = scratch.path().join("adapters");
-    copy_files(&fixture("tiny-adapters/dora-embedding-head"), &adapters.join(FITS_BOTH));
+    copy_files(&fixture("tiny-adapters/dora-head"), &adapters.join(FITS_BOTH));
     copy_files(&fixture("tiny/llama3-rope/adapter"), &adapters.join(MISFIT));
     World { scratch }
 }

@@ -4,13 +4,14 @@ use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
 
 use crate::model::{ARCHITECTURES, Expected, Model, Setup, fixture};
 
-/// Most root-mean-square distance from the reference's logits, which themselves spread by 0.6.
+/// Most root-mean-square distance from the reference's logits, which themselves spread by 0.6. Activations are rounded where
+/// they meet weights that are: beside stored f32 weights only keys and values are, to f16.
 const BOUNDS: [(ActivationPrecision, WeightPrecision, f32); 5] = [
-    (ActivationPrecision::Int8, WeightPrecision::Stored, 0.02),
-    (ActivationPrecision::F32, WeightPrecision::Eight, 0.02),
-    (ActivationPrecision::Int8, WeightPrecision::Eight, 0.02),
-    (ActivationPrecision::F32, WeightPrecision::Four, 0.3),
-    (ActivationPrecision::Int8, WeightPrecision::Four, 0.3),
+    (ActivationPrecision::Int8, WeightPrecision::Stored, 0.001),
+    (ActivationPrecision::F32, WeightPrecision::Eight, 0.025),
+    (ActivationPrecision::Int8, WeightPrecision::Eight, 0.03),
+    (ActivationPrecision::F32, WeightPrecision::Four, 0.22),
+    (ActivationPrecision::Int8, WeightPrecision::Four, 0.22),
 ];
 
 fn spread(got: &[f32], expected: &[f32]) -> f32 {
@@ -40,7 +41,7 @@ fn rounding_costs_no_more_than_stated() {
             let line = format!("{arch} {activations:?} {weights:?}: {base:.4}, with its adapter {adapted:.4}");
             println!("{line}");
             // Nothing rounded would mean that the setting has no effect.
-            if base.max(adapted) > bound || base.min(adapted) < 1e-4 {
+            if base.max(adapted) > bound || base.min(adapted) < bound / 50.0 {
                 misses.push(line);
             }
         }

@@ -35,11 +35,7 @@ fn dora_and_saved_modules() {
 
 #[test]
 fn two_dora_adapters() {
-    check(
-        "dora-dora",
-        "llama3-rope",
-        [("dora", 0.5), ("dora-embedding-head", 0.8)],
-    );
+    check("dora-dora", "llama3-rope", [("dora", 0.5), ("dora-head", 0.8)]);
 }
 
 #[test]
