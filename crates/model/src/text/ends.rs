@@ -1,7 +1,7 @@
 //! Which tokens end a generation, whatever a file says.
 
 /// Control tokens that end a text or a turn.
-const SPELLINGS: [&str; 9] = [
+const SPELLINGS: [&str; 10] = [
     "<|im_end|>",
     "<|endoftext|>",
     "<|eot_id|>",
@@ -10,6 +10,7 @@ const SPELLINGS: [&str; 9] = [
     "<|end|>",
     "<end_of_turn>",
     "<｜end▁of▁sentence｜>",
+    "<eos>",
     "</s>",
 ];
 

@@ -166,6 +166,9 @@ impl Decoder {
     fn steps(&self) -> Result<Steps<'_>, String> {
         let mut steps = Steps::default();
         steps.add(self)?;
+        if steps.positional && steps.dropped > 0 {
+            return Err("decoder: Strip after Metaspace or WordPiece is not supported".to_owned());
+        }
         Ok(steps)
     }
 
@@ -184,7 +187,10 @@ impl<'a> Steps<'a> {
                 content: ' ',
                 start,
                 stop: 0,
-            } if self.fused => self.dropped += start,
+            } if self.fused => {
+                self.dropped += start;
+                return Ok(());
+            }
             _ if self.fused => return Err(format!("decoder: {decoder:?} after Fuse is not supported")),
             Decoder::Replace {
                 pattern: Pattern::Regex(regex),
@@ -199,9 +205,6 @@ impl<'a> Steps<'a> {
             _ => {}
         }
         self.each.push(decoder);
-        if self.positional && self.dropped > 0 {
-            return Err("decoder: Strip after Metaspace or WordPiece is not supported".to_owned());
-        }
         Ok(())
     }
 

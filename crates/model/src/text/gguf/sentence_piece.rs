@@ -58,8 +58,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Gemma lists runs of spaces as added tokens, without a score; they are reached by merging before everything
-    /// else, the shortest (which comes first in the vocabulary) first.
+    /// Gemma lists runs of spaces as added tokens without a score. As in its tokenizer.json they are reached by merging
+    /// before everything else, the longest first.
     fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
         let scores = fields.scores()?;
         let mut pieces = Self {
@@ -71,7 +71,7 @@ impl Pieces {
             if !token.is_empty() && token.bytes().all(|byte| byte == b' ') {
                 *token = token.replace(' ', SPACE);
                 pieces.kinds[id] = TokenKind::Normal;
-                pieces.ranks[id] = f64::MAX / (id + 1) as f64;
+                pieces.ranks[id] = f64::MAX;
             }
         }
         Ok(pieces)

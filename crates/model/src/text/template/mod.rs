@@ -1,9 +1,11 @@
 //! Chat templates rendered as Hugging Face renders them (jinja2 with trim_blocks and lstrip_blocks).
 
 mod clock;
-mod generation;
+mod dialect;
 mod json;
 
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
@@ -72,6 +74,7 @@ impl ChatTemplate {
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        dialect::adapt(&mut environment);
         environment.add_filter("tojson", json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
@@ -86,7 +89,7 @@ impl ChatTemplate {
         }
         for (name, source) in [(NAME, Some(source)), (TOOL_USE, tool_use)] {
             if let Some(source) = source {
-                let plain = generation::without_blocks(source);
+                let plain = dialect::respelled(source);
                 environment.add_template_owned(name, plain).map_err(refused)?;
             }
         }
@@ -107,6 +110,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &Map<String, Value>,
     ) -> Result<String, ModelError> {
+        let messages = &*named_alike(messages);
         let absent = |name: &str| (!extra.contains_key(name)).then_some(());
         let variables = Variables {
             messages,
@@ -121,11 +125,40 @@ impl ChatTemplate {
         } else {
             NAME
         };
-        let template = self.environment.get_template(name);
-        template
-            .and_then(|template| template.render(Serde(&variables)))
+        let template = self.environment.get_template(name).map_err(refused)?;
+        // minijinja panics on some expressions that jinja2 evaluates; a request must not take its thread with it.
+        let rendered = catch_unwind(AssertUnwindSafe(|| template.render(Serde(&variables))));
+        rendered
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    "the template cannot be evaluated",
+                ))
+            })
             .map_err(refused)
     }
+}
+
+/// Names under which a message carries reasoning; templates read the first or the second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// `messages` with reasoning under both names that templates read, as transformers gives it to them.
+fn named_alike(messages: &[Value]) -> Cow<'_, [Value]> {
+    let reasoning = |message: &Value| {
+        let fields = REASONING.iter().filter_map(|name| message.get(name));
+        fields.into_iter().find(|value| !value.is_null()).cloned()
+    };
+    if messages.iter().all(|message| reasoning(message).is_none()) {
+        return Cow::Borrowed(messages);
+    }
+    let mut messages = messages.to_vec();
+    for message in &mut messages {
+        if let (Some(reasoning), Some(fields)) = (reasoning(message), message.as_object_mut()) {
+            fields.entry(REASONING[1]).or_insert_with(|| reasoning.clone());
+            fields.insert(REASONING[0].to_owned(), reasoning);
+        }
+    }
+    Cow::Owned(messages)
 }
 
 fn refused(error: Error) -> ModelError {

@@ -42,7 +42,61 @@ fn templates_can_ask_for_the_date() {
 #[test]
 fn only_generation_tags_are_replaced() {
     let plain = "{% if x %}{{ generation }} {% set generation = 1 %} {% ";
-    assert_eq!(generation::without_blocks(plain), plain);
+    assert_eq!(dialect::respelled(plain), plain);
     let marked = "a {%- generation -%} b {% endgeneration +%} c";
-    assert_eq!(generation::without_blocks(marked), "a {%- if true -%} b {% endif +%} c");
+    assert_eq!(dialect::respelled(marked), "a {%- if true -%} b {% endif +%} c");
+}
+
+#[test]
+fn loops_check_what_they_go_over() {
+    let over = |head: &str| dialect::respelled(&format!("{{% for {head} %}}"));
+    assert_eq!(over("x in y"), "{% for x in (y)|iterated  %}");
+    assert_eq!(
+        over("(a, b) in y.items() if 'if' in a"),
+        "{% for (a, b) in (y.items())|iterated if 'if' in a %}"
+    );
+    assert_eq!(
+        over("x in [1 if y else 2] recursive"),
+        "{% for x in ([1 if y else 2])|iterated recursive %}"
+    );
+    let untouched =
+        "{% raw %}{% for x in y %}{% endraw %}{# {% for x in y %} #}{{ '{% for x in y %}' }}{% set form = 1 %}";
+    assert_eq!(dialect::respelled(untouched), untouched);
+    assert_eq!(
+        dialect::respelled("{{ '%}' }}{{ {'a': {}}['a'] }}"),
+        "{{ '%}' }}{{ {'a': {}}['a'] }}"
+    );
+}
+
+fn outcome(source: &str) -> Result<String, String> {
+    let template = ChatTemplate::new(source, Markers::default()).map_err(|error| error.to_string())?;
+    template
+        .render(&[], false, &Map::new())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn looping_over_none_is_an_error_and_over_the_undefined_is_not() {
+    assert_eq!(outcome("{% for x in missing %}x{% endfor %}").as_deref(), Ok(""));
+    assert!(
+        outcome("{% for x in none %}x{% endfor %}")
+            .unwrap_err()
+            .contains("none is not iterable")
+    );
+    assert!(
+        outcome("{% for x in tools %}x{% endfor %}").is_err(),
+        "tools are none, not undefined"
+    );
+}
+
+#[test]
+fn an_empty_list_can_be_reversed() {
+    assert_eq!(
+        outcome("{% for m in messages[::-1] %}x{% endfor %}{{ 'abc'[::-1] }}").as_deref(),
+        Ok("cba")
+    );
+    assert!(
+        outcome("{{ messages[::-1][0:] }}").is_err(),
+        "minijinja's panic becomes an error"
+    );
 }
