@@ -1,4 +1,4 @@
-//! From a folder to packed weights, and the threads on which that happens when a request needs it.
+//! From an adapter's files to packed weights, and the threads on which that happens when a request needs it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ const LOADERS: usize = 2;
 
 /// Where adapters come from; tests have sources without files.
 pub(crate) trait Source: Send + Sync {
-    /// Checks a folder by its headers.
-    fn inspect(&self, dir: &Path) -> Result<AdapterSummary, AdapterError>;
-    /// Reads, validates and packs a folder.
-    fn load(&self, dir: &Path) -> Result<Loaded, AdapterError>;
+    /// Checks an adapter by its headers.
+    fn inspect(&self, path: &Path) -> Result<AdapterSummary, AdapterError>;
+    /// Reads, validates and packs an adapter.
+    fn load(&self, path: &Path) -> Result<Loaded, AdapterError>;
 }
 
 /// A validated adapter, packed for the runner.
@@ -30,7 +30,7 @@ pub(crate) struct Loaded {
     pub(crate) defaults: Arc<AdapterDefaults>,
 }
 
-/// PEFT folders checked against the base.
+/// Adapters on disk checked against the base.
 pub(super) struct FolderSource {
     settings: StoreSettings,
 }
@@ -49,12 +49,12 @@ impl FolderSource {
 }
 
 impl Source for FolderSource {
-    fn inspect(&self, dir: &Path) -> Result<AdapterSummary, AdapterError> {
-        adapter::inspect_adapter(dir, self.base(), self.settings.limits)
+    fn inspect(&self, path: &Path) -> Result<AdapterSummary, AdapterError> {
+        adapter::inspect_adapter(path, self.base(), self.settings.limits)
     }
 
-    fn load(&self, dir: &Path) -> Result<Loaded, AdapterError> {
-        let adapter = adapter::load_adapter(dir, self.base(), self.settings.limits)?;
+    fn load(&self, path: &Path) -> Result<Loaded, AdapterError> {
+        let adapter = adapter::load_adapter(path, self.base(), self.settings.limits)?;
         let weights = self.settings.preparer.prepare(&adapter)?;
         Ok(Loaded {
             weights,
@@ -72,10 +72,10 @@ pub(super) struct LoadJob {
     pub(super) path: PathBuf,
 }
 
-/// Loads a folder; a panic on its content refuses it like any other fault in it.
-pub(super) fn load(source: &dyn Source, dir: &Path) -> Result<Loaded, AdapterError> {
-    catch_unwind(AssertUnwindSafe(|| source.load(dir))).unwrap_or_else(|_| {
-        let message = format!("{}: reading the adapter failed unexpectedly", dir.display());
+/// Loads an adapter; a panic on its content refuses it like any other fault in it.
+pub(super) fn load(source: &dyn Source, path: &Path) -> Result<Loaded, AdapterError> {
+    catch_unwind(AssertUnwindSafe(|| source.load(path))).unwrap_or_else(|_| {
+        let message = format!("{}: reading the adapter failed unexpectedly", path.display());
         Err(AdapterError::new(AdapterErrorCode::Malformed, message))
     })
 }

@@ -46,7 +46,7 @@ pub struct StoreSettings {
 pub struct AdapterInfo {
     /// Name that requests use as `model`.
     pub name: Arc<str>,
-    /// Folder it is read from.
+    /// Folder or GGUF file it is read from.
     pub path: PathBuf,
     /// Counts up each time the content behind the name changes.
     pub generation: u64,
@@ -160,22 +160,22 @@ impl AdapterStore {
         Self { shared }
     }
 
-    /// Registers or replaces the adapter of a folder: validates it whole, makes it resident, then swaps it in.
+    /// Registers or replaces the adapter at a path, a folder or a GGUF file: validates it whole, makes it resident, then swaps it in.
     /// Requests that run keep the generation they started with. If the budget is full of adapters in use, it is
     /// swapped in without being resident and loaded on first use. Equal content stays the same generation.
     /// Blocks; call it from a thread that may.
     ///
     /// # Errors
     /// The adapter is refused; what was served under the name goes on.
-    pub fn load(&self, name: &str, dir: &Path) -> Result<AdapterInfo, AdapterError> {
+    pub fn load(&self, name: &str, path: &Path) -> Result<AdapterInfo, AdapterError> {
         let stripe = name
             .bytes()
             .fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let _in_order = self.shared.load_order[stripe % LOAD_STRIPES].lock();
-        let loaded = loading::load(&*self.shared.source, dir);
+        let loaded = loading::load(&*self.shared.source, path);
         let registration = Registration {
             name: name.into(),
-            path: dir.to_owned(),
+            path: path.to_owned(),
             created: unix_seconds(),
         };
         self.shared.update(|ledger| match loaded {
@@ -187,16 +187,42 @@ impl AdapterStore {
         })
     }
 
-    /// Registers a folder by its headers alone; values are validated when first used.
+    /// Registers the adapter at a path, a folder or a GGUF file, by its headers alone; values are validated when first
+    /// used.
     ///
     /// # Errors
     /// As far as headers tell.
-    pub fn register(&self, name: &str, dir: &Path) -> Result<AdapterInfo, AdapterError> {
-        let summary = self.shared.source.inspect(dir);
+    pub fn register(&self, name: &str, path: &Path) -> Result<AdapterInfo, AdapterError> {
+        self.register_since(name, path, unix_seconds())
+    }
+
+    /// Registers what another store serves, as [`Self::register`] does, since the same time and pinned if it is: for a store
+    /// that takes over from one with another base. A refusal is kept for [`Self::refused`].
+    ///
+    /// # Errors
+    /// As far as headers tell.
+    pub fn adopt(&self, adapter: &AdapterInfo) -> Result<AdapterInfo, AdapterError> {
+        let (name, path) = (&adapter.name, &adapter.path);
+        let adopted = self.register_since(name, path, adapter.created);
+        match adopted {
+            Ok(info) if adapter.pinned => {
+                self.pin(name, true);
+                Ok(self.get(name).unwrap_or(info))
+            }
+            Ok(info) => Ok(info),
+            Err(error) => {
+                self.note_refusal(name, error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn register_since(&self, name: &str, path: &Path, created: u64) -> Result<AdapterInfo, AdapterError> {
+        let summary = self.shared.source.inspect(path);
         let registration = Registration {
             name: name.into(),
-            path: dir.to_owned(),
-            created: unix_seconds(),
+            path: path.to_owned(),
+            created,
         };
         self.shared.update(|ledger| match summary {
             Ok(summary) => Ok(ledger.register(registration, summary)),

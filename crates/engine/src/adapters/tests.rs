@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rootstock_model::ContentHash;
-use rootstock_model::adapter::{AdapterError, AdapterErrorCode, AdapterSummary};
+use rootstock_model::adapter::{AdapterDefaults, AdapterError, AdapterErrorCode, AdapterSummary};
 
 use super::loading::{Loaded, Source};
 use super::{AcquireError, AdapterLease, AdapterStore};
@@ -43,6 +43,7 @@ impl Drop for FakeWeights {
 #[derive(Clone)]
 struct FakeFolder {
     content: u64,
+    defaults: Arc<AdapterDefaults>,
     bytes: usize,
     /// What the headers say, if not the truth.
     claimed: usize,
@@ -62,6 +63,7 @@ impl FakeSource {
     pub(crate) fn put(&self, path: &str, content: u64, bytes: usize) {
         let folder = FakeFolder {
             content,
+            defaults: Arc::default(),
             bytes,
             claimed: bytes,
             refused: None,
@@ -90,7 +92,7 @@ impl Source for FakeSource {
         Ok(AdapterSummary {
             base_model: None,
             max_rank: 8,
-            defaults: Arc::default(),
+            defaults: Arc::clone(&folder.defaults),
             tensor_bytes: folder.claimed as u64,
         })
     }
@@ -115,7 +117,7 @@ impl Source for FakeSource {
             weights: Arc::new(weights),
             base_model: None,
             max_rank: 8,
-            defaults: Arc::default(),
+            defaults: folder.defaults,
         })
     }
 }
@@ -199,6 +201,51 @@ fn equal_content_stays_the_same_generation() {
     assert_eq!(store.stats().resident_bytes, 30);
     drop(lease);
     assert_eq!(source.alive.load(Ordering::SeqCst), 30);
+}
+
+#[test]
+fn changed_defaults_are_a_new_generation_of_the_same_weights() {
+    let (store, source) = store(100, &[("a", 30)]);
+    let before = acquire(&store, &["a"]);
+    let brief = AdapterDefaults {
+        system_prompt: Some("Be brief.".to_owned()),
+        ..AdapterDefaults::default()
+    };
+    source.folders.lock().get_mut(Path::new("a")).expect("there").defaults = Arc::new(brief.clone());
+    assert_eq!(store.load("a", Path::new("a")).expect("valid").generation, 2);
+    let after = acquire(&store, &["a"]);
+    assert_eq!((before[0].generation(), after[0].generation()), (1, 2));
+    assert_eq!(**before[0].defaults(), AdapterDefaults::default());
+    assert_eq!(**after[0].defaults(), brief);
+    assert_eq!(*store.get("a").expect("served").defaults, brief);
+    let hash = |lease: &AdapterLease| lease.weights().content_hash();
+    assert_eq!(
+        hash(&before[0]),
+        hash(&after[0]),
+        "what caches are keyed by is as it was"
+    );
+    assert_eq!(store.load("a", Path::new("a")).expect("valid").generation, 2);
+}
+
+#[test]
+fn another_store_adopts_names_pins_and_times_and_reports_misfits() {
+    let (old, source) = store(100, &[("a", 30), ("b", 30), ("gone", 30)]);
+    old.pin("b", true);
+    let new = AdapterStore::with_source(100, Arc::clone(&source) as Arc<dyn Source>);
+    source.folders.lock().remove(Path::new("gone"));
+    for adapter in old.list() {
+        let adopted = new.adopt(&adapter);
+        assert_eq!(adopted.is_ok(), &*adapter.name != "gone");
+        if let Ok(adopted) = adopted {
+            let kept = (&adopted.path, adopted.created, adopted.pinned);
+            assert_eq!(kept, (&adapter.path, adapter.created, &*adapter.name == "b"));
+        }
+    }
+    eventually("the pinned adapter becomes resident", || {
+        new.get("b").is_some_and(|info| info.resident)
+    });
+    assert!(new.get("gone").is_none());
+    assert_eq!(new.refused()[0].0, "gone");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Keeps a store in step with a folder of adapters: events tell where to look, a slow poll finds what events missed,
-//! and a folder is acted on only when two looks some time apart see the same.
+//! and an adapter is acted on only when two looks some time apart see the same. Every subfolder is an adapter of its
+//! name, every `NAME.gguf` one called NAME.
 
 mod fingerprint;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use rootstock_model::adapter::is_gguf;
 
 use super::AdapterStore;
 use fingerprint::{Fingerprint, is_hidden};
@@ -36,7 +39,7 @@ pub struct Watcher {
 }
 
 enum Signal {
-    /// Something happened in the subfolder of that name.
+    /// Something happened to the entry of that name.
     Touched(String),
     /// Events were lost, or happened to the folder itself.
     Rescan,
@@ -44,10 +47,10 @@ enum Signal {
 }
 
 impl Watcher {
-    /// Registers every subfolder of `dir` by its headers and has what fits the budget loaded in the background, then
-    /// watches: a new folder is loaded once its files have settled, a changed one becomes a new generation, a removed
-    /// one drains. Names with a leading dot are ignored. Refusals are logged and kept for [`AdapterStore::refused`];
-    /// a refused folder is tried again when it changes.
+    /// Registers every subfolder and every GGUF file of `dir` by its headers and has what fits the budget loaded in the
+    /// background, then watches: a new adapter is loaded once its files have settled, a changed one becomes a new
+    /// generation, a removed one drains. Names with a leading dot are ignored, and a file beside a folder of its name.
+    /// Refusals are logged and kept for [`AdapterStore::refused`]; a refused adapter is tried again when it changes.
     ///
     /// # Errors
     /// `dir` cannot be read.
@@ -141,12 +144,19 @@ fn signals_of(root: &Path, event: notify::Result<notify::Event>) -> Vec<Signal> 
 struct Folder {
     store: AdapterStore,
     dir: PathBuf,
-    /// Subfolders as they were when last acted on.
-    known: HashMap<String, Fingerprint>,
+    /// Entries of adapters, by their own names, as they were when last acted on.
+    known: HashMap<String, Known>,
     unsettled: HashMap<String, Unsettled>,
 }
 
-/// A subfolder that may have changed.
+/// An entry that was acted on.
+struct Known {
+    /// Of the adapter.
+    name: String,
+    looks: Fingerprint,
+}
+
+/// An entry that may have changed.
 struct Unsettled {
     looks: Option<Fingerprint>,
     since: Instant,
@@ -155,16 +165,18 @@ struct Unsettled {
 impl Folder {
     /// The first scan: headers only, on a few threads, since there may be thousands.
     fn register_all(&mut self) -> io::Result<()> {
-        let names = self.subfolders()?;
+        let names = self.entries()?;
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
         let (store, dir) = (&self.store, &self.dir);
-        let register = |name: &String| {
-            let path = dir.join(name);
-            let fingerprint = Fingerprint::of(&path).ok()??;
+        let register = |entry: &String| {
+            let path = dir.join(entry);
+            let looks = Fingerprint::of(&path).ok()??;
+            let name = adapter_name(dir, entry)?;
             if let Err(error) = store.register(name, &path) {
                 store.note_refusal(name, error);
             }
-            Some((name.clone(), fingerprint))
+            let name = name.to_owned();
+            Some((entry.clone(), Known { name, looks }))
         };
         let known = std::thread::scope(|scope| {
             let parts = names.chunks(names.len().div_ceil(threads).max(1));
@@ -211,6 +223,9 @@ impl Folder {
     }
 
     fn suspect(&mut self, name: String) {
+        if adapter_name(&self.dir, &name).is_none() && !self.known.contains_key(&name) {
+            return;
+        }
         let path = self.dir.join(&name);
         let unsettled = || Unsettled {
             looks: Fingerprint::of(&path).unwrap_or(None),
@@ -219,20 +234,20 @@ impl Folder {
         self.unsettled.entry(name).or_insert_with(unsettled);
     }
 
-    /// Suspects every subfolder that differs from what is known.
+    /// Suspects every entry that differs from what is known.
     fn look_at_all(&mut self) {
-        let present = match self.subfolders() {
+        let present = match self.entries() {
             Ok(names) => names,
             Err(error) => {
                 tracing::warn!(dir = %self.dir.display(), %error, "the adapter folder cannot be read");
                 return;
             }
         };
-        let gone = self.known.keys().filter(|name| !self.dir.join(name).is_dir()).cloned();
+        let gone = self.known.keys().filter(|name| !self.dir.join(name).exists()).cloned();
         let names: Vec<String> = present.into_iter().chain(gone).collect();
         for name in names {
             if let Ok(looks) = Fingerprint::of(&self.dir.join(&name))
-                && looks.as_ref() != self.known.get(&name)
+                && looks.as_ref() != self.known.get(&name).map(|known| &known.looks)
             {
                 self.suspect(name);
             }
@@ -265,40 +280,65 @@ impl Folder {
         }
     }
 
-    fn act(&mut self, name: String, looks: Option<Fingerprint>) {
-        if self.known.get(&name) == looks.as_ref() {
+    fn act(&mut self, entry: String, looks: Option<Fingerprint>) {
+        if self.known.get(&entry).map(|known| &known.looks) == looks.as_ref() {
             return;
         }
-        let path = self.dir.join(&name);
-        let Some(looks) = looks else {
-            self.known.remove(&name);
-            // The name may meanwhile be served from elsewhere.
-            if self.store.get(&name).is_none_or(|info| info.path == path) && self.store.unload(&name) {
-                tracing::info!(adapter = name, "adapter removed");
+        let path = self.dir.join(&entry);
+        let (Some(looks), Some(name)) = (looks, adapter_name(&self.dir, &entry)) else {
+            if let Some(known) = self.known.remove(&entry) {
+                self.remove(&known.name, &path);
             }
             return;
         };
-        match self.store.load(&name, &path) {
+        match self.store.load(name, &path) {
             Ok(info) => tracing::info!(adapter = name, generation = info.generation, "adapter loaded"),
-            Err(error) => self.store.note_refusal(&name, error),
+            Err(error) => self.store.note_refusal(name, error),
         }
-        self.known.insert(name, looks);
+        let name = name.to_owned();
+        self.known.insert(entry, Known { name, looks });
     }
 
-    fn subfolders(&self) -> io::Result<Vec<String>> {
+    /// Takes a name away that was served from `path`. It may meanwhile be served from elsewhere; if another entry has it,
+    /// that one takes its place.
+    fn remove(&mut self, name: &str, path: &Path) {
+        let served_from_here = self.store.get(name).is_none_or(|info| info.path == path);
+        if served_from_here && self.store.unload(name) {
+            tracing::info!(adapter = name, "adapter removed");
+        }
+        let same_name = |(entry, known): (&String, &Known)| (known.name == name).then(|| entry.clone());
+        let others: Vec<String> = self.known.iter().filter_map(same_name).collect();
+        for entry in others.into_iter().filter(|_| served_from_here) {
+            self.known.remove(&entry);
+            self.suspect(entry);
+        }
+    }
+
+    /// The entries of the folder that are adapters.
+    fn entries(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if is_hidden(&name) || !entry.path().is_dir() {
-                continue;
-            }
+            let name = entry?.file_name();
             match name.to_str() {
-                Some(name) => names.push(name.to_owned()),
+                Some(name) if adapter_name(&self.dir, name).is_some() => names.push(name.to_owned()),
+                Some(_) => {}
                 None => tracing::warn!(name = %name.display(), "an adapter's name must be UTF-8; ignored"),
             }
         }
         names.sort();
         Ok(names)
     }
+}
+
+/// The name under which an entry of `dir` is served; `None` if it is no adapter.
+fn adapter_name<'a>(dir: &Path, entry: &'a str) -> Option<&'a str> {
+    let path = dir.join(entry);
+    if is_hidden(OsStr::new(entry)) {
+        return None;
+    }
+    if path.is_dir() {
+        return Some(entry);
+    }
+    let stem = Path::new(entry).file_stem()?.to_str()?;
+    (is_gguf(&path) && path.is_file() && !dir.join(stem).is_dir()).then_some(stem)
 }

@@ -1,4 +1,5 @@
-//! The watcher on a real folder whose adapters are made up: the file `weights` holds a number, or nothing valid.
+//! The watcher on a real folder whose adapters are made up: the file `weights`, or the one that is the adapter itself,
+//! holds a number, or nothing valid.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use rootstock_model::ContentHash;
 use rootstock_model::adapter::{AdapterError, AdapterErrorCode, AdapterSummary};
 
 use super::Watcher;
+use super::fingerprint::Fingerprint;
 use crate::adapters::loading::{Loaded, Source};
 use crate::adapters::tests::{block_on, eventually};
 use crate::adapters::{AcquireError, AdapterStore};
@@ -26,9 +28,13 @@ impl PreparedAdapter for Number {
 /// Reads the number of a folder.
 struct Numbers;
 
-fn read(dir: &Path) -> Result<u64, AdapterError> {
-    let text = std::fs::read_to_string(dir.join("weights"))
-        .map_err(|error| AdapterError::new(AdapterErrorCode::NotFound, error))?;
+fn read(path: &Path) -> Result<u64, AdapterError> {
+    let file = if path.is_dir() {
+        path.join("weights")
+    } else {
+        path.to_owned()
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| AdapterError::new(AdapterErrorCode::NotFound, error))?;
     text.trim()
         .parse()
         .map_err(|error| AdapterError::new(AdapterErrorCode::Malformed, error))
@@ -161,6 +167,57 @@ fn a_broken_change_is_reported_and_the_old_generation_goes_on() {
     scene.write("name", "2");
     eventually("the repaired folder is served", || scene.served("name") == Some(2));
     assert!(scene.refused().is_empty());
+}
+
+fn files_by_themselves_are_followed(use_events: bool) {
+    let scene = Scene::new();
+    let put = |file: &str, text: &str| std::fs::write(scene.path(file), text).expect("writable");
+    put("first.gguf", "1");
+    put("notes.txt", "7");
+    put(".hidden.gguf", "7");
+    let _watcher = scene.watch(use_events);
+    assert_eq!(scene.served("first"), Some(1));
+    assert_eq!(scene.store.list().len(), 1, "only adapters are registered");
+
+    put("second.gguf", "2");
+    put("first.gguf", "11");
+    eventually("a new file is served by its stem", || scene.served("second") == Some(2));
+    eventually("a changed file is a new generation", || {
+        scene.served("first") == Some(11)
+    });
+    std::fs::remove_file(scene.path("second.gguf")).expect("removable");
+    eventually("a removed file is unknown", || scene.store.get("second").is_none());
+
+    scene.write("first", "3");
+    eventually("a folder goes before a file of its name", || {
+        scene.served("first") == Some(3)
+    });
+    std::fs::remove_dir_all(scene.path("first")).expect("removable");
+    eventually("the file takes its place again", || scene.served("first") == Some(11));
+}
+
+#[test]
+fn files_by_themselves_are_followed_by_events() {
+    files_by_themselves_are_followed(true);
+}
+
+#[test]
+fn files_by_themselves_are_followed_by_polling() {
+    files_by_themselves_are_followed(false);
+}
+
+#[test]
+fn a_change_in_a_subfolder_is_seen() {
+    let scene = Scene::new();
+    scene.write("name", "1");
+    let initial = scene.path("name").join("pissa_init");
+    std::fs::create_dir(&initial).expect("writable");
+    std::fs::write(initial.join("a"), "1").expect("writable");
+    let look = || Fingerprint::of(&scene.path("name")).expect("readable");
+    let before = look();
+    assert_eq!(before, look());
+    std::fs::write(initial.join("a"), "22").expect("writable");
+    assert_ne!(before, look());
 }
 
 #[test]
