@@ -1,6 +1,7 @@
 //! A base model brought up: checkpoint, native runner, engine, adapter store, tokenizer and template. What `serve`
 //! hands to the server, and what `generate` and `chat` drive directly.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,17 +10,20 @@ use anyhow::{Context, Result, bail};
 use rootstock_engine::adapters::{AdapterStore, StoreSettings, Watcher};
 use rootstock_engine::native::{NativeRunner, NativeSettings};
 use rootstock_engine::{Engine, Event, FinishReason, Graft, Request, Runner, Usage};
-use rootstock_model::Checkpoint;
-use rootstock_model::adapter::AdapterLimits;
-use rootstock_model::text::{ChatTemplate, TextStream, TokenId, Tokenizer};
+use rootstock_model::adapter::{AdapterDefaults, AdapterLimits};
+use rootstock_model::text::{ChatTemplate, Markers, TextStream, TokenId, Tokenizer};
+use rootstock_model::{Checkpoint, ContentHash};
+use rootstock_server::{ServingBase, with_system_prompt};
 use serde_json::Value;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tracing::info;
 
-use crate::settings::{BaseSettings, GenerationSettings};
+use crate::settings::{BaseSettings, GenerationSettings, Settled};
 
 /// A running base.
 pub struct Base {
+    /// Of its weights.
+    pub hash: ContentHash,
     /// Runs requests.
     pub engine: Engine,
     /// Adapters by name.
@@ -28,6 +32,8 @@ pub struct Base {
     pub tokenizer: Arc<Tokenizer>,
     /// Of the base, if it has one.
     pub chat_template: Option<ChatTemplate>,
+    /// Special tokens that templates of adapters refer to.
+    pub markers: Markers,
     /// Longest sequence in tokens.
     pub max_context: usize,
 }
@@ -36,10 +42,10 @@ impl Base {
     /// Opens the model, packs its weights and starts the engine.
     ///
     /// # Errors
-    /// The file is not a model this build runs, or the KV memory holds no sequence.
+    /// The files are not a model this build runs, or the KV memory holds no sequence.
     pub fn start(settings: &BaseSettings) -> Result<Self> {
         let started = Instant::now();
-        let checkpoint = Checkpoint::open(&settings.file)?;
+        let checkpoint = Checkpoint::open(&settings.model)?;
         let trained = checkpoint.spec().context_length;
         let max_context = settings.max_context.map_or(trained, |length| length.min(trained));
         let runner = NativeRunner::new(
@@ -49,6 +55,7 @@ impl Base {
                 max_context,
                 kv_bytes: settings.kv_bytes,
                 activations: settings.activations,
+                weights: settings.weights,
             },
         )?;
         let (hash, simd) = (checkpoint.hash(), runner.isa());
@@ -63,34 +70,57 @@ impl Base {
             preparer: runner.preparer(),
         });
         let base = Self {
+            hash,
             adapters,
             tokenizer: Arc::new(checkpoint.tokenizer()?),
             chat_template: checkpoint.chat_template()?,
+            markers: Markers::default(),
             max_context,
             engine: Engine::start(Box::new(runner), settings.engine),
         };
         info!(
-            model = %settings.file.display(),
+            model = %settings.model.display(),
             base_hash = %hash,
             max_context,
             simd,
             threads = settings.threads,
             activations = ?settings.activations,
+            weights = ?settings.weights,
             seconds = started.elapsed().as_secs_f32(),
             "base loaded"
         );
         Ok(base)
     }
 
-    /// The prompt that continues a conversation.
+    /// What the server serves.
+    pub fn into_serving(self, name: String, watcher: Option<Watcher>) -> ServingBase {
+        ServingBase {
+            name,
+            hash: self.hash,
+            engine: self.engine,
+            adapters: self.adapters,
+            watcher,
+            tokenizer: self.tokenizer,
+            chat_template: self.chat_template,
+            markers: self.markers,
+            max_context: self.max_context,
+        }
+    }
+
+    /// The prompt that continues a conversation, with an adapter's own template and system prompt where it has them.
     ///
     /// # Errors
-    /// The base has no template, or the template refuses the messages.
-    pub fn chat_prompt(&self, messages: &[Value]) -> Result<Vec<TokenId>> {
-        let Some(template) = &self.chat_template else {
+    /// There is no template, or it refuses the messages.
+    pub fn chat_prompt(&self, messages: &[Value], defaults: &AdapterDefaults) -> Result<Vec<TokenId>> {
+        let own = match &defaults.chat_template {
+            Some(source) => Some(ChatTemplate::new(source, self.markers.clone())?),
+            None => None,
+        };
+        let Some(template) = own.as_ref().or(self.chat_template.as_ref()) else {
             bail!("this model has no chat template; use `rootstock generate` without --chat");
         };
-        let text = template.render(messages, true, &serde_json::Map::new())?;
+        let messages: Cow<'_, [Value]> = with_system_prompt(messages, defaults.system_prompt.as_deref());
+        let text = template.render(&messages, true, &serde_json::Map::new())?;
         // The template spells out every special token, so the tokenizer adds none.
         Ok(self.tokenizer.encode(&text, false)?)
     }
@@ -122,11 +152,12 @@ impl Base {
     /// Generates on one adapter or the base, handing out text as it becomes final.
     ///
     /// # Errors
-    /// The adapter is unknown or refused, the prompt does not fit, a step fails, or `on_text` does.
+    /// The prompt does not fit, a step fails, or `on_text` does.
     pub async fn generate(&self, call: Call<'_>, mut on_text: impl FnMut(&str) -> Result<()>) -> Result<Completion> {
-        let mut stream = TextStream::new(self.tokenizer.clone(), call.settings.stop.clone(), true);
+        let settled = call.settings.settle(&call.held.defaults.sampling);
+        let mut stream = TextStream::new(self.tokenizer.clone(), settled.stop.clone(), true);
         let mut completion = Completion::of(call.prompt.len());
-        let mut events = self.submit(call).await?;
+        let mut events = self.submit(call, settled)?;
         while let Some(event) = events.recv().await {
             match event {
                 Event::Started { cached_tokens } => completion.usage.cached_tokens = cached_tokens,
@@ -157,13 +188,13 @@ impl Base {
         bail!("the engine stopped before the generation ended")
     }
 
-    async fn submit(&self, call: Call<'_>) -> Result<UnboundedReceiver<Event>> {
+    fn submit(&self, call: Call<'_>, settled: Settled) -> Result<UnboundedReceiver<Event>> {
         let (events, received) = mpsc::unbounded_channel();
         self.engine.submit(Request {
             prompt: call.prompt,
-            grafts: self.grafts(call.adapter).await?,
-            sampling: call.settings.sampling.clone(),
-            max_tokens: call.settings.max_tokens,
+            grafts: call.held.grafts,
+            sampling: settled.sampling,
+            max_tokens: settled.max_tokens,
             stop_tokens: self.tokenizer.end_tokens().to_vec(),
             logprobs: None,
             prompt_logprobs: None,
@@ -173,21 +204,36 @@ impl Base {
         Ok(received)
     }
 
-    async fn grafts(&self, adapter: Option<(&str, f32)>) -> Result<Vec<Graft>> {
+    /// Holds an adapter's weights and defaults; neither for the base.
+    ///
+    /// # Errors
+    /// The adapter is unknown or refused.
+    pub async fn hold(&self, adapter: Option<(&str, f32)>) -> Result<Held> {
         let Some((name, scale)) = adapter else {
-            return Ok(Vec::new());
+            return Ok(Held::default());
         };
         let leases = self.adapters.acquire(&[name]).await?;
-        Ok(leases.into_iter().map(|lease| Graft { lease, scale }).collect())
+        Ok(Held {
+            defaults: leases.first().map(|lease| lease.defaults().clone()).unwrap_or_default(),
+            grafts: leases.into_iter().map(|lease| Graft { lease, scale }).collect(),
+        })
     }
+}
+
+/// An adapter for the length of a generation.
+#[derive(Default)]
+pub struct Held {
+    grafts: Vec<Graft>,
+    /// What it sets where nobody else does.
+    pub defaults: Arc<AdapterDefaults>,
 }
 
 /// One generation.
 pub struct Call<'a> {
     /// Prompt.
     pub prompt: Vec<TokenId>,
-    /// Name and scale; `None` for the base.
-    pub adapter: Option<(&'a str, f32)>,
+    /// Adapter, if any.
+    pub held: Held,
     /// How tokens are chosen and when it ends.
     pub settings: &'a GenerationSettings,
 }

@@ -6,6 +6,7 @@ mod base;
 mod catalog;
 mod commands;
 mod http;
+mod models;
 mod models_dir;
 mod settings;
 

@@ -7,14 +7,14 @@ use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rootstock_engine::EngineSettings;
-use rootstock_engine::native::ActivationPrecision;
+use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
 use rootstock_engine::sampling::SamplingParams;
+use rootstock_model::adapter::SamplingDefaults;
 use rootstock_server::HttpLimits;
 
 use crate::UsageError;
-use crate::args::{Activations, ModelArgs, RunArgs, SamplingArgs, ServeArgs};
-use crate::catalog::Catalog;
-use crate::models_dir;
+use crate::args::{Activations, ModelArgs, Quantize, RunArgs, SamplingArgs, ServeArgs};
+use crate::models::{Located, Models, Replacements};
 
 #[cfg(test)]
 mod tests;
@@ -70,9 +70,9 @@ impl fmt::Display for ByteSize {
 /// The base model and how it is run.
 #[derive(Debug, Clone)]
 pub struct BaseSettings {
-    /// GGUF file.
-    pub file: PathBuf,
-    /// Catalog name, or the file's stem.
+    /// GGUF file or Hugging Face folder.
+    pub model: PathBuf,
+    /// Catalog name, or that of the file or folder.
     pub name: String,
     /// Worker threads.
     pub threads: usize,
@@ -86,6 +86,8 @@ pub struct BaseSettings {
     pub max_rank: usize,
     /// Precision of activations.
     pub activations: ActivationPrecision,
+    /// Precision of the weights.
+    pub weights: WeightPrecision,
     /// Bounds of the engine.
     pub engine: EngineSettings,
 }
@@ -105,9 +107,9 @@ impl BaseSettings {
     /// No model, a model that is not there, or a number out of range; the message says what to do.
     pub fn new(model: ModelArgs, run: &RunArgs, engine: EngineSettings) -> Result<Self> {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
-        let (file, name) = locate(model)?;
+        let Located { path: model, name } = Models::new(&model)?.locate(model.model.as_deref())?;
         Ok(Self {
-            file,
+            model,
             name,
             threads: within("threads", run.threads.unwrap_or(available), 1, 1024)?,
             max_context: run
@@ -121,8 +123,18 @@ impl BaseSettings {
                 Activations::Int8 => ActivationPrecision::Int8,
                 Activations::F32 => ActivationPrecision::F32,
             },
+            weights: weight_precision(run.quantize),
             engine,
         })
+    }
+}
+
+/// What the engine calls a way to quantize.
+pub fn weight_precision(quantize: Quantize) -> WeightPrecision {
+    match quantize {
+        Quantize::None => WeightPrecision::Stored,
+        Quantize::Eight => WeightPrecision::Eight,
+        Quantize::Four => WeightPrecision::Four,
     }
 }
 
@@ -135,6 +147,8 @@ pub struct ServeSettings {
     pub adapters: Option<PathBuf>,
     /// Folders that adapters may be loaded from over HTTP, that of `adapters` included.
     pub adapter_roots: Vec<PathBuf>,
+    /// Bases that may be loaded over HTTP.
+    pub replacements: Replacements,
     /// Where to listen.
     pub address: SocketAddr,
     /// Accepted keys; none for an open server.
@@ -161,11 +175,15 @@ impl ServeSettings {
         if args.api_key.iter().any(|key| key.trim().is_empty()) {
             return Err(usage("--api-key: a key is empty, which every caller would know"));
         }
+        let model_roots = args.model_root.iter().map(|path| folder("model-root", path));
+        let model_roots = model_roots.collect::<Result<Vec<_>>>()?;
+        let models = Models::new(&args.model)?;
         let mut base = BaseSettings::new(args.model, &args.run, engine)?;
         if let Some(name) = args.served_model_name {
             base.name = name;
         }
         Ok(Self {
+            replacements: Replacements::new(models, &base.model, model_roots),
             base,
             adapters,
             adapter_roots,
@@ -179,9 +197,19 @@ impl ServeSettings {
     }
 }
 
-/// How a command of one conversation generates.
+/// How a command of one conversation generates, as far as its arguments say.
 #[derive(Debug, Clone)]
 pub struct GenerationSettings {
+    /// What was asked for; the adapter's defaults fill what is not, then those of the command.
+    pub asked: SamplingDefaults,
+}
+
+/// Most tokens where nothing else is said.
+pub const DEFAULT_MAX_TOKENS: usize = 256;
+
+/// A [`GenerationSettings`] with nothing left open.
+#[derive(Debug, Clone)]
+pub struct Settled {
     /// Choice of tokens.
     pub sampling: SamplingParams,
     /// Most tokens.
@@ -199,58 +227,56 @@ impl GenerationSettings {
         if args.stop.iter().any(String::is_empty) {
             return Err(usage("--stop: an empty text would end every generation at once"));
         }
+        let checked = |option: &str, value: Option<f32>, least, most| {
+            value.map(|value| within(option, value, least, most)).transpose()
+        };
+        let count =
+            |option: &str, value: Option<usize>| value.map(|count| within(option, count, 1, 1 << 24)).transpose();
+        let asked = SamplingDefaults {
+            temperature: checked("temperature", args.temperature, 0.0, 100.0)?,
+            top_p: checked("top-p", args.top_p, 0.0, 1.0)?,
+            top_k: count("top-k", args.top_k)?.map(|k| k as i64),
+            min_p: checked("min-p", args.min_p, 0.0, 1.0)?,
+            presence_penalty: checked("presence-penalty", args.presence_penalty, -2.0, 2.0)?,
+            frequency_penalty: checked("frequency-penalty", args.frequency_penalty, -2.0, 2.0)?,
+            repetition_penalty: checked("repetition-penalty", args.repetition_penalty, 0.01, 100.0)?,
+            // The bits are what counts; servers take a signed integer.
+            seed: args.seed.map(|seed| seed as i64),
+            max_tokens: count("max-tokens", args.max_tokens)?,
+            stop: Some(args.stop).filter(|stop| !stop.is_empty()),
+        };
+        Ok(Self { asked })
+    }
+
+    /// With what an adapter's defaults and then the command's say of the rest.
+    pub fn settle(&self, defaults: &SamplingDefaults) -> Settled {
+        let asked = &self.asked;
         let from_clock = || {
             SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_nanos() as u64)
         };
-        Ok(Self {
+        let seed = asked.seed.or(defaults.seed).map(|seed| seed as u64);
+        Settled {
             sampling: SamplingParams {
-                temperature: within("temperature", args.temperature, 0.0, 100.0)?,
-                top_p: within("top-p", args.top_p, 0.0, 1.0)?,
-                top_k: args.top_k.map(|k| within("top-k", k, 1, 1 << 24)).transpose()?,
-                min_p: within("min-p", args.min_p, 0.0, 1.0)?,
-                presence_penalty: within("presence-penalty", args.presence_penalty, -2.0, 2.0)?,
-                frequency_penalty: within("frequency-penalty", args.frequency_penalty, -2.0, 2.0)?,
-                repetition_penalty: within("repetition-penalty", args.repetition_penalty, 0.01, 100.0)?,
+                temperature: asked.temperature.or(defaults.temperature).unwrap_or(0.0),
+                top_p: asked.top_p.or(defaults.top_p).unwrap_or(1.0),
+                top_k: asked
+                    .top_k
+                    .or(defaults.top_k)
+                    .and_then(|k| usize::try_from(k).ok())
+                    .filter(|k| *k > 0),
+                min_p: asked.min_p.or(defaults.min_p).unwrap_or(0.0),
+                presence_penalty: asked.presence_penalty.or(defaults.presence_penalty).unwrap_or(0.0),
+                frequency_penalty: asked.frequency_penalty.or(defaults.frequency_penalty).unwrap_or(0.0),
+                repetition_penalty: asked.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
                 logit_bias: Vec::new(),
-                seed: args.seed.unwrap_or_else(from_clock),
+                seed: seed.unwrap_or_else(from_clock),
             },
-            max_tokens: within("max-tokens", args.max_tokens, 1, 1 << 24)?,
-            stop: args.stop,
-        })
-    }
-}
-
-/// The file of `--model` and the name it goes by.
-fn locate(args: ModelArgs) -> Result<(PathBuf, String)> {
-    let Some(model) = args.model else {
-        return Err(usage(
-            "--model is missing; give a GGUF file or a name of `rootstock pull --list`",
-        ));
-    };
-    let catalog = Catalog::open(args.catalog.as_deref())?;
-    let path = PathBuf::from(&model);
-    if let Some(entry) = catalog.get(&model).filter(|_| !path.is_file()) {
-        let file = models_dir::resolve(args.models_dir)?
-            .join(&model)
-            .join(&entry.files[0].name);
-        if !file.is_file() {
-            return Err(usage(format!(
-                "--model: {model} is not pulled yet ({} does not exist); run `rootstock pull {model}`",
-                file.display()
-            )));
+            max_tokens: asked.max_tokens.or(defaults.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
+            stop: asked.stop.clone().or_else(|| defaults.stop.clone()).unwrap_or_default(),
         }
-        return Ok((file, model));
     }
-    if !path.is_file() {
-        return Err(usage(format!(
-            "--model: {model:?} is neither a file nor a model of the catalog (it has {})",
-            catalog.names()
-        )));
-    }
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    Ok((path, stem.unwrap_or(model)))
 }
 
 /// An existing folder in its canonical form. A missing one is an error: created silently, a mistyped path would serve nothing.

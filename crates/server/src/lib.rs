@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 pub use base::{BaseError, BaseErrorCode, BaseLoader, BaseRequest, ServingBase};
 pub use listener::serve;
+pub use prompt::with_system_prompt;
 
 /// Everything the routes work with.
 pub struct Service {

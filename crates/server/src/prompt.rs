@@ -66,7 +66,8 @@ pub(crate) fn render(conversation: &Conversation, base: &Base, defaults: &Adapte
     }
 }
 
-fn with_system_prompt<'a>(messages: &'a [Value], prompt: Option<&str>) -> Cow<'a, [Value]> {
+/// The messages, with the system prompt first if none of them instructs the model already.
+pub fn with_system_prompt<'a>(messages: &'a [Value], prompt: Option<&str>) -> Cow<'a, [Value]> {
     let instructs = |message: &Value| matches!(message["role"].as_str(), Some("system" | "developer"));
     match prompt {
         Some(prompt) if !messages.iter().any(instructs) => {

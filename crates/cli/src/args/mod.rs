@@ -73,8 +73,8 @@ In the conversation: /adapter NAME switches, /adapter alone goes back to the bas
 /// The base model and where models are kept.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// GGUF file, or name of a pulled model
-    #[arg(long, value_name = "FILE|NAME")]
+    /// GGUF file (any part of a split one), Hugging Face folder, or name of a pulled model
+    #[arg(long, value_name = "PATH|NAME")]
     pub model: Option<String>,
     /// Folder of pulled models [default: rootstock/models in the user's data folder]
     #[arg(long, value_name = "DIR")]
@@ -105,6 +105,23 @@ pub struct RunArgs {
     /// Precision of activations in quantized products; f32 is slow and for checking
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Activations::Int8)]
     pub activations: Activations,
+    /// Bits of the weights: those stored as F32, F16 or BF16 are quantized while loading; already quantized ones stay as
+    /// they are
+    #[arg(long, value_name = "BITS", value_enum, default_value_t = Quantize::None)]
+    pub quantize: Quantize,
+}
+
+/// How weights are quantized while they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Quantize {
+    /// As they are stored
+    None,
+    /// 8 bits and a scale per 32 weights
+    #[value(name = "8")]
+    Eight,
+    /// 4 bits and a scale per 32 weights; embedding and output in 8
+    #[value(name = "4")]
+    Four,
 }
 
 /// Precision of activations.
@@ -116,37 +133,37 @@ pub enum Activations {
     F32,
 }
 
-/// How tokens are chosen.
-#[derive(Debug, Clone, Args)]
+/// How tokens are chosen. What is left out is the adapter's own default, else the one shown.
+#[derive(Debug, Clone, Default, Args)]
 pub struct SamplingArgs {
-    /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub max_tokens: usize,
-    /// 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    pub temperature: f32,
-    /// Smallest set of most likely tokens whose probability reaches this
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    pub top_p: f32,
-    /// Only this many most likely tokens
+    /// Most tokens to generate [default: the adapter's own, else 256]
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// 0 takes the most likely token [default: the adapter's own, else 0]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Smallest set of most likely tokens whose probability reaches this [default: the adapter's own, else 1]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Only this many most likely tokens [default: the adapter's own, else all]
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
-    /// Only tokens at least this likely relative to the most likely one
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    pub min_p: f32,
-    /// Subtracted from the logit of every token generated so far
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub presence_penalty: f32,
-    /// Subtracted per occurrence among the generated tokens
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub frequency_penalty: f32,
-    /// Divides the logits of tokens that occurred; 1 is none
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    pub repetition_penalty: f32,
-    /// Start of the random sequence [default: from the clock]
+    /// Only tokens at least this likely relative to the most likely one [default: the adapter's own, else 0]
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Subtracted from the logit of every token generated so far [default: the adapter's own, else 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub presence_penalty: Option<f32>,
+    /// Subtracted per occurrence among the generated tokens [default: the adapter's own, else 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub frequency_penalty: Option<f32>,
+    /// Divides the logits of tokens that occurred; 1 is none [default: the adapter's own, else 1]
+    #[arg(long, value_name = "X")]
+    pub repetition_penalty: Option<f32>,
+    /// Start of the random sequence [default: the adapter's own, else from the clock]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// End at this text (repeatable)
+    /// End at this text (repeatable) [default: the adapter's own]
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
 }
@@ -161,7 +178,7 @@ pub struct ServeArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub run: RunArgs,
-    /// Id of the base in requests [default: the catalog name or the file's stem]
+    /// Id of the base in requests [default: the catalog name, the file's stem or the folder's name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
     /// Folder with a subfolder per adapter, watched
@@ -170,6 +187,9 @@ pub struct ServeArgs {
     /// Further folder that adapters may be loaded from over HTTP (repeatable)
     #[arg(long, value_name = "DIR", value_delimiter = ',')]
     pub adapter_root: Vec<PathBuf>,
+    /// Further folder that a new base may be loaded from over HTTP, beside that of --model and pulled ones (repeatable)
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
+    pub model_root: Vec<PathBuf>,
     /// Address to listen on
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub host: IpAddr,

@@ -32,17 +32,21 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     if let Some(adapter) = &args.adapter {
         load(&base, &adapter_folder(adapter, args.adapters.as_deref())?)?;
     }
-    let prompt = match args.chat {
-        true => base.chat_prompt(&messages(args.system, prompt))?,
-        false => base.text_prompt(&prompt)?,
-    };
-    let call = Call {
-        prompt,
-        adapter: args.adapter.as_ref().map(|_| (ADAPTER, args.adapter_scale)),
-        settings: &generation,
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let completion = runtime.block_on(base.generate(call, |text| show(text, args.json)))?;
+    let adapter = args.adapter.as_ref().map(|_| (ADAPTER, args.adapter_scale));
+    let completion = runtime.block_on(async {
+        let held = base.hold(adapter).await?;
+        let prompt = match args.chat {
+            true => base.chat_prompt(&messages(args.system, prompt), &held.defaults)?,
+            false => base.text_prompt(&prompt)?,
+        };
+        let call = Call {
+            prompt,
+            held,
+            settings: &generation,
+        };
+        base.generate(call, |text| show(text, args.json)).await
+    })?;
     finish(&completion, &settings.name, args.json)?;
     base.engine.drain();
     Ok(())

@@ -2,18 +2,20 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rootstock_engine::adapters::AdapterStore;
-use rootstock_server::Service;
+use clap::ValueEnum;
+use rootstock_engine::adapters::AdapterInfo;
+use rootstock_server::{BaseError, BaseErrorCode, BaseRequest, Service, ServingBase};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::args::ServeArgs;
+use crate::args::{Quantize, ServeArgs};
 use crate::base::Base;
-use crate::settings::ServeSettings;
+use crate::settings::{BaseSettings, ServeSettings, weight_precision};
 
 /// Exit code of a process that its user stopped, as shells report SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -24,25 +26,17 @@ const INTERRUPTED: i32 = 130;
 /// The settings, the model, the adapter folder or the address cannot be used.
 pub fn run(args: ServeArgs) -> Result<()> {
     let settings = ServeSettings::new(args)?;
-    let base = Base::start(&settings.base)?;
-    let watcher = settings
-        .adapters
-        .iter()
-        .map(|dir| base.watch(dir))
-        .collect::<Result<Vec<_>>>()?;
-    let (engine, adapters) = (base.engine.clone(), base.adapters.clone());
+    let first = Base::start(&settings.base)?;
+    let watcher = settings.adapters.as_deref().map(|dir| first.watch(dir)).transpose()?;
+    let adapters = first.adapters.list();
     let runtime = Runtime::new().context("the I/O threads cannot be started")?;
     let (name, address) = (settings.base.name.clone(), settings.address);
     let service = Service {
-        engine: base.engine,
-        adapters: base.adapters,
-        tokenizer: base.tokenizer,
-        chat_template: base.chat_template,
-        base_name: settings.base.name,
-        max_context: base.max_context,
-        adapter_roots: settings.adapter_roots,
-        api_keys: settings.api_keys,
+        base: first.into_serving(name.clone(), watcher),
+        adapter_roots: settings.adapter_roots.clone(),
+        api_keys: settings.api_keys.clone(),
         limits: settings.limits,
+        loader: Arc::new(move |request| load(request, &settings)),
     };
     let on_bound = |address| announce(address, &name, &adapters);
     runtime.block_on(async {
@@ -51,17 +45,43 @@ pub fn run(args: ServeArgs) -> Result<()> {
             .await
             .with_context(|| format!("cannot serve on {address} (--host, --port)"))
     })?;
-    drop(watcher);
-    engine.drain();
     info!("every request has ended; bye");
     // Loads of adapters that nobody waits for may still run; they have nothing to save.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }
 
+/// Loads the base that is to replace the one served.
+fn load(request: BaseRequest, settings: &ServeSettings) -> std::result::Result<ServingBase, BaseError> {
+    let weights = match request.quantize.as_deref() {
+        None => settings.base.weights,
+        Some(text) => weight_precision(Quantize::from_str(text, true).map_err(|_| {
+            let message = format!("'quantize' must be none, 8 or 4, got {text:?}");
+            BaseError::new(BaseErrorCode::Quantize, message)
+        })?),
+    };
+    let model = settings.replacements.find(&request.model).ok_or_else(|| {
+        let message = format!(
+            "no model '{}' was pulled, or lies beside the one served first or below a --model-root",
+            request.model
+        );
+        BaseError::new(BaseErrorCode::NotFound, message)
+    })?;
+    let base = BaseSettings {
+        model,
+        weights,
+        ..settings.base.clone()
+    };
+    let start = || {
+        let base = Base::start(&base)?;
+        let watcher = settings.adapters.as_deref().map(|dir| base.watch(dir)).transpose()?;
+        Ok(base.into_serving(request.name, watcher))
+    };
+    start().map_err(|error: anyhow::Error| BaseError::new(BaseErrorCode::Refused, format!("{error:#}")))
+}
+
 /// Tells on stdout where the server is and what to try. A stdout that is gone must not end the server.
-fn announce(address: SocketAddr, base: &str, adapters: &AdapterStore) {
-    let adapters = adapters.list();
+fn announce(address: SocketAddr, base: &str, adapters: &[AdapterInfo]) {
     let model = adapters.first().map_or(base, |adapter| &adapter.name);
     let text = format!(
         "ready on http://{address} with {base} and {} adapters\n\

@@ -1,4 +1,4 @@
-//! Sizes, ranges and how a model is found.
+//! Sizes, ranges and folders.
 
 use super::*;
 
@@ -28,46 +28,6 @@ fn ranges_refuse_outsiders_and_nan() {
     assert!(within("top-p", f32::NAN, 0.0, 1.0).is_err());
     let error = within("threads", 0, 1, 1024).unwrap_err();
     assert_eq!(error.to_string(), "--threads: expected 1 to 1024, got 0");
-}
-
-fn model(name: &str, models_dir: &Path) -> ModelArgs {
-    ModelArgs {
-        model: Some(name.to_owned()),
-        models_dir: Some(models_dir.to_owned()),
-        catalog: None,
-    }
-}
-
-#[test]
-fn a_catalog_name_is_found_once_it_is_pulled() {
-    let dir = tempfile::tempdir().unwrap();
-    let error = locate(model("smollm2-135m-instruct", dir.path())).unwrap_err();
-    assert!(
-        error.to_string().contains("run `rootstock pull smollm2-135m-instruct`"),
-        "{error}"
-    );
-
-    let file = dir.path().join("smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
-    std::fs::create_dir(file.parent().unwrap()).unwrap();
-    std::fs::write(&file, "").unwrap();
-    let found = locate(model("smollm2-135m-instruct", dir.path())).unwrap();
-    assert_eq!(found, (file, "smollm2-135m-instruct".to_owned()));
-}
-
-#[test]
-fn a_file_goes_by_its_stem() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("Tiny.Q4_1.gguf");
-    std::fs::write(&file, "").unwrap();
-    let (_, name) = locate(model(file.to_str().unwrap(), dir.path())).unwrap();
-    assert_eq!(name, "Tiny.Q4_1");
-}
-
-#[test]
-fn what_is_neither_names_what_there_is() {
-    let error = locate(model("no-such-model", Path::new("/"))).unwrap_err();
-    assert!(error.to_string().contains("smollm2-135m-instruct"), "{error}");
-    assert!(error.is::<UsageError>());
 }
 
 #[test]

@@ -56,16 +56,20 @@ impl Backend for Local {
     }
 
     fn answer(&mut self, messages: &[Value], adapter: Option<&str>, on_text: OnText<'_>) -> Result<String> {
-        let call = Call {
-            prompt: self.base.chat_prompt(messages)?,
-            adapter: adapter.map(|name| (name, 1.0)),
-            settings: &self.generation,
-        };
         let mut answer = String::new();
-        let generation = self.base.generate(call, |text| {
-            answer.push_str(text);
-            on_text(text)
-        });
+        let generation = async {
+            let held = self.base.hold(adapter.map(|name| (name, 1.0))).await?;
+            let call = Call {
+                prompt: self.base.chat_prompt(messages, &held.defaults)?,
+                held,
+                settings: &self.generation,
+            };
+            let on_text = |text: &str| {
+                answer.push_str(text);
+                on_text(text)
+            };
+            self.base.generate(call, on_text).await
+        };
         self.runtime.block_on(async {
             tokio::select! {
                 outcome = generation => outcome.map(drop),

@@ -10,7 +10,7 @@ use ureq::{Agent, Body};
 
 use super::backend::{Backend, OnText};
 use crate::http;
-use crate::settings::GenerationSettings;
+use crate::settings::{DEFAULT_MAX_TOKENS, GenerationSettings};
 
 /// A server and what it serves.
 pub struct Remote {
@@ -61,33 +61,44 @@ impl Remote {
         format!("Bearer {}", self.key.as_deref().unwrap_or("none"))
     }
 
-    fn body(&self, messages: &[Value], model: &str) -> Value {
-        let GenerationSettings {
-            sampling,
-            max_tokens,
-            stop,
-        } = &self.generation;
-        let mut body = json!({
-            "model": model,
-            "messages": messages,
-            "stream": true,
-            "max_tokens": max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "min_p": sampling.min_p,
-            "presence_penalty": sampling.presence_penalty,
-            "frequency_penalty": sampling.frequency_penalty,
-            "repetition_penalty": sampling.repetition_penalty,
-            // Servers take a signed integer.
-            "seed": sampling.seed >> 1,
-        });
-        if let Some(top_k) = sampling.top_k {
-            body["top_k"] = top_k.into();
-        }
-        if !stop.is_empty() {
-            body["stop"] = json!(stop);
-        }
+    /// The request, with what was asked for, and with this program's own defaults where the model has none.
+    fn body(&self, messages: &[Value], model: &str, defaults: &[String]) -> Value {
+        let asked = &self.generation.asked;
+        let mut body = json!({"model": model, "messages": messages, "stream": true});
+        let mut put = |name: &str, asked: Option<Value>, ours: Option<Value>| {
+            let ours = ours.filter(|_| !defaults.iter().any(|default| default == name));
+            if let Some(value) = asked.or(ours) {
+                body[name] = value;
+            }
+        };
+        put(
+            "max_tokens",
+            asked.max_tokens.map(Value::from),
+            Some(DEFAULT_MAX_TOKENS.into()),
+        );
+        put("temperature", asked.temperature.map(Value::from), Some(0.into()));
+        put("top_p", asked.top_p.map(Value::from), None);
+        put("top_k", asked.top_k.map(Value::from), None);
+        put("min_p", asked.min_p.map(Value::from), None);
+        put("presence_penalty", asked.presence_penalty.map(Value::from), None);
+        put("frequency_penalty", asked.frequency_penalty.map(Value::from), None);
+        put("repetition_penalty", asked.repetition_penalty.map(Value::from), None);
+        put("seed", asked.seed.map(Value::from), None);
+        put("stop", asked.stop.clone().map(Value::from), None);
         body
+    }
+
+    /// What the server says that an adapter brings defaults for; nothing if it says nothing.
+    fn defaults(&self, adapter: &str) -> Vec<String> {
+        let card = || -> Option<Value> {
+            // Names have no slashes, but may have anything else.
+            let url = format!("{}/v1/models/{}", self.url, http::escape(adapter, b""));
+            let request = self.agent.get(&url).header("Authorization", self.authorization());
+            let mut response = answered(request.call(), &url).ok()?;
+            serde_json::from_reader(response.body_mut().as_reader()).ok()
+        };
+        let names = card().and_then(|mut card| serde_json::from_value(card["defaults"].take()).ok());
+        names.unwrap_or_default()
     }
 }
 
@@ -102,7 +113,10 @@ impl Backend for Remote {
 
     fn answer(&mut self, messages: &[Value], adapter: Option<&str>, on_text: OnText<'_>) -> Result<String> {
         let url = format!("{}/v1/chat/completions", self.url);
-        let body = self.body(messages, adapter.unwrap_or(&self.base)).to_string();
+        let defaults = adapter.map(|name| self.defaults(name)).unwrap_or_default();
+        let body = self
+            .body(messages, adapter.unwrap_or(&self.base), &defaults)
+            .to_string();
         let request = self
             .agent
             .post(&url)

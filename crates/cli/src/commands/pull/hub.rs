@@ -123,8 +123,8 @@ impl Hub {
     }
 
     fn url(&self, file: &HubFile) -> String {
-        let revision = escape(&file.revision, b"");
-        let (repo, path) = (escape(&file.repo, b"/"), escape(&file.file, b"/"));
+        let revision = http::escape(&file.revision, b"");
+        let (repo, path) = (http::escape(&file.repo, b"/"), http::escape(&file.file, b"/"));
         format!("{}/{repo}/resolve/{revision}/{path}", self.endpoint)
     }
 }
@@ -137,14 +137,4 @@ fn agent() -> Agent {
         .timeout_per_read(Some(STALL))
         .build()
         .into()
-}
-
-/// Percent-encodes all but unreserved characters and those of `kept`.
-fn escape(text: &str, kept: &[u8]) -> String {
-    let escaped = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        byte if kept.contains(&byte) => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escaped).collect()
 }
