@@ -193,36 +193,11 @@ impl AdapterStore {
     /// # Errors
     /// As far as headers tell.
     pub fn register(&self, name: &str, path: &Path) -> Result<AdapterInfo, AdapterError> {
-        self.register_since(name, path, unix_seconds())
-    }
-
-    /// Registers what another store serves, as [`Self::register`] does, since the same time and pinned if it is: for a store
-    /// that takes over from one with another base. A refusal is kept for [`Self::refused`].
-    ///
-    /// # Errors
-    /// As far as headers tell.
-    pub fn adopt(&self, adapter: &AdapterInfo) -> Result<AdapterInfo, AdapterError> {
-        let (name, path) = (&adapter.name, &adapter.path);
-        let adopted = self.register_since(name, path, adapter.created);
-        match adopted {
-            Ok(info) if adapter.pinned => {
-                self.pin(name, true);
-                Ok(self.get(name).unwrap_or(info))
-            }
-            Ok(info) => Ok(info),
-            Err(error) => {
-                self.note_refusal(name, error.clone());
-                Err(error)
-            }
-        }
-    }
-
-    fn register_since(&self, name: &str, path: &Path, created: u64) -> Result<AdapterInfo, AdapterError> {
         let summary = self.shared.source.inspect(path);
         let registration = Registration {
             name: name.into(),
             path: path.to_owned(),
-            created,
+            created: unix_seconds(),
         };
         self.shared.update(|ledger| match summary {
             Ok(summary) => Ok(ledger.register(registration, summary)),

@@ -228,27 +228,6 @@ fn changed_defaults_are_a_new_generation_of_the_same_weights() {
 }
 
 #[test]
-fn another_store_adopts_names_pins_and_times_and_reports_misfits() {
-    let (old, source) = store(100, &[("a", 30), ("b", 30), ("gone", 30)]);
-    old.pin("b", true);
-    let new = AdapterStore::with_source(100, Arc::clone(&source) as Arc<dyn Source>);
-    source.folders.lock().remove(Path::new("gone"));
-    for adapter in old.list() {
-        let adopted = new.adopt(&adapter);
-        assert_eq!(adopted.is_ok(), &*adapter.name != "gone");
-        if let Ok(adopted) = adopted {
-            let kept = (&adopted.path, adopted.created, adopted.pinned);
-            assert_eq!(kept, (&adapter.path, adapter.created, &*adapter.name == "b"));
-        }
-    }
-    eventually("the pinned adapter becomes resident", || {
-        new.get("b").is_some_and(|info| info.resident)
-    });
-    assert!(new.get("gone").is_none());
-    assert_eq!(new.refused()[0].0, "gone");
-}
-
-#[test]
 fn a_refused_replacement_leaves_what_is_served() {
     let (store, source) = store(100, &[("a", 30)]);
     drop(acquire(&store, &["a"]));
