@@ -82,6 +82,13 @@ impl Sizes {
         }
         let positions = fields.size("max_position_embeddings")?;
         let learned = matches!(family.positions, Positions::Learned);
+        // The size of GPT-2's causal mask, of which newer files say nothing.
+        match fields.optional_size("n_ctx")? {
+            Some(mask) if mask != positions => {
+                return Err(fields.contradiction("n_ctx", mask, "the number of positions"));
+            }
+            _ => {}
+        }
         let kv_heads = if learned {
             heads
         } else {

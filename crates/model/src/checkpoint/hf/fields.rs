@@ -107,6 +107,11 @@ impl Fields {
         self.typed(field, "a list", |value| Some(value.as_array()?.as_slice()))
     }
 
+    /// The fields there are.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.object.keys().cloned().collect()
+    }
+
     pub(super) fn object(&self, field: &str) -> Result<Option<Self>, Refusal> {
         let object = self.typed(field, "an object", Value::as_object)?;
         Ok(object.map(|object| Self::new(format!("{}: {}", self.path, self.spelling(field)), object.clone())))

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::super::Refusal;
 use super::super::shards::Shards;
+use super::int4::LEGACY_FILES;
 use crate::ContentHash;
 
 /// The architecture.
@@ -26,7 +27,16 @@ const LONGEST_JSON: u64 = 64 << 20;
 pub(super) struct Folder {
     pub(super) config: Map<String, Value>,
     pub(super) shards: Shards,
+    /// The file that describes a quantization, where config.json does not.
+    pub(super) legacy: Option<Legacy>,
     pub(super) hash: ContentHash,
+}
+
+/// A file of its own that describes a quantization.
+pub(super) struct Legacy {
+    pub(super) name: &'static str,
+    pub(super) method: &'static str,
+    pub(super) object: Map<String, Value>,
 }
 
 impl Folder {
@@ -47,16 +57,37 @@ impl Folder {
         let mut hasher = blake3::Hasher::new();
         framed(&mut hasher, &bytes);
         let shards = weights(dir, &mut hasher)?;
+        let legacy = if config.contains_key("quantization_config") {
+            None
+        } else {
+            legacy(dir, &shards, &mut hasher)?
+        };
         Ok(Self {
             config,
             shards,
+            legacy,
             hash: ContentHash(*hasher.finalize().as_bytes()),
         })
     }
 }
 
+/// The file of older tools, which matters only where there is something quantized.
+fn legacy(dir: &Path, shards: &Shards, hasher: &mut blake3::Hasher) -> Result<Option<Legacy>, Refusal> {
+    if !shards.names().any(|name| name.ends_with(".qweight")) {
+        return Ok(None);
+    }
+    for (name, method) in LEGACY_FILES {
+        if let Some(bytes) = read(dir, name)? {
+            framed(hasher, &bytes);
+            let object = object(name, &bytes)?;
+            return Ok(Some(Legacy { name, method, object }));
+        }
+    }
+    Ok(None)
+}
+
 /// The JSON object in a file of the folder; `None` if there is no such file.
-pub(super) fn json(dir: &Path, name: &str) -> Result<Option<Map<String, Value>>, Refusal> {
+fn json(dir: &Path, name: &str) -> Result<Option<Map<String, Value>>, Refusal> {
     read(dir, name)?.map(|bytes| object(name, &bytes)).transpose()
 }
 

@@ -1,18 +1,25 @@
 //! Where a Hugging Face checkpoint keeps the tensor of a role.
 
+use std::collections::BTreeSet;
+
 use super::super::Refusal;
 use super::super::roles::{NameTable, Part, Place, Role, TensorPlace};
 use super::super::shards::Shards;
 use super::family::{Family, TensorNames};
+use super::int4::{Int4Place, Scheme};
 use crate::{ArchSpec, NormSite, Projection};
+
+use rootstock_formats::TensorInfo;
 
 /// The names of one checkpoint.
 pub(super) struct Names {
     family: &'static Family,
     spec: ArchSpec,
     prefix: &'static str,
-    /// The output projection is in the file although it is the embedding.
-    repeated_output: bool,
+    /// How modules are quantized, and those that are.
+    quantized: Option<(Scheme, BTreeSet<String>)>,
+    /// Tensors that are known to change nothing: the embedding again, biases of zero.
+    void: BTreeSet<String>,
 }
 
 impl Names {
@@ -20,7 +27,12 @@ impl Names {
     ///
     /// # Errors
     /// A tied output projection that is not the embedding.
-    pub(super) fn new(family: &'static Family, spec: &ArchSpec, shards: &Shards) -> Result<Self, Refusal> {
+    pub(super) fn new(
+        family: &'static Family,
+        spec: &ArchSpec,
+        scheme: Option<Scheme>,
+        shards: &Shards,
+    ) -> Result<Self, Refusal> {
         let tensors = family.tensors;
         let has = |prefix: &&&str| shards.tensor(&format!("{prefix}{}", tensors.embedding)).is_some();
         let prefix = tensors.prefixes.iter().find(has).or(tensors.prefixes.first());
@@ -28,21 +40,42 @@ impl Names {
             family,
             spec: spec.clone(),
             prefix: prefix.copied().unwrap_or_default(),
-            repeated_output: false,
+            quantized: scheme.map(|scheme| (scheme, quantized_modules(&scheme, shards))),
+            void: BTreeSet::new(),
         };
-        if let (true, Some(output)) = (spec.tied_output, shards.tensor(tensors.output)) {
-            let embedding = names.in_model(tensors.embedding);
-            let content = |(info, bytes): (&rootstock_formats::TensorInfo, _)| (info.dtype, info.shape.clone(), bytes);
-            if shards.tensor(&embedding).map(content) != Some(content(output)) {
-                return Err(Refusal::unsupported(format_args!(
-                    "tensor {}: differs from {embedding}, but config.json says tie_word_embeddings; set it to false if the \
-                     model has an output projection of its own",
-                    tensors.output
-                )));
-            }
-            names.repeated_output = true;
-        }
+        names.void = names.zero_biases(shards);
+        names.void.extend(names.repeated_output(shards)?);
         Ok(names)
+    }
+
+    /// The output projection, if it is in the file although the embedding serves for it.
+    fn repeated_output(&self, shards: &Shards) -> Result<Option<String>, Refusal> {
+        let output = self.tensors().output;
+        let (true, Some((info, bytes))) = (self.spec.tied_output, shards.tensor(output)) else {
+            return Ok(None);
+        };
+        let embedding = self.in_model(self.tensors().embedding);
+        let same = |(other, content): (&TensorInfo, &[u8])| {
+            (other.dtype, &other.shape, content) == (info.dtype, &info.shape, bytes)
+        };
+        if shards.tensor(&embedding).is_some_and(same) {
+            return Ok(Some(output.to_owned()));
+        }
+        Err(Refusal::unsupported(format_args!(
+            "tensor {output}: differs from {embedding}, but config.json says tie_word_embeddings; set it to false if the model \
+             has an output projection of its own"
+        )))
+    }
+
+    /// Biases that some tools write with every quantized module, and that add nothing.
+    fn zero_biases(&self, shards: &Shards) -> BTreeSet<String> {
+        let modules = self.quantized.iter().flat_map(|(_, modules)| modules);
+        let biases = modules.map(|module| format!("{module}.bias"));
+        let zero = |name: &String| {
+            let content = shards.tensor(name);
+            content.is_some_and(|(info, bytes)| info.dtype.is_float() && bytes.iter().all(|byte| *byte == 0))
+        };
+        biases.filter(zero).collect()
     }
 
     fn tensors(&self) -> &'static TensorNames {
@@ -57,16 +90,36 @@ impl Names {
         self.in_model(&self.tensors().layer.replace("{}", &layer.to_string())) + name
     }
 
-    /// Place of a map's weight or bias; the maps of a fused module lie one after another along its outputs.
-    fn of_module(&self, layer: usize, projection: Projection, kind: &str) -> TensorPlace {
+    /// Module of a map, and the rows that are its own; the maps of a fused module lie one after another.
+    fn module(&self, layer: usize, projection: Projection) -> (String, Option<Part>) {
         let modules = self.tensors().modules;
-        let Some((module, held)) = modules.iter().find(|(_, held)| held.contains(&projection)) else {
-            return TensorPlace::whole(format!("{projection:?} of layer {layer}"));
-        };
+        match modules.iter().find(|(_, held)| held.contains(&projection)) {
+            Some((module, held)) => (self.in_layer(layer, module), self.part(layer, projection, held)),
+            None => (format!("{projection:?} of layer {layer}"), None),
+        }
+    }
+
+    /// The weight of a module, quantized or not.
+    fn weight(&self, module: String, part: Option<Part>) -> Place {
+        match &self.quantized {
+            Some((scheme, modules)) if modules.contains(&module) => Place::Int4(Int4Place {
+                module,
+                scheme: *scheme,
+                part,
+            }),
+            _ => Place::Tensor(TensorPlace {
+                part,
+                transposed: self.tensors().transposed,
+                ..TensorPlace::whole(module + ".weight")
+            }),
+        }
+    }
+
+    fn bias(&self, layer: usize, projection: Projection) -> TensorPlace {
+        let (module, part) = self.module(layer, projection);
         TensorPlace {
-            part: self.part(layer, projection, held),
-            transposed: self.tensors().transposed,
-            ..TensorPlace::whole(self.in_layer(layer, &format!("{module}.{kind}")))
+            part,
+            ..TensorPlace::whole(module + ".bias")
         }
     }
 
@@ -86,6 +139,16 @@ impl Names {
         })
     }
 
+    /// The output projection, which is never transposed.
+    fn output(&self) -> Place {
+        let name = self.tensors().output;
+        let module = name.trim_end_matches(".weight");
+        match &self.quantized {
+            Some((_, modules)) if modules.contains(module) => self.weight(module.to_owned(), None),
+            _ => Place::Tensor(TensorPlace::whole(name)),
+        }
+    }
+
     fn norm(&self, site: NormSite, kind: &str) -> String {
         let name = format!("{}.{kind}", (self.tensors().norm)(site));
         match site {
@@ -100,26 +163,40 @@ impl Names {
     }
 }
 
+/// Every module of the files that has codes.
+fn quantized_modules(scheme: &Scheme, shards: &Shards) -> BTreeSet<String> {
+    let codes = format!(".{}", scheme.layout.codes());
+    shards
+        .names()
+        .filter_map(|name| name.strip_suffix(&codes))
+        .map(str::to_owned)
+        .collect()
+}
+
 impl NameTable for Names {
     fn place(&self, role: Role) -> Place {
         let tensors = self.tensors();
-        Place::Tensor(match role {
+        let tensor = match role {
+            Role::Weight { layer, projection } => {
+                let (module, part) = self.module(layer, projection);
+                return self.weight(module, part);
+            }
+            Role::Output => return self.output(),
             Role::Embedding => TensorPlace::whole(self.in_model(tensors.embedding)),
             Role::Positions => TensorPlace::whole(self.in_model(tensors.positions)),
-            Role::Output => TensorPlace::whole(tensors.output),
-            Role::Weight { layer, projection } => self.of_module(layer, projection, "weight"),
-            Role::Bias { layer, projection } => self.of_module(layer, projection, "bias"),
+            Role::Bias { layer, projection } => self.bias(layer, projection),
             Role::NormBias(site) => TensorPlace::whole(self.norm(site, "bias")),
             Role::Norm(site) => TensorPlace {
                 offset: self.family.norm_offset,
                 ..TensorPlace::whole(self.norm(site, "weight"))
             },
-        })
+        };
+        Place::Tensor(tensor)
     }
 
     fn is_implied(&self, name: &str) -> bool {
         let tensors = self.tensors();
-        if self.repeated_output && name == tensors.output {
+        if self.void.contains(name) {
             return true;
         }
         let Some(name) = name.strip_prefix(self.prefix) else {
