@@ -41,11 +41,6 @@ pub struct RowNorms<'a> {
 
 impl<'a> RowNorms<'a> {
     pub(crate) fn check(&self, width: usize) {
-        assert!(
-            width.is_multiple_of(2 * LANES),
-            "normalised widths are multiples of {}, got {width}",
-            2 * LANES
-        );
         let own = self.own.iter().map(|(_, weights)| weights);
         for weights in own.chain([&self.weights]) {
             assert!(weights.weight.len() == width && [0, width].contains(&weights.bias.len()));
@@ -96,6 +91,30 @@ impl RowNorm<'_> {
                 let normed = self.normed(s, moments, s.load(x.as_ptr().add(at)), at);
                 let total = s.add(s.load(to.as_ptr().add(at)), normed);
                 s.store(to.as_mut_ptr().add(at), total);
+            }
+        }
+    }
+
+    /// `x / sqrt(mean(x^2) + epsilon) * weight` of one head in place; widths are multiples of 16.
+    #[inline(always)]
+    pub(crate) fn apply_to_head<S: Simd>(&self, s: S, head: &mut [f32]) {
+        let weight = self.weights.weight;
+        assert!(head.len() == weight.len() && head.len().is_multiple_of(LANES));
+        let mut squares = s.splat(0.0);
+        for at in (0..head.len()).step_by(LANES) {
+            // SAFETY: sixteen elements from `at` on exist.
+            let value = unsafe { s.load(head.as_ptr().add(at)) };
+            squares = s.mul_add(value, value, squares);
+        }
+        let factor = s.splat(1.0 / (s.sum(squares) / head.len() as f32 + self.epsilon).sqrt());
+        for at in (0..head.len()).step_by(LANES) {
+            // SAFETY: sixteen elements from `at` on exist in both slices.
+            unsafe {
+                let normed = s.mul(s.load(head.as_ptr().add(at)), factor);
+                s.store(
+                    head.as_mut_ptr().add(at),
+                    s.mul(normed, s.load(weight.as_ptr().add(at))),
+                );
             }
         }
     }

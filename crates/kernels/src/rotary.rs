@@ -6,6 +6,7 @@ use crate::attention::AttentionHeads;
 use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
 use crate::kv::{BLOCK_TOKENS, KvCache, KvElement, KvShape, Places, Storage};
+use crate::norm::{NormFormula, RowNorm, RowNorms};
 use crate::pool::share;
 use crate::simd::{LANES, Simd};
 
@@ -43,8 +44,8 @@ impl RotaryTable {
 /// What happens to queries and keys before they are used.
 #[derive(Clone, Copy)]
 pub struct HeadTransform<'a> {
-    /// Root-mean-square normalisation of every head: weights of queries and of keys (`head_dim` each), and epsilon.
-    pub norms: Option<(&'a [f32], &'a [f32], f32)>,
+    /// Root-mean-square normalisation of every head, of queries and of keys.
+    pub norms: Option<(RowNorms<'a>, RowNorms<'a>)>,
     /// Rotary positions; `None` where positions do not enter here.
     pub rotary: Option<&'a RotaryTable>,
 }
@@ -67,8 +68,13 @@ pub fn rotate_and_store(
     let shape = cache.shape;
     assert!(shape.kv_heads == heads.kv_heads && shape.head_dim == heads.head_dim);
     assert!(transform.rotary.is_none_or(|table| table.half * 2 <= heads.head_dim));
-    let norms_fit = |(query, key, _): (&[f32], &[f32], f32)| query.len() == heads.head_dim && key.len() == query.len();
-    assert!(transform.norms.is_none_or(norms_fit));
+    for norms in transform.norms.iter().flat_map(|(query, key)| [query, key]) {
+        norms.check(heads.head_dim);
+        assert!(
+            norms.formula == NormFormula::Rms,
+            "heads are normalised by their root mean square"
+        );
+    }
     assert_eq!(qkv.len(), places.rows().len() * stride);
     match &mut cache.storage {
         Storage::F16 { keys, values } => {
@@ -105,7 +111,7 @@ fn rotate_rows<E: KvElement>(
             let (keys, values) = unsafe { (keys.start_of(first, len), values.start_of(first, len)) };
             isa.run(RotateRow {
                 heads,
-                norms: transform.norms,
+                norms: transform.norms.map(|(query, key)| (query.of(row), key.of(row))),
                 angles: transform.rotary.map(|table| table.row(position)),
                 slot: position % BLOCK_TOKENS,
                 qkv,
@@ -123,7 +129,7 @@ fn rotate_rows<E: KvElement>(
 
 struct RotateRow<'a, E> {
     heads: &'a AttentionHeads,
-    norms: Option<(&'a [f32], &'a [f32], f32)>,
+    norms: Option<(RowNorm<'a>, RowNorm<'a>)>,
     angles: Option<(&'a [f32], &'a [f32])>,
     slot: usize,
     qkv: &'a mut [f32],
@@ -143,9 +149,13 @@ impl<E: KvElement> Kernel for RotateRow<'_, E> {
             ..
         } = *self.heads;
         let (rotated, values) = self.qkv.split_at_mut((heads + kv_heads) * head_dim);
-        if let Some((query, key, epsilon)) = self.norms {
-            for (index, head) in rotated.chunks_exact_mut(head_dim).enumerate() {
-                normalise_head(s, head, if index < heads { query } else { key }, epsilon);
+        if let Some((query, key)) = self.norms {
+            let (queries, keys) = rotated.split_at_mut(heads * head_dim);
+            for head in queries.chunks_exact_mut(head_dim) {
+                query.apply_to_head(s, head);
+            }
+            for head in keys.chunks_exact_mut(head_dim) {
+                key.apply_to_head(s, head);
             }
         }
         if let Some(angles) = self.angles {
@@ -170,29 +180,6 @@ impl<E: KvElement> Kernel for RotateRow<'_, E> {
                     E::store(s, self.values.add(page + self.slot * head_dim + dim), value);
                 }
             }
-        }
-    }
-}
-
-/// `x / sqrt(mean(x^2) + epsilon) * weight` of one head, whose width is a multiple of 16.
-#[inline(always)]
-fn normalise_head<S: Simd>(s: S, head: &mut [f32], weight: &[f32], epsilon: f32) {
-    assert!(head.len() == weight.len() && head.len().is_multiple_of(LANES));
-    let mut squares = s.splat(0.0);
-    for at in (0..head.len()).step_by(LANES) {
-        // SAFETY: sixteen elements from `at` on exist.
-        let value = unsafe { s.load(head.as_ptr().add(at)) };
-        squares = s.mul_add(value, value, squares);
-    }
-    let factor = s.splat(1.0 / (s.sum(squares) / head.len() as f32 + epsilon).sqrt());
-    for at in (0..head.len()).step_by(LANES) {
-        // SAFETY: sixteen elements from `at` on exist in both slices.
-        unsafe {
-            let normed = s.mul(s.load(head.as_ptr().add(at)), factor);
-            s.store(
-                head.as_mut_ptr().add(at),
-                s.mul(normed, s.load(weight.as_ptr().add(at))),
-            );
         }
     }
 }

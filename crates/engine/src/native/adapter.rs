@@ -73,7 +73,9 @@ impl NativeAdapter {
     /// Whether it has an effect under the factor `scale`: a magnitude has one even under 0, which makes the norms of the
     /// base's rows those that the adapter learned.
     pub fn is_active(&self, scale: f32) -> bool {
-        scale != 0.0 || self.maps.iter().flatten().any(|map| map.magnitude.is_some())
+        let embedding = self.embedding.as_ref().and_then(|change| change.magnitude.as_ref());
+        let maps = self.maps.iter().flatten().filter_map(|map| map.magnitude.as_ref());
+        scale != 0.0 || maps.chain(embedding).next().is_some()
     }
 }
 

@@ -10,6 +10,7 @@ use rootstock_model::{Norm, NormKind, NormSite, NormSpec, Site};
 
 use super::adapter::{MapChange, NativeAdapter};
 use super::batch::Segment;
+use super::dora::Magnitude;
 
 /// Consecutive rows of a product and the segment whose adapters they are on.
 pub(super) type SegmentRows<'a> = (Range<usize>, &'a Segment<'a>);
@@ -23,7 +24,9 @@ pub(super) fn terms<'a>(
     let mut batch: LowRankBatch<'a> = memory;
     for (rows, segment) in segments {
         for (part, &site) in sites.iter().enumerate() {
-            if let Some(factors) = column_factors(segment, site) {
+            let magnitude =
+                |&(adapter, factor): &(&'a NativeAdapter, f32)| Some((adapter.map(site)?.magnitude.as_ref()?, factor));
+            if let Some(factors) = column_factors(segment.adapters.iter().filter_map(magnitude)) {
                 let rows = rows.clone();
                 batch.scale_columns(ColumnFactors { rows, part, factors });
             }
@@ -69,12 +72,9 @@ fn push<'a>(batch: &mut LowRankBatch<'a>, change: &'a MapChange, factor: f32, (r
     }
 }
 
-/// What the magnitudes of a segment make of the base's product: with several, each adds its own difference from 1, as
-/// active adapters do in peft.
-fn column_factors<'a>(segment: &Segment<'a>, site: Site) -> Option<Cow<'a, [f32]>> {
-    let with_factor =
-        |&(adapter, factor): &(&'a NativeAdapter, f32)| Some((adapter.map(site)?.magnitude.as_ref()?, factor));
-    let mut all = segment.adapters.iter().filter_map(with_factor);
+/// What the magnitudes of a segment's adapters, each under its factor, make of the base's product: with several, each adds
+/// its own difference from 1, as active adapters do in peft.
+pub(super) fn column_factors<'a>(mut all: impl Iterator<Item = (&'a Magnitude, f32)>) -> Option<Cow<'a, [f32]>> {
     let (first, factor) = all.next()?;
     let mut total = first.factors(factor);
     for (magnitude, factor) in all {

@@ -30,35 +30,35 @@ struct Norms {
     delta: f64,
 }
 
+/// Inner products of a map's weights with themselves and with A.
+pub(super) struct Products {
+    /// `|W|^2` of every output.
+    base: Vec<f64>,
+    /// `A W^T`, `[rank, outputs]`.
+    with_a: Vec<f32>,
+}
+
 impl Magnitude {
-    /// Measures a map with weights `matrix` under the pair `a` of `[rank, inputs]`, `b` of `[outputs, rank]`. `None` if a
-    /// row of `W + scale B A` has no norm to divide by.
-    pub fn measure(
-        context: &mut Context,
-        matrix: &PackedMatrix,
-        (a, b): (&[f32], &[f32]),
-        scale: f32,
-        magnitudes: Vec<f32>,
-    ) -> Option<Self> {
-        let rank = a.len() / matrix.inputs();
-        let products = products(context, matrix, a, rank);
+    /// The magnitude on a map whose weights have `products` under the pair `a` of `[rank, inputs]`, `b` of `[outputs, rank]`.
+    /// `None` if a row of `W + scale B A` has no norm to divide by.
+    pub fn new(products: Products, (a, b): (&[f32], &[f32]), scale: f32, magnitudes: Vec<f32>) -> Option<Self> {
+        let outputs = products.base.len();
+        let rank = b.len() / outputs;
         let gram = gram(a, rank);
-        let mut row = vec![0.0; matrix.inputs()];
-        let measure_output = |output: usize| {
-            matrix.dequantize_row(output, &mut row);
+        let norms = products.base.iter().enumerate().map(|(output, &base)| {
             let b = &b[output * rank..(output + 1) * rank];
-            let cross = (0..rank).map(|r| f64::from(b[r]) * f64::from(products[r * matrix.outputs() + output]));
+            let cross = (0..rank).map(|r| f64::from(b[r]) * f64::from(products.with_a[r * outputs + output]));
             let pairs = (0..rank * rank).map(|at| f64::from(b[at / rank]) * f64::from(b[at % rank]) * gram[at]);
             Norms {
-                base: row.iter().map(|&w| f64::from(w) * f64::from(w)).sum(),
+                base,
                 cross: cross.sum(),
                 delta: pairs.sum(),
             }
-        };
+        });
         let mut measured = Self {
             scale,
             magnitudes,
-            norms: (0..matrix.outputs()).map(measure_output).collect(),
+            norms: norms.collect(),
             unit: Vec::new(),
         };
         measured.unit = measured.factors(1.0).into_owned();
@@ -87,32 +87,65 @@ impl Magnitude {
     }
 }
 
-/// `A W^T`, `[rank, outputs]`.
-fn products(context: &mut Context, matrix: &PackedMatrix, a: &[f32], rank: usize) -> Vec<f32> {
-    let mut rows = Activations::new(Precision::F32);
-    let mut none = LowRankBatch::default();
-    prepare(
-        context,
-        Source::dense(a, matrix.inputs(), None),
-        rank,
-        &mut rows,
-        &mut none,
-    );
-    let part = Part {
-        matrix,
-        bias: None,
-        column: 0,
-    };
-    let mut out = vec![0.0; rank * matrix.outputs()];
-    linear(
-        context,
-        &rows,
-        &[part],
-        &none,
-        Then::Store,
-        (&mut out, matrix.outputs()),
-    );
-    out
+impl Products {
+    /// Of a linear map with weights `matrix`, `[outputs, inputs]`.
+    pub fn of_map(context: &mut Context, matrix: &PackedMatrix, a: &[f32]) -> Self {
+        let rank = a.len() / matrix.inputs();
+        let mut rows = Activations::new(Precision::F32);
+        let mut none = LowRankBatch::default();
+        prepare(
+            context,
+            Source::dense(a, matrix.inputs(), None),
+            rank,
+            &mut rows,
+            &mut none,
+        );
+        let part = Part {
+            matrix,
+            bias: None,
+            column: 0,
+        };
+        let mut with_a = vec![0.0; rank * matrix.outputs()];
+        linear(
+            context,
+            &rows,
+            &[part],
+            &none,
+            Then::Store,
+            (&mut with_a, matrix.outputs()),
+        );
+        let mut row = vec![0.0; matrix.inputs()];
+        let squared = |output: usize| {
+            matrix.dequantize_row(output, &mut row);
+            row.iter().map(|&w| f64::from(w) * f64::from(w)).sum()
+        };
+        Self {
+            base: (0..matrix.outputs()).map(squared).collect(),
+            with_a,
+        }
+    }
+
+    /// Of the embedding, whose table `[vocab_size, hidden_size]` holds the weights of a map from one-hot tokens by column.
+    pub fn of_embedding(table: &PackedMatrix, a: &[f32]) -> Self {
+        let (tokens, hidden) = (table.outputs(), table.inputs());
+        let rank = a.len() / tokens;
+        let (mut base, mut with_a) = (vec![0.0f64; hidden], vec![0.0f64; rank * hidden]);
+        let mut row = vec![0.0; hidden];
+        for token in 0..tokens {
+            table.dequantize_row(token, &mut row);
+            base.iter_mut()
+                .zip(&row)
+                .for_each(|(base, &w)| *base += f64::from(w) * f64::from(w));
+            for (component, sums) in with_a.chunks_exact_mut(hidden).enumerate() {
+                let a = f64::from(a[component * tokens + token]);
+                sums.iter_mut().zip(&row).for_each(|(sum, &w)| *sum += a * f64::from(w));
+            }
+        }
+        Self {
+            base,
+            with_a: with_a.into_iter().map(|sum| sum as f32).collect(),
+        }
+    }
 }
 
 /// `A A^T`, `[rank, rank]`.

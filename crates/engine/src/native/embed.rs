@@ -3,12 +3,16 @@
 use rootstock_kernels::PackedMatrix;
 
 use super::batch::{Segment, StepLayout};
+use super::changes::column_factors;
+use super::dora::Magnitude;
 use super::weights::PackedModel;
 
 /// What an adapter changes of the embedding.
 #[derive(Default)]
 pub(super) struct EmbeddingChange {
     pub pair: Option<EmbeddingPair>,
+    /// On the pair and the base's table, one factor per element of the embedding.
+    pub magnitude: Option<Magnitude>,
     /// Difference of the adapter's table from the base's, `[vocab_size, hidden_size]`.
     pub dense: Option<PackedMatrix>,
 }
@@ -35,6 +39,7 @@ impl EmbeddingPair {
         }
     }
 
+    /// Adds the pair's delta for `token`.
     fn add(&self, token: usize, factor: f32, to: &mut [f32]) {
         let components = &self.by_token[token * self.rank..(token + 1) * self.rank];
         for (component, weights) in components.iter().zip(self.by_component.chunks_exact(to.len())) {
@@ -53,19 +58,6 @@ impl EmbeddingChange {
             size_of_val(&pair.by_token[..]) + size_of_val(&pair.by_component[..])
         }) + self.dense.as_ref().map_or(0, PackedMatrix::bytes)
     }
-
-    /// Adds the change for `token` to its embedding; `row` is memory of as many elements.
-    fn add(&self, token: usize, factor: f32, row: &mut [f32], to: &mut [f32]) {
-        if let Some(pair) = &self.pair {
-            pair.add(token, factor, to);
-        }
-        if let Some(dense) = &self.dense {
-            dense.dequantize_row(token, row);
-            to.iter_mut()
-                .zip(row.iter())
-                .for_each(|(to, delta)| *to = factor.mul_add(*delta, *to));
-        }
-    }
 }
 
 /// The embeddings of all rows into `residual`, `[rows, hidden_size]`: the token's, what adapters change of it, times the
@@ -77,28 +69,58 @@ pub(super) fn embed(model: &PackedModel, layout: &StepLayout, segments: &[Segmen
         model.embedding.dequantize_row(token as usize, row);
     }
     for segment in segments {
-        let changes = segment
-            .adapters
-            .iter()
-            .filter_map(|(adapter, factor)| Some((adapter.embedding.as_ref()?, *factor)));
-        for (change, factor) in changes {
-            for row in segment.rows.clone() {
-                let to = &mut residual[row * hidden..(row + 1) * hidden];
-                change.add(layout.tokens[row] as usize, factor, &mut scratch, to);
-            }
-        }
+        let (rows, tokens) = (segment.rows.clone(), &layout.tokens[segment.rows.clone()]);
+        let rows = &mut residual[rows.start * hidden..rows.end * hidden];
+        change(segment, tokens, &mut scratch, rows);
     }
     if model.spec.embedding_scale != 1.0 {
-        residual
-            .iter_mut()
-            .for_each(|value| *value *= model.spec.embedding_scale);
+        let scale = model.spec.embedding_scale;
+        residual.iter_mut().for_each(|value| *value *= scale);
     }
     if let Some(positions) = &model.positions {
         for (place, row) in layout.places.rows().iter().zip(residual.chunks_exact_mut(hidden)) {
             positions.dequantize_row(place.position as usize, &mut scratch);
-            row.iter_mut()
-                .zip(&scratch)
-                .for_each(|(value, position)| *value += position);
+            add(&scratch, row);
         }
     }
+}
+
+/// What a segment's adapters make of the embeddings `rows` of its `tokens`; `scratch` is memory of one row.
+fn change(segment: &Segment<'_>, tokens: &[u32], scratch: &mut [f32], rows: &mut [f32]) {
+    let hidden = scratch.len();
+    let adapters = segment.adapters.iter();
+    let changes: Vec<_> = adapters
+        .filter_map(|(adapter, factor)| Some((adapter.embedding.as_ref()?, *factor)))
+        .collect();
+    let magnitudes = changes
+        .iter()
+        .filter_map(|(change, factor)| Some((change.magnitude.as_ref()?, *factor)));
+    if let Some(factors) = column_factors(magnitudes) {
+        rows.chunks_exact_mut(hidden).for_each(|row| scale(&factors, row));
+    }
+    for (change, factor) in changes {
+        let columns = change.magnitude.as_ref().map(|magnitude| magnitude.factors(factor));
+        for (&token, row) in tokens.iter().zip(rows.chunks_exact_mut(hidden)) {
+            if let Some(pair) = &change.pair {
+                scratch.fill(0.0);
+                pair.add(token as usize, factor, scratch);
+                columns.iter().for_each(|columns| scale(columns, scratch));
+                add(scratch, row);
+            }
+            if let Some(dense) = &change.dense {
+                dense.dequantize_row(token as usize, scratch);
+                row.iter_mut()
+                    .zip(scratch.iter())
+                    .for_each(|(to, delta)| *to = factor.mul_add(*delta, *to));
+            }
+        }
+    }
+}
+
+fn scale(factors: &[f32], row: &mut [f32]) {
+    row.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+}
+
+fn add(values: &[f32], row: &mut [f32]) {
+    row.iter_mut().zip(values).for_each(|(to, value)| *to += value);
 }

@@ -1,8 +1,8 @@
 //! The decoder: embedding, layers, logits. Each line of a layer is one parallel region of the kernels.
 
 use rootstock_kernels::{
-    Activations, Context, KvCache, LowRankBatch, Part, Precision, Source, Then, add_normed, attend, linear, prepare,
-    rotate_and_store,
+    Activations, Context, HeadTransform, KvCache, LowRankBatch, Part, Precision, Source, Then, add_normed, attend,
+    linear, prepare, rotate_and_store,
 };
 use rootstock_model::{Norm, NormSite, Projection, Site};
 
@@ -181,9 +181,7 @@ impl Pass<'_> {
             (&buffers.residual, &mut buffers.qkv),
             &mut buffers.products,
         );
-        let transform = self.rows.model.head_transform(layer);
-        let at = (&mut *cache, self.index);
-        rotate_and_store(self.rows.context, &heads, transform, places, at, &mut buffers.qkv);
+        self.place_heads(cache, &mut buffers.qkv);
         buffers.attended.resize(self.rows.count * heads.width(), 0.0);
         let at = (&*cache, self.index);
         attend(
@@ -199,6 +197,33 @@ impl Pass<'_> {
         let post = post.map(|norm| (NormSite::PostAttention(self.index), norm));
         let to = (&mut buffers.joining, &mut buffers.residual[..]);
         self.leave(Projection::Output, source, post, &mut buffers.products, to);
+    }
+
+    /// Normalises and rotates queries and keys, and writes keys and values to their pages.
+    fn place_heads(&mut self, cache: &mut KvCache, qkv: &mut [f32]) {
+        let (rows, layer, places) = (&mut self.rows, self.layer, &self.step.layout.places);
+        let norms = layer.head_norms.as_ref().map(|(query, key)| {
+            let own = |site, base| OwnNorms::of(rows.segments, site, base);
+            let (own_query, own_key) = (
+                own(NormSite::Query(self.index), query),
+                own(NormSite::Key(self.index), key),
+            );
+            ((query, own_query), (key, own_key))
+        });
+        let weights = norms
+            .as_ref()
+            .map(|((_, query), (_, key))| (query.weights(), key.weights()));
+        let spec = rows.model.spec.norm;
+        let transform = HeadTransform {
+            norms: norms
+                .as_ref()
+                .zip(weights.as_ref())
+                .map(|(((query, _), (key, _)), (own_query, own_key))| {
+                    (row_norms(spec, query, own_query), row_norms(spec, key, own_key))
+                }),
+            rotary: rows.model.rotary(layer),
+        };
+        rotate_and_store(rows.context, &layer.heads, transform, places, (cache, self.index), qkv);
     }
 
     fn feed_forward(&mut self, buffers: &mut Buffers) {

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use rootstock_kernels::{Activation, AttentionHeads, HeadTransform, KvShape, PackedMatrix, Part, RotaryTable, Then};
+use rootstock_kernels::{Activation, AttentionHeads, KvShape, PackedMatrix, Part, RotaryTable, Then};
 use rootstock_model::{
     self as model, ArchSpec, AttentionSpec, Checkpoint, FeedForward, LayerSpec, Norm, NormSite, Position, Projection,
     Site,
@@ -36,7 +36,7 @@ pub(super) struct PackedLayer {
     /// What becomes of the products at the entrance of the feed-forward.
     pub activation: Then,
     /// Weights of queries and of keys.
-    head_norms: Option<(Vec<f32>, Vec<f32>)>,
+    pub head_norms: Option<(Norm, Norm)>,
     /// Index of the layer's table.
     rotary: Option<usize>,
     /// Indexed by projection.
@@ -97,7 +97,7 @@ impl PackedModel {
         }
     }
 
-    /// The weights of a normalisation that rows go through whole.
+    /// The weights of a normalisation.
     pub fn norm(&self, site: NormSite) -> Option<&Norm> {
         match site {
             NormSite::Attention(layer) => Some(&self.layers.get(layer)?.attention_norm),
@@ -105,18 +105,14 @@ impl PackedModel {
             NormSite::FeedForward(layer) => Some(&self.layers.get(layer)?.feed_forward_norm),
             NormSite::PostFeedForward(layer) => self.layers.get(layer)?.post_feed_forward_norm.as_ref(),
             NormSite::Final => Some(&self.final_norm),
-            NormSite::Query(_) | NormSite::Key(_) => None,
+            NormSite::Query(layer) => Some(&self.layers.get(layer)?.head_norms.as_ref()?.0),
+            NormSite::Key(layer) => Some(&self.layers.get(layer)?.head_norms.as_ref()?.1),
         }
     }
 
-    /// What a layer does to its queries and keys.
-    pub fn head_transform<'a>(&'a self, layer: &'a PackedLayer) -> HeadTransform<'a> {
-        let epsilon = self.spec.norm.epsilon;
-        let norms = layer.head_norms.as_ref();
-        HeadTransform {
-            norms: norms.map(|(query, key)| (&query[..], &key[..], epsilon)),
-            rotary: layer.rotary.map(|index| &self.rotaries[index]),
-        }
+    /// The layer's table of rotary positions, if positions enter there.
+    pub fn rotary(&self, layer: &PackedLayer) -> Option<&RotaryTable> {
+        layer.rotary.map(|index| &self.rotaries[index])
     }
 
     /// A KV pool of `blocks` blocks.
@@ -236,7 +232,6 @@ fn pack_layer(
             .transpose()
     });
     let post = |site| spec.post_norms.then(|| checkpoint.norm(site));
-    let head_norm = |site| checkpoint.norm(site).weight;
     let head_norms = spec.attention.head_norms;
     Ok(PackedLayer {
         heads: heads(&spec.attention),
@@ -245,7 +240,12 @@ fn pack_layer(
         feed_forward_norm: checkpoint.norm(NormSite::FeedForward(layer)),
         post_feed_forward_norm: post(NormSite::PostFeedForward(layer)),
         activation: activation(spec),
-        head_norms: head_norms.then(|| (head_norm(NormSite::Query(layer)), head_norm(NormSite::Key(layer)))),
+        head_norms: head_norms.then(|| {
+            (
+                checkpoint.norm(NormSite::Query(layer)),
+                checkpoint.norm(NormSite::Key(layer)),
+            )
+        }),
         rotary: rotaries.index(&spec.attention.position),
         maps: maps.collect::<Result<_, _>>()?,
     })

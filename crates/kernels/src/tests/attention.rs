@@ -3,8 +3,8 @@ use std::num::NonZeroUsize;
 use crate::kv::Storage;
 use crate::testing::{Random, assert_close, contexts};
 use crate::{
-    AttentionHeads, BLOCK_TOKENS, Context, HeadTransform, KvCache, KvPrecision, KvShape, Places, RotaryTable, attend,
-    rotate_and_store,
+    AttentionHeads, BLOCK_TOKENS, Context, HeadTransform, KvCache, KvPrecision, KvShape, NormFormula, NormWeights,
+    Places, RotaryTable, RowNorms, attend, rotate_and_store,
 };
 
 const BASE: f32 = 10_000.0;
@@ -48,6 +48,15 @@ impl Layer {
     }
 }
 
+fn rms(weight: &[f32]) -> RowNorms<'_> {
+    RowNorms {
+        formula: NormFormula::Rms,
+        epsilon: EPSILON,
+        weights: NormWeights { weight, bias: &[] },
+        own: &[],
+    }
+}
+
 /// A pool of two layers.
 fn cache((blocks, kv_heads, head_dim): (usize, usize, usize), precision: KvPrecision) -> KvCache {
     let shape = KvShape {
@@ -70,7 +79,7 @@ fn step(
     let heads = &layer.heads;
     let table = RotaryTable::new(&layer.frequencies(), layer.magnitude, qkv.len() / heads.qkv_width());
     let transform = HeadTransform {
-        norms: layer.norms.as_ref().map(|(q, k)| (&q[..], &k[..], EPSILON)),
+        norms: layer.norms.as_ref().map(|(query, key)| (rms(query), rms(key))),
         rotary: (layer.pairs > 0).then_some(&table),
     };
     let mut places = Places::default();

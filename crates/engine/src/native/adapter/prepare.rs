@@ -12,7 +12,7 @@ use rootstock_model::adapter::{
 use rootstock_model::{Norm, Site};
 
 use super::{MapChange, NativeAdapter, NormChange, ScaledPair, index};
-use crate::native::dora::Magnitude;
+use crate::native::dora::{Magnitude, Products};
 use crate::native::embed::{EmbeddingChange, EmbeddingPair};
 use crate::native::pack::decode;
 use crate::native::weights::PackedModel;
@@ -46,18 +46,15 @@ impl NativePreparer {
             let expected = format!("A [r, {inputs}] and B [{outputs}, r]");
             return Err(misfit(site, format!("expected {expected}, got {got}")));
         }
+        let magnitude = low_rank.magnitude.as_ref();
+        let magnitude = magnitude.map(|values| self.magnitude(low_rank, values)).transpose()?;
         if site == Site::Embedding {
-            if low_rank.magnitude.is_some() {
-                let message = "embedding: a magnitude (DoRA) on the embedding is not served";
-                return Err(AdapterError::new(Code::UnsupportedField, message));
-            }
             let pair = EmbeddingPair::pack(floats(&low_rank.a)?, floats(&low_rank.b)?, rank, low_rank.scale);
-            adapter.embedding.get_or_insert_default().pair = Some(pair);
+            let change = adapter.embedding.get_or_insert_default();
+            (change.pair, change.magnitude) = (Some(pair), magnitude);
             return Ok(());
         }
         let pair = LowRankPair::pack(typed(&low_rank.a)?, typed(&low_rank.b)?, rank, (inputs, outputs));
-        let magnitude = low_rank.magnitude.as_ref();
-        let magnitude = magnitude.map(|values| self.magnitude(low_rank, values)).transpose()?;
         let change = change(adapter, site)?;
         change.magnitude = magnitude;
         change.pair = Some(ScaledPair {
@@ -69,10 +66,6 @@ impl NativePreparer {
 
     fn magnitude(&self, low_rank: &LowRank, values: &AdapterTensor) -> Result<Magnitude, AdapterError> {
         let (site, outputs) = (low_rank.site, low_rank.b.rows);
-        let matrix = self
-            .model
-            .matrix(site)
-            .ok_or_else(|| misfit(site, "the base has no such map"))?;
         if values.rows * values.cols != outputs {
             return Err(misfit(
                 site,
@@ -80,19 +73,27 @@ impl NativePreparer {
             ));
         }
         let (a, b) = (floats(&low_rank.a)?, floats(&low_rank.b)?);
-        let mut context = self.context.lock();
-        if context.is_none() {
-            let pool = ThreadPool::new(1).map_err(|error| misfit(site, error))?;
-            *context = Some(Context { pool, isa: self.isa });
-        }
-        let Some(context) = context.as_mut() else {
-            return Err(misfit(site, "no thread to compute norms on"));
+        let products = match self.model.matrix(site) {
+            Some(matrix) => self.on_own_thread(site, |context| Products::of_map(context, matrix, &a))?,
+            None => Products::of_embedding(&self.model.embedding, &a),
         };
-        Magnitude::measure(context, matrix, (&a, &b), low_rank.scale, floats(values)?).ok_or_else(|| {
+        Magnitude::new(products, (&a, &b), low_rank.scale, floats(values)?).ok_or_else(|| {
             let message =
                 format!("{site}: the magnitude divides by the norm of a row of W + BA that is zero or not finite");
             AdapterError::new(Code::NotFinite, message)
         })
+    }
+
+    /// Runs kernels beside those of the steps, on the calling thread alone.
+    fn on_own_thread<T>(&self, site: Site, run: impl FnOnce(&mut Context) -> T) -> Result<T, AdapterError> {
+        let mut context = self.context.lock();
+        match &mut *context {
+            Some(context) => Ok(run(context)),
+            empty => {
+                let pool = ThreadPool::new(1).map_err(|error| misfit(site, error))?;
+                Ok(run(empty.insert(Context { pool, isa: self.isa })))
+            }
+        }
     }
 
     fn bias(&self, effect: &BiasEffect, adapter: &mut NativeAdapter) -> Result<(), AdapterError> {
