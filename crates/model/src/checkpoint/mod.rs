@@ -20,6 +20,11 @@ use self::tensors::Tensors;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::{ArchSpec, ContentHash, MatrixView, ModelError, Norm, NormSite, Projection};
 
+/// What `general.architecture` may say in a GGUF file that is served.
+pub fn gguf_architectures() -> impl Iterator<Item = &'static str> {
+    gguf::architectures()
+}
+
 /// An opened base model. Its files stay mapped until it is dropped.
 pub struct Checkpoint {
     path: PathBuf,

@@ -1,7 +1,8 @@
 //! Families of checkpoints as data: what `general.architecture` says beyond the metadata, as llama.cpp's converter and
 //! graphs have it.
 
-use crate::{Activation, NormKind, Projection};
+use crate::Projection::{self, Down, Key, Output, Query, Up, Value};
+use crate::{Activation, NormKind};
 
 /// Checkpoints that share one layout, named as `general.architecture` names them.
 pub(super) struct Family {
@@ -70,8 +71,6 @@ impl Family {
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.name)
 }
-
-use Projection::{Down, Key, Output, Query, Up, Value};
 
 const LLAMA: Family = Family {
     name: "llama",

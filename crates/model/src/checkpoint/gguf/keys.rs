@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
 use rootstock_formats::FormatError;
-use rootstock_formats::gguf::{Gguf, required};
+use rootstock_formats::gguf::{Gguf, Value, required};
 
 use super::super::Refusal;
 use super::family::{FIXED, Family, Fixed, INERT};
@@ -17,6 +17,12 @@ pub(super) struct Keys<'a> {
     gguf: &'a Gguf,
     pub(super) family: &'static Family,
     read: RefCell<BTreeSet<&'static str>>,
+}
+
+/// What a key says about the layers.
+pub(super) enum PerLayer {
+    One(u64),
+    Each(Vec<u64>),
 }
 
 impl<'a> Keys<'a> {
@@ -62,30 +68,26 @@ impl<'a> Keys<'a> {
 
     /// One size for each of `layers` layers: an array of so many, or one for all.
     pub(super) fn sizes(&self, key: &'static str, layers: usize) -> Result<Option<Vec<usize>>, Refusal> {
-        let Some(stated) = self.gguf.get_u64s(&self.reading(key))? else {
-            return Ok(None);
-        };
         let size = |&size: &u64| self.checked_size(key, usize::try_from(size).unwrap_or(usize::MAX));
-        match stated.as_slice() {
-            [one] => Ok(Some(vec![size(one)?; layers])),
-            many if many.len() == layers => many.iter().map(size).collect::<Result<_, _>>().map(Some),
-            many => Err(self.wrong_length(key, many.len(), layers)),
-        }
+        Ok(match self.per_layer(key, layers)? {
+            None => None,
+            Some(PerLayer::One(one)) => Some(vec![size(&one)?; layers]),
+            Some(PerLayer::Each(each)) => Some(each.iter().map(size).collect::<Result<_, _>>()?),
+        })
     }
 
-    /// A number alone, or an array of one for each of `layers` layers.
-    pub(super) fn pattern(&self, key: &'static str, layers: usize) -> Result<Option<Vec<u64>>, Refusal> {
-        match self.gguf.get_u64s(&self.reading(key))? {
-            Some(stated) if stated.len() != 1 && stated.len() != layers => {
-                Err(self.wrong_length(key, stated.len(), layers))
+    /// A number for all layers, or an array of one for each of `layers` layers.
+    pub(super) fn per_layer(&self, key: &'static str, layers: usize) -> Result<Option<PerLayer>, Refusal> {
+        let full = self.reading(key);
+        let stated = self.gguf.get_u64s(&full)?;
+        match (self.gguf.get(&full), stated) {
+            (Some(Value::Array(_)), Some(each)) if each.len() == layers => Ok(Some(PerLayer::Each(each))),
+            (Some(Value::Array(_)), Some(each)) => {
+                let got = format_args!("an array of {}", each.len());
+                Err(self.unsupported(key, got, format_args!("one number, or one for each of {layers} layers")))
             }
-            stated => Ok(stated),
+            (_, stated) => Ok(stated.and_then(|stated| stated.first().copied()).map(PerLayer::One)),
         }
-    }
-
-    fn wrong_length(&self, key: &str, got: usize, layers: usize) -> Refusal {
-        let got = format_args!("an array of {got}");
-        self.unsupported(key, got, format_args!("one number, or one for each of {layers} layers"))
     }
 
     fn checked_size(&self, key: &str, size: usize) -> Result<usize, Refusal> {
@@ -128,9 +130,8 @@ impl<'a> Keys<'a> {
         }
         let prefix = self.full("");
         let read = self.read.borrow();
-        let known = |key: &&str| {
-            read.contains(key) || INERT.contains(key) || FIXED.iter().any(|(fixed, _)| fixed == key)
-        };
+        let known =
+            |key: &&str| read.contains(key) || INERT.contains(key) || FIXED.iter().any(|(fixed, _)| fixed == key);
         let mut own = self.gguf.metadata().keys().filter_map(|key| key.strip_prefix(&prefix));
         match own.find(|key| !known(key)) {
             Some(key) => Err(Refusal::unsupported(format_args!(

@@ -5,12 +5,10 @@ use rootstock_formats::gguf::{Gguf, required};
 use super::super::Refusal;
 use super::super::shards::Shards;
 use super::family::{self, Family, FeedForwardLayout, Positions, Windows};
-use super::keys::{Keys, LARGEST_SIZE};
+use super::keys::{Keys, LARGEST_SIZE, PerLayer};
 use super::names;
 use super::rotary::Rotary;
-use crate::{
-    ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSpec, Position, Projection, ProjectionSet,
-};
+use crate::{ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSpec, Position, Projection, ProjectionSet};
 
 /// The family that the file says it belongs to.
 pub(super) fn family(gguf: &Gguf) -> Result<&'static Family, Refusal> {
@@ -24,7 +22,9 @@ pub(super) fn family(gguf: &Gguf) -> Result<&'static Family, Refusal> {
     let name = required(key, gguf.get_str(key)?)?;
     Family::named(name).ok_or_else(|| {
         let supported = family::names().collect::<Vec<_>>().join(", ");
-        Refusal::unsupported(format_args!("{key}: {name:?} is not supported (supported: {supported})"))
+        Refusal::unsupported(format_args!(
+            "{key}: {name:?} is not supported (supported: {supported})"
+        ))
     })
 }
 
@@ -48,7 +48,11 @@ pub(super) fn spec(gguf: &Gguf, family: &'static Family, shards: &Shards) -> Res
         vocab_size: vocab_size(&keys, shards)?,
         hidden_size,
         context_length: sights.context_length,
-        embedding_scale: if family.scaled_embedding { (hidden_size as f32).sqrt() } else { 1.0 },
+        embedding_scale: if family.scaled_embedding {
+            (hidden_size as f32).sqrt()
+        } else {
+            1.0
+        },
         position_embeddings: (family.positions == Positions::Learned).then_some(sights.context_length),
         norm: norm(&keys)?,
         tied_output: shards.tensor(names::OUTPUT).is_none(),
@@ -109,7 +113,8 @@ fn biases(family: &Family, shards: &Shards, layer: usize) -> ProjectionSet {
             || names::fused(family, projection).is_some_and(|fused| has(fused.name(layer, "bias")))
     };
     let all = Projection::ALL.into_iter();
-    all.filter(|projection| family.biases.contains(projection) || in_file(*projection)).collect()
+    all.filter(|projection| family.biases.contains(projection) || in_file(*projection))
+        .collect()
 }
 
 /// Sizes of attention in each layer.
@@ -124,10 +129,16 @@ impl Heads {
     fn read(keys: &Keys<'_>, hidden_size: usize, layers: usize) -> Result<Self, Refusal> {
         let heads = keys.sizes("attention.head_count", layers)?;
         let heads = required(&format!("{}.attention.head_count", keys.family.name), heads)?;
-        let kv_heads = keys.sizes("attention.head_count_kv", layers)?.unwrap_or_else(|| heads.clone());
+        let kv_heads = keys
+            .sizes("attention.head_count_kv", layers)?
+            .unwrap_or_else(|| heads.clone());
         for (heads, kv_heads) in heads.iter().zip(&kv_heads) {
             if heads % kv_heads != 0 {
-                return Err(keys.unsupported("attention.head_count_kv", kv_heads, format_args!("a divisor of {heads}")));
+                return Err(keys.unsupported(
+                    "attention.head_count_kv",
+                    kv_heads,
+                    format_args!("a divisor of {heads}"),
+                ));
             }
         }
         let share = hidden_size / heads[0];
@@ -138,9 +149,17 @@ impl Heads {
         }
         let value = keys.size_or("attention.value_length", head_dim)?;
         if value != head_dim {
-            return Err(keys.unsupported("attention.value_length", value, format_args!("that of a key, {head_dim}")));
+            return Err(keys.unsupported(
+                "attention.value_length",
+                value,
+                format_args!("that of a key, {head_dim}"),
+            ));
         }
-        let scaled_by = if keys.family.scaled_by_share == Some(layers) { share } else { head_dim };
+        let scaled_by = if keys.family.scaled_by_share == Some(layers) {
+            share
+        } else {
+            head_dim
+        };
         Ok(Self {
             heads,
             kv_heads,
@@ -193,7 +212,12 @@ impl Sights {
 
     fn position(&self, family: &Family, layer: usize) -> Position {
         match self.windows[layer] {
-            _ if family.without_rotary.is_some_and(|every| (layer + 1) % every == 0) => Position::None,
+            _ if family
+                .without_rotary
+                .is_some_and(|every| (layer + 1).is_multiple_of(every)) =>
+            {
+                Position::None
+            }
             Some(_) => self.windowed.clone(),
             None => self.full.clone(),
         }
@@ -208,10 +232,13 @@ fn windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>, Refusal
         Windows::Every => 0,
         Windows::AllBut(every) => every as u64,
     };
-    let slides: Vec<bool> = match keys.pattern(key, layers)?.unwrap_or_else(|| vec![period]).as_slice() {
-        &[0] => vec![true; layers],
-        &[period] => (1..).take(layers).map(|number: u64| number % period != 0).collect(),
-        flags => flags.iter().map(|&flag| flag != 0).collect(),
+    let slides: Vec<bool> = match keys.per_layer(key, layers)?.unwrap_or(PerLayer::One(period)) {
+        PerLayer::One(0) => vec![true; layers],
+        PerLayer::One(period) => (1..)
+            .take(layers)
+            .map(|number: u64| !number.is_multiple_of(period))
+            .collect(),
+        PerLayer::Each(flags) => flags.iter().map(|&flag| flag != 0).collect(),
     };
     Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
 }

@@ -50,7 +50,10 @@ const GATE_UP: Fused = Fused {
 /// The tensor that a map may share with others.
 pub(super) fn fused(family: &Family, projection: Projection) -> Option<Fused> {
     let gate_up = (family.feed_forward == FeedForwardLayout::GateInUp).then_some(GATE_UP);
-    [Some(QKV), gate_up].into_iter().flatten().find(|fused| fused.members.contains(&projection))
+    [Some(QKV), gate_up]
+        .into_iter()
+        .flatten()
+        .find(|fused| fused.members.contains(&projection))
 }
 
 impl Fused {

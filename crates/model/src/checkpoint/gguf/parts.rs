@@ -46,7 +46,9 @@ fn open_parts(path: &Path, part: Part) -> Result<Parts, Refusal> {
     let own_name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let stem = part.stem(own_name).ok_or_else(|| {
         let expected = part.file_name("NAME", part.number);
-        Refusal::unsupported(format_args!("split.no and split.count: the file is not called {expected}"))
+        Refusal::unsupported(format_args!(
+            "split.no and split.count: the file is not called {expected}"
+        ))
     })?;
     let (mut shards, mut hasher) = (Shards::default(), blake3::Hasher::new());
     let mut first: Option<Gguf> = None;
@@ -88,15 +90,21 @@ fn within(name: &str, part: Part, refusal: Refusal) -> Refusal {
 /// Checks that a file is the expected part, and that it repeats no metadata of the model differently.
 fn check(gguf: &Gguf, expected: Part, first: Option<&Gguf>) -> Result<(), Refusal> {
     if gguf.part()? != Some(expected) {
-        let got = gguf.part()?.map_or_else(|| "a whole model".to_owned(), |part| format!("{part:?}"));
-        return Err(Refusal::unsupported(format_args!("split.*: expected {expected:?}, got {got}")));
+        let got = gguf
+            .part()?
+            .map_or_else(|| "a whole model".to_owned(), |part| format!("{part:?}"));
+        return Err(Refusal::unsupported(format_args!(
+            "split.*: expected {expected:?}, got {got}"
+        )));
     }
     let Some(first) = first else {
         return Ok(());
     };
-    let own = gguf.metadata().iter().filter(|(key, _)| key.as_str() != "split.no");
-    match own.into_iter().find(|(key, value)| first.get(key) != Some(*value)) {
-        Some((key, _)) => Err(Refusal::unsupported(format_args!("{key}: differs from that of the first part"))),
+    let mut own = gguf.metadata().iter().filter(|(key, _)| !key.starts_with("split."));
+    match own.find(|(key, value)| first.get(key) != Some(*value)) {
+        Some((key, _)) => Err(Refusal::unsupported(format_args!(
+            "{key}: differs from that of the first part"
+        ))),
         None => Ok(()),
     }
 }

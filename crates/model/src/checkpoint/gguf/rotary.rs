@@ -65,7 +65,10 @@ impl Rotary {
         let full_base = base(keys, "rope.freq_base")?;
         let factors = factors(shards, width / 2)?;
         let magnitude = f64::from(keys.optional_positive("rope.scaling.attn_factor")?.unwrap_or(1.0));
-        let full = rotary(&scaling.angles(full_base, width, factors.as_deref()), magnitude * scaling.magnitude())?;
+        let full = rotary(
+            &scaling.angles(full_base, width, factors.as_deref()),
+            magnitude * scaling.magnitude(),
+        )?;
         let windowed = match keys.family.windows {
             Windows::Every => full.clone(),
             Windows::AllBut(_) => {
@@ -77,7 +80,11 @@ impl Rotary {
         Ok(Self {
             full,
             windowed,
-            context_length: if long { context_length.min(original) } else { context_length },
+            context_length: if long {
+                context_length.min(original)
+            } else {
+                context_length
+            },
         })
     }
 }
@@ -85,7 +92,9 @@ impl Rotary {
 fn rotary(angles: &[f64], magnitude: f64) -> Result<Position, Refusal> {
     let fits = |value: f64| (value as f32).is_finite();
     if !angles.iter().all(|&angle| fits(angle)) || !fits(magnitude) {
-        return Err(Refusal::unsupported("rope: base, scaling and factors do not give finite angles"));
+        return Err(Refusal::unsupported(
+            "rope: base, scaling and factors do not give finite angles",
+        ));
     }
     Ok(Position::Rotary {
         inverse_frequencies: angles.iter().map(|&angle| angle as f32).collect(),
@@ -102,7 +111,11 @@ fn width(keys: &Keys<'_>, head_dim: usize) -> Result<usize, Refusal> {
         return Err(keys.unsupported(key, width, format_args!("the width of a head, {head_dim}")));
     }
     if width > head_dim || width % 2 != 0 {
-        return Err(keys.unsupported(key, width, format_args!("an even width up to that of a head, {head_dim}")));
+        return Err(keys.unsupported(
+            key,
+            width,
+            format_args!("an even width up to that of a head, {head_dim}"),
+        ));
     }
     Ok(width)
 }
@@ -243,7 +256,12 @@ fn positives(shards: &Shards, name: &str, count: usize) -> Result<Vec<f32>, Refu
             "tensor {name}: expected F32 of shape [{count}], got {dtype} of shape {shape:?}"
         )));
     }
-    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
+    let values: Vec<f32> = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&value| f32::from_le_bytes(value))
+        .collect();
     match values.iter().find(|value| !(value.is_finite() && **value > 0.0)) {
         Some(value) => Err(Refusal::unsupported(format_args!(
             "tensor {name}: expected positive factors, got {value}"

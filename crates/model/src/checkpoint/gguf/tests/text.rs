@@ -1,6 +1,7 @@
 use serde_json::{Map, json};
 
 use super::*;
+use crate::text::Tokenizer;
 
 fn tokenizer(change: impl FnOnce(&mut File)) -> Result<Tokenizer, String> {
     let mut file = File::tiny();
@@ -14,6 +15,10 @@ fn tokenizer_refusal(key: &str, value: Option<Value>) -> String {
         None => drop(file.metadata.remove(key)),
     };
     tokenizer(change).err().expect("a refusal")
+}
+
+fn tokenizer_with_end() -> Tokenizer {
+    tokenizer(|file| file.set("tokenizer.ggml.add_eos_token", Value::Bool(true))).unwrap()
 }
 
 #[test]
@@ -38,7 +43,7 @@ fn a_token_that_is_not_control_does_not_end_a_turn() {
 }
 
 #[test]
-fn a_beginning_of_sequence_is_added_where_the_file_asks_for_it() {
+fn beginning_and_end_of_sequence_are_added_where_the_file_asks_for_them() {
     let with_bos = |file: &mut File| {
         file.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
         file.set("tokenizer.ggml.bos_token_id", Value::U32(4));
@@ -46,6 +51,8 @@ fn a_beginning_of_sequence_is_added_where_the_file_asks_for_it() {
     let tokenizer = tokenizer(with_bos).unwrap();
     assert_eq!(tokenizer.encode("hi", true).unwrap(), [4, 2]);
     assert_eq!(tokenizer.encode("hi", false).unwrap(), [2]);
+    let after = tokenizer_with_end().encode("hi", true).unwrap();
+    assert_eq!(after, [2, 2], "the token that ends a sequence is 2");
     let missing = tokenizer_refusal("tokenizer.ggml.add_bos_token", Some(Value::Bool(true)));
     assert!(missing.contains("tokenizer.ggml.bos_token_id"), "{missing}");
 }
@@ -59,19 +66,19 @@ fn tokenizers_that_are_not_understood_are_refused_by_name() {
         )))
     };
     for (key, value) in [
-        ("tokenizer.ggml.model", text("llama")),
+        ("tokenizer.ggml.model", text("rwkv")),
         ("tokenizer.ggml.model", None),
-        ("tokenizer.ggml.pre", text("qwen35")),
+        ("tokenizer.ggml.pre", text("unheard-of")),
         ("tokenizer.ggml.pre", None),
-        ("tokenizer.ggml.tokens", texts(&["a", "b", "c", "d", "e", "f", "g"])),
         ("tokenizer.ggml.tokens", None),
         ("tokenizer.ggml.merges", texts(&["h"])),
         ("tokenizer.ggml.merges", texts(&["h i i"])),
-        ("tokenizer.ggml.add_eos_token", Some(Value::Bool(true))),
     ] {
         let message = tokenizer_refusal(key, value);
         assert!(message.contains(key), "{key}: {message}");
     }
+    let many = tokenizer_refusal("tokenizer.ggml.tokens", texts(&["a", "b", "c", "d", "e", "f", "g"]));
+    assert!(many.contains("7 tokens"), "{many}");
     let outside = tokenizer_refusal("tokenizer.ggml.eos_token_id", Some(Value::U32(5)));
     assert!(outside.contains("special id 5"), "{outside}");
 }
