@@ -38,8 +38,8 @@ pub fn tokenizer(dir: &Path, vocab_size: usize) -> Result<Tokenizer, ModelError>
         let reason = format!("{error} (a tokenizer without {TOKENIZER} must be saved by transformers first)");
         refuse(&path, reason)
     })?;
-    let mut pipeline = Pipeline::from_bytes(&bytes).map_err(|error| refuse(&path, error))?;
     let file: File = serde_json::from_slice(&bytes).map_err(|error| refuse(&path, error))?;
+    let mut pipeline = pipeline(&bytes).map_err(|error| refuse(&path, error))?;
     let settings = Settings::read(dir)?;
     pipeline.with_padding(None);
     pipeline.with_truncation(None).map_err(|error| refuse(&path, error))?;
@@ -68,6 +68,13 @@ pub fn chat_template(dir: &Path) -> Result<Option<ChatTemplate>, ModelError> {
         return Ok(None);
     };
     ChatTemplate::with_tool_use(&sources.default, sources.tool_use.as_deref(), settings.markers()).map(Some)
+}
+
+/// The library panics on some decoders and normalizers that are malformed, where it should return an error.
+fn pipeline(json: &[u8]) -> Result<Pipeline, String> {
+    let read = std::panic::catch_unwind(|| Pipeline::from_bytes(json));
+    let malformed = |_| "a part of it is malformed".to_owned();
+    read.map_err(malformed)?.map_err(|error| error.to_string())
 }
 
 /// Names a file and what is wrong with it.
