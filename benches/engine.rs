@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use rootstock_engine::native::{ActivationPrecision, NativeRunner, NativeSettings};
+use rootstock_engine::native::{ActivationPrecision, NativeRunner, NativeSettings, WeightPrecision};
 use rootstock_engine::runner::{
     AppliedAdapter, BatchView, BlockId, InputRow, Logits, OutputRows, PreparedAdapter, Runner, SequenceView,
 };
 use rootstock_formats::DType;
 use rootstock_model::adapter::{Adapter, AdapterTensor, Effect, LowRank};
-use rootstock_model::{ArchSpec, Checkpoint, ContentHash, Projection, Site};
+use rootstock_model::{ArchSpec, Checkpoint, ContentHash, Site};
 
 const BLOCK_TOKENS: usize = 16;
 const CONTEXT: usize = 1024;
@@ -146,6 +146,7 @@ fn main() -> Result<()> {
         max_context: CONTEXT,
         kv_bytes: 1 << 30,
         activations: ActivationPrecision::Int8,
+        weights: WeightPrecision::Stored,
     };
     let mut runner = NativeRunner::new(&checkpoint, settings)?;
     let adapters = (0..32)
@@ -229,15 +230,15 @@ fn adapter(spec: &ArchSpec, runner: &NativeRunner, index: u8) -> Result<Arc<dyn 
             bytes: (0..rows * cols).flat_map(value).collect(),
         }
     };
-    let sites = (0..spec.layers.len()).flat_map(|layer| Projection::ALL.map(|projection| Site { layer, projection }));
     let mut effects = Vec::new();
-    for site in sites {
+    for site in spec.sites().filter(|site| matches!(site, Site::Layer { .. })) {
         let (inputs, outputs) = spec.shape(site).context("a site of the spec")?;
         effects.push(Effect::LowRank(LowRank {
             site,
             scale: 2.0,
             a: tensor(rank, inputs),
             b: tensor(outputs, rank),
+            magnitude: None,
         }));
     }
     let adapter = Adapter {
@@ -245,6 +246,7 @@ fn adapter(spec: &ArchSpec, runner: &NativeRunner, index: u8) -> Result<Arc<dyn 
         base_model: None,
         max_rank: rank,
         effects,
+        defaults: Arc::default(),
     };
     Ok(runner.preparer().prepare(&adapter)?)
 }

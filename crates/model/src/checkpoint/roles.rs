@@ -116,11 +116,6 @@ impl Role {
             Self::Norm(site) | Self::NormBias(site) => spec.norm_width(site).into_iter().collect(),
         }
     }
-
-    /// Whether the tensor is a matrix, which may be quantized; vectors are read as numbers.
-    pub(super) fn is_matrix(self) -> bool {
-        !matches!(self, Self::Bias { .. } | Self::Norm(_) | Self::NormBias(_))
-    }
 }
 
 impl fmt::Display for Role {
