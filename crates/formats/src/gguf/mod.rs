@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use cursor::Cursor;
 pub use split::Part;
+pub use types::{refused_tensor_types, tensor_types};
 pub use value::{Array, Value};
 
 use crate::{FormatError, TensorInfo};

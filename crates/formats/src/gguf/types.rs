@@ -18,6 +18,16 @@ pub(super) fn dtype(code: u32, name: &str) -> Result<DType, FormatError> {
     ))
 }
 
+/// Types whose tensors are read.
+pub fn tensor_types() -> impl Iterator<Item = DType> {
+    READ.iter().map(|&(_, dtype)| dtype)
+}
+
+/// ggml's names of the types whose tensors are refused.
+pub fn refused_tensor_types() -> impl Iterator<Item = &'static str> {
+    NOT_READ.iter().map(|&(_, name)| name)
+}
+
 /// For messages.
 const SUPPORTED: &str =
     "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K; convert the file with llama-quantize";

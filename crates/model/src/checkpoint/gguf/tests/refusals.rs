@@ -205,4 +205,23 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn mutated_bytes_open_or_are_refused(
+        family in prop::sample::select(super::super::architectures().collect::<Vec<_>>()),
+        changes in prop::collection::vec((0usize..2500, any::<u8>()), 1..6),
+    ) {
+        let mut bytes = File::of(family, 1).bytes();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(model) = Checkpoint::open(&path) {
+            let _ = (model.tokenizer(), model.chat_template());
+            prop_assert!(model.embedding().is_ok() && model.output().is_ok());
+        }
+    }
 }
