@@ -21,7 +21,7 @@ def gguf(version, pairs, tensors, data):
     head += b"".join(text(key) + struct.pack("<I", kind) + value for key, kind, value in pairs)
     for name, dims, kind, offset in tensors:
         head += text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
-    return head + bytes(-len(head) % 32) + bytes(data)
+    return head + bytes(-len(head) % 32) + (data if isinstance(data, bytes) else bytes(data))
 
 
 def array(kind, count, items):
@@ -80,3 +80,172 @@ write("adapter_config", "plain.json", json.dumps(LORA | dict.fromkeys(OFF), inde
 write("adapter_config", "patterns.json", json.dumps(LORA | PATTERNS).encode())
 write("adapter_config", "expression.json", json.dumps(LORA | {"target_modules": r"model\.layers\.[0-9]+\.(self_attn|mlp)\.\w+"}).encode())
 write("adapter_config", "all-linear.json", json.dumps(LORA | {"target_modules": "all-linear", "layers_to_transform": None}).encode())
+
+
+# Models and adapters as files and folders: the targets of crates/model/tests/bounded_fuzz.
+
+FIXTURES = pathlib.Path(__file__).parents[1] / "tests" / "fixtures"
+
+
+def copy(target, name, path):
+    write(target, name, (FIXTURES / path).read_bytes())
+
+
+def key(name, value):
+    """A metadata entry of the type that its value has."""
+    if isinstance(value, str):
+        return (name, 8, text(value))
+    if isinstance(value, bool):
+        return (name, 7, struct.pack("<?", value))
+    if isinstance(value, int):
+        return (name, 4, struct.pack("<I", value))
+    if isinstance(value, float):
+        return (name, 6, struct.pack("<f", value))
+    kind, code = (8, None) if isinstance(value[0], str) else (6, "f") if isinstance(value[0], float) else (5, "i")
+    items = b"".join(text(item) if code is None else struct.pack("<" + code, item) for item in value)
+    return (name, 9, array(kind, len(value), items))
+
+
+def keys(fields):
+    return [key(name, value) for name, value in fields.items()]
+
+
+copy("hf_config", "gemma3.json", "tiny/gemma3/config.json")
+copy("hf_config_gpt2", "gpt2.json", "tiny/gpt2/config.json")
+SHARD = "model-00001-of-00001.safetensors"
+NAMES = json.loads((FIXTURES / "tiny/qwen3/model.safetensors").read_bytes()[8:].split(b"}}", 1)[0] + b"}}")
+INDEX = {"metadata": {"total_size": 1}, "weight_map": {name: SHARD for name in sorted(NAMES) if name != "__metadata__"}}
+write("safetensors_index", "one-shard.json", json.dumps(INDEX).encode())
+
+# One layer of Llama at width 32, matrices in Q4_0 and Q8_0 and norms in F32.
+LLAMA = {
+    "general.architecture": "llama",
+    "llama.block_count": 1,
+    "llama.context_length": 64,
+    "llama.embedding_length": 32,
+    "llama.feed_forward_length": 32,
+    "llama.attention.head_count": 2,
+    "llama.attention.head_count_kv": 1,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    "llama.rope.freq_base": 10000.0,
+}
+SHAPES = [
+    ("token_embd.weight", [32, 4], 8),
+    ("output_norm.weight", [32], 0),
+    ("blk.0.attn_norm.weight", [32], 0),
+    ("blk.0.ffn_norm.weight", [32], 0),
+    ("blk.0.attn_q.weight", [32, 32], 2),
+    ("blk.0.attn_k.weight", [32, 16], 2),
+    ("blk.0.attn_v.weight", [32, 16], 8),
+    ("blk.0.attn_output.weight", [32, 32], 8),
+    ("blk.0.ffn_gate.weight", [32, 32], 2),
+    ("blk.0.ffn_up.weight", [32, 32], 2),
+    ("blk.0.ffn_down.weight", [32, 32], 3),
+]
+
+
+def laid_out(shapes, sizes):
+    """Tensors one after the other, and the bytes they take."""
+    tensors, end = [], 0
+    for name, dims, kind in shapes:
+        count = dims[0] * (dims[1] if len(dims) > 1 else 1)
+        tensors.append((name, dims, kind, end))
+        end += -(-(count * sizes[kind] // 32) // 32) * 32
+    return tensors, end
+
+
+SIZES = {0: 128, 1: 64, 2: 18, 3: 20, 8: 34}
+write("gguf_model", "llama", gguf(3, keys(LLAMA), *laid_out(SHAPES, SIZES)))
+
+LORA_FILE = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 8.0}
+PAIRS = [
+    ("blk.0.attn_q.weight.lora_a", [64, 1], 0),
+    ("blk.0.attn_q.weight.lora_b", [1, 64], 0),
+    ("output.weight.lora_a", [64, 1], 0),
+    ("output.weight.lora_b", [1, 256], 0),
+]
+TENSORS, END = laid_out(PAIRS, SIZES)
+write("gguf_adapter", "pair", gguf(3, keys(LORA_FILE), TENSORS, struct.pack("<f", 0.5) * (END // 4)))
+
+copy("adapter_folder", "saved-modules.json", "tiny-adapters/saved-modules/adapter_config.json")
+DEFAULTS = """system_prompt = "Be brief, {{ name }}."
+chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
+
+[sampling]
+temperature = 0.7
+top_p = 0.9
+top_k = 40
+min_p = 0.05
+presence_penalty = -1.0
+frequency_penalty = 0.5
+repetition_penalty = 1.1
+seed = 7
+max_tokens = 64
+stop = ["\\n\\n", "END"]
+"""
+write("adapter_defaults", "all.toml", DEFAULTS.encode())
+write("adapter_defaults", "none.toml", b"")
+
+copy("tokenizer_json", "byte-level.json", "tiny-tokenizer/tokenizer.json")
+METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+PIECES = [["<unk>", 0.0], ["<s>", 0.0], ["</s>", 0.0], ["\u2581", -2.0], ["\u2581Hello", -4.0]] + [[letter, -6.0 - n] for n, letter in enumerate("abcdefw")]
+ADDED = [{"id": n, "content": c, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True} for n, c in enumerate(["<unk>", "<s>", "</s>"])]
+UNIGRAM = {
+    "version": "1.0", "truncation": None, "padding": None, "added_tokens": ADDED, "normalizer": None, "pre_tokenizer": METASPACE,
+    "post_processor": None, "decoder": METASPACE, "model": {"type": "Unigram", "unk_id": 0, "vocab": PIECES, "byte_fallback": False},
+}
+write("tokenizer_json", "unigram.json", json.dumps(UNIGRAM).encode())
+WORDS = ["[UNK]", "[CLS]", "[SEP]", "hello", "w", "##o", "##r", "7"]
+WORD_PIECE = UNIGRAM | {
+    "added_tokens": [ADDED[0] | {"content": "[UNK]"}],
+    "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True},
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+    "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {w: n for n, w in enumerate(WORDS)}},
+}
+write("tokenizer_json", "word-piece.json", json.dumps(WORD_PIECE).encode())
+copy("tokenizer_config", "tiny.json", "tiny-tokenizer/tokenizer_config.json")
+SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": {"__type": "AddedToken", "content": "<s>", "special": True},
+    "eos_token": "</s>", "add_bos_token": True, "added_tokens_decoder": {"2": {k: v for k, v in ADDED[2].items() if k != "id"}},
+    "chat_template": [{"name": "default", "template": "{{ messages[0]['content'] }}"}, {"name": "tool_use", "template": "{{ tools | tojson }}"}],
+}
+write("tokenizer_config", "listed.json", json.dumps(SETTINGS).encode())
+
+TEMPLATE = "{% for m in messages %}{{ bos_token }}{{ m['role'] }}{{ m['content'] | trim }}{% endfor %}"
+LETTERS = ["H", "e", "l", "o", "\u0120", "w", "He", "ll", "Hell", "Hello"]
+MARKS = ["<unk>", "<s>", "</s>"]
+
+
+def vocabulary(model, tokens, kinds, **others):
+    fields = {"tokenizer.ggml.model": model, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
+    ids = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.unknown_token_id": 0}
+    fields |= ids | {f"tokenizer.{name}": value for name, value in others.items()} | {"tokenizer.chat_template": TEMPLATE}
+    return gguf(3, keys(fields), [], 0)
+
+
+def named(fields):
+    return {f"ggml.{name}": value for name, value in fields.items()}
+
+
+MERGES = ["H e", "l l", "He ll", "Hell o"]
+write("gguf_tokenizer", "byte-level", vocabulary("gpt2", MARKS + LETTERS, [3] * 3 + [1] * 10, **named({"pre": "gpt-2", "merges": MERGES})))
+BYTES = [f"<0x{n:02X}>" for n in range(16)]
+SCORED = MARKS + BYTES + ["\u2581", "H", "e", "l", "o", "He", "ll"]
+SCORES = [-float(n) for n in range(len(SCORED))]
+KINDS = [2, 3, 3] + [6] * 16 + [1] * 7
+write("gguf_tokenizer", "sentence-piece", vocabulary("llama", SCORED, KINDS, **named({"scores": SCORES})))
+write("gguf_tokenizer", "unigram", vocabulary("t5", SCORED, KINDS, **named({"scores": SCORES})))
+PHANTOM = ["[UNK]", "[CLS]", "[SEP]", "\u2581hello", "\u2581w", "o", "r"]
+write("gguf_tokenizer", "word-piece", vocabulary("bert", PHANTOM, [3] * 3 + [1] * 4, **named({"seperator_token_id": 2, "cls_token_id": 1})))
+
+write("chat_template", "plain", TEMPLATE.encode())
+TOOLS = """{%- macro call(tool) -%}{{ tool.function.name }}({{ tool.function.arguments | tojson }}){%- endmacro -%}
+{%- set ns = namespace(seen=false) -%}
+{%- for message in messages if message['role'] != 'system' %}
+{%- if loop.first and not ns.seen %}{% set ns.seen = true %}{{ raise_exception('none') if false else '' }}{% endif %}
+<|{{ message.role }}|>{{ message.content | default('', true) | replace('a', 'b') }}{{ '\\n' ~ loop.index0 }}
+{%- for tool in message.tool_calls or [] %}{{ call(tool) }}{% if not loop.last %}, {% endif %}{% endfor %}
+{%- endfor %}{% if tools %}{{ tools | tojson(indent=2) }}{{ tools | length }}{% endif %}{{ strftime_now('%d %b %Y')[:2] | int > 40 }}
+{%- if add_generation_prompt %}{{ 'x'.strip().split('x') | join }}{{ messages[-1]['content'][0] if messages[0:1] is iterable }}{% endif %}"""
+write("chat_template", "tools", TOOLS.encode())

@@ -1,0 +1,15 @@
+//! A config.json with GPT-2's table of fields from a stranger: opening the folder never panics.
+#![no_main]
+
+#[allow(dead_code, reason = "each target uses one of them")]
+#[path = "../../crates/model/tests/bounded_fuzz/targets.rs"]
+mod targets;
+
+use libfuzzer_sys::fuzz_target;
+
+/// From this crate.
+const FIXTURES: &str = "../tests/fixtures";
+
+fuzz_target!(|input: &[u8]| {
+    targets::hf_config_gpt2(input);
+});
