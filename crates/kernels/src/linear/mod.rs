@@ -1,15 +1,17 @@
 //! Linear maps: `out = x W^T + deltas` for a group of maps that share their input.
 //!
 //! Threads share out column pairs (32 outputs); each thread runs the base product of its columns for all rows of the
-//! batch, then adds the adapters' terms to the same columns while they are in its cache. See [`tile`] for the product
-//! with quantized weights, [`dense`] for the one with others.
+//! batch, then adds the adapters' terms ([`terms`]) to the same columns while they are in its cache. See [`tile`] for the
+//! product with quantized weights, [`dense`] for the one with others.
 
 mod activation;
 mod decoded;
 mod dense;
 mod encoding;
+mod quantized;
 mod scales;
 mod sink;
+mod terms;
 mod tile;
 
 use std::cell::RefCell;
@@ -18,11 +20,10 @@ use std::ops::Range;
 use crate::Context;
 use crate::activations::{Activations, Precision};
 use crate::disjoint::Disjoint;
-use crate::isa::{Isa, Kernel};
-use crate::lora::{LowRankBatch, LowRankTerm, Term, expand};
+use crate::isa::Isa;
+use crate::lora::LowRankBatch;
 use crate::matrix::{Line, PAIR, PackedMatrix, Weights};
 use crate::pool::share;
-use crate::simd::Simd;
 use activation::{RunActivation, RunGate};
 use sink::{Factors, Sink};
 
@@ -212,7 +213,7 @@ impl Share<'_> {
         match (&operands.matrix.weights, self.x.precision()) {
             (Weights::Dense(elements), _) => dense::product(self.isa, operands, elements, pairs),
             (Weights::Quantized(blocks), Precision::Int8) => {
-                tile::product(self.isa, operands, blocks, pairs, panel);
+                quantized::product(self.isa, operands, blocks, pairs, panel);
             }
             (Weights::Quantized(blocks), Precision::F32) => {
                 self.isa.run(decoded::Product {
@@ -237,46 +238,6 @@ impl Share<'_> {
         }
     }
 
-    fn add_term(&self, index: usize, term: &Term<'_>, panel: &mut Vec<Line>) {
-        let part = &self.parts[index];
-        let columns = self.columns(part);
-        match term {
-            Term::LowRank(at) if !columns.is_empty() => {
-                let (term, start) = &self.deltas.terms[*at];
-                if term.part == index {
-                    self.isa.run(LowRank {
-                        share: self,
-                        part,
-                        term,
-                        start: *start,
-                    });
-                }
-            }
-            Term::Bias(term) if term.part == index && !columns.is_empty() => {
-                for row in term.rows.clone() {
-                    // SAFETY: one row at a time.
-                    let out = unsafe { self.row(part, &columns, row) };
-                    for (out, value) in out.iter_mut().zip(&term.values[columns.clone()]) {
-                        *out += value;
-                    }
-                }
-            }
-            Term::Dense(term) if term.part == index => {
-                let operands = Operands {
-                    x: self.x,
-                    rows: term.rows.clone(),
-                    matrix: term.matrix,
-                    sink: Sink {
-                        factors: Factors::All(term.scale),
-                        ..self.sink(part)
-                    },
-                };
-                self.run_product(&operands, self.pairs(part), panel);
-            }
-            _ => {}
-        }
-    }
-
     /// Replaces the gate's columns of this thread by `act(gate) * up`.
     fn gate(&self, activation: Activation) {
         let (gate, up) = (&self.parts[0], &self.parts[1]);
@@ -297,36 +258,6 @@ impl Share<'_> {
                 let x = unsafe { self.row(part, &columns, row) };
                 self.isa.run(RunActivation { activation, x });
             }
-        }
-    }
-}
-
-/// A low-rank term on a thread's columns of a map.
-struct LowRank<'a> {
-    share: &'a Share<'a>,
-    part: &'a Part<'a>,
-    term: &'a LowRankTerm<'a>,
-    start: usize,
-}
-
-impl Kernel for LowRank<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Self {
-            share,
-            part,
-            term,
-            start,
-        } = self;
-        let (pairs, columns, rank) = (share.pairs(part), share.columns(part), term.pair.rank());
-        for (position, row) in term.rows.clone().enumerate() {
-            let inner = &share.deltas.inner[start + position * rank..][..rank];
-            // SAFETY: one row at a time.
-            let out = unsafe { share.row(part, &columns, row) };
-            let factors = term.columns.as_deref();
-            expand(s, term.pair, (inner, factors), out, pairs.start * 2..pairs.end * 2);
         }
     }
 }

@@ -15,148 +15,20 @@
 //! of its batch.
 //!
 //! R = 6 by C = 2 fills the 32 registers of AVX-512 (12 integer and 12 float accumulators, weights, scales). One row
-//! alone takes C = 4 and splits the integer chain in two, because the latency of the products would show. From
-//! [`PANEL_ROWS`] rows on, the nibbles of a column pair are unpacked once to bytes in a panel that stays in the L1/L2
-//! cache, instead of once per row tile.
+//! alone takes C = 4 and splits the integer chain in two, because the latency of the products would show.
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use super::Operands;
-use super::encoding::{Bytes, Encoding, Nibbles, Signed};
-use super::scales::{Plain, Scales, TwoLevels, WithMinima, WithZeros};
+use super::encoding::Encoding;
+use super::scales::Scales;
 use crate::activations::{Activations, BlockScale};
-use crate::isa::{Isa, Kernel};
-use crate::matrix::{BLOCK, BlockFormat, Blocks, COLUMNS, Line};
+use crate::matrix::{BLOCK, COLUMNS, Line};
 use crate::simd::Simd;
-
-/// Rows from which unpacking a panel pays.
-const PANEL_ROWS: usize = 13;
-
-/// The product of the rows with the column pairs `pairs` of a quantized matrix; `panel` is memory of this thread.
-pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs: Range<usize>, panel: &mut Vec<Line>) {
-    let job = Job {
-        isa,
-        operands,
-        lines: &blocks.lines,
-        pairs,
-    };
-    match operands.matrix.format() {
-        BlockFormat::Q4_0 => job.nibbles::<8, _>(Plain::of(blocks), panel),
-        BlockFormat::Q4_1 => job.nibbles::<0, _>(WithMinima::of(blocks), panel),
-        BlockFormat::Q5_0 | BlockFormat::Q8_0 => job.bytes::<Signed, _>(Plain::of(blocks)),
-        BlockFormat::Q5_1 => job.bytes::<Bytes<0>, _>(WithMinima::of(blocks)),
-        BlockFormat::Q2_K => job.nibbles::<0, _>(TwoLevels::<2, true>::of(blocks), panel),
-        BlockFormat::Q3_K => job.nibbles::<4, _>(TwoLevels::<2, false>::of(blocks), panel),
-        BlockFormat::Q4_K => job.nibbles::<0, _>(TwoLevels::<1, true>::of(blocks), panel),
-        BlockFormat::Q5_K => job.bytes::<Bytes<0>, _>(TwoLevels::<1, true>::of(blocks)),
-        BlockFormat::Q6_K => job.bytes::<Signed, _>(TwoLevels::<2, false>::of(blocks)),
-        BlockFormat::I4 => job.nibbles::<0, _>(WithZeros::of(blocks), panel),
-        BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("dense weights have no blocks"),
-    }
-}
-
-/// A product before its encoding is a type.
-struct Job<'a> {
-    isa: Isa,
-    operands: &'a Operands<'a>,
-    lines: &'a [Line],
-    pairs: Range<usize>,
-}
-
-impl Job<'_> {
-    fn nibbles<const ZERO: i32, Sc: Scales>(self, scales: Sc, panel: &mut Vec<Line>) {
-        if self.operands.rows.len() < PANEL_ROWS {
-            return self.bytes::<Nibbles<ZERO>, Sc>(scales);
-        }
-        self.isa.run(InPanels::<Sc, ZERO> {
-            operands: self.operands,
-            lines: self.lines,
-            scales,
-            pairs: self.pairs,
-            panel,
-        });
-    }
-
-    fn bytes<E: Encoding, Sc: Scales>(self, scales: Sc) {
-        self.isa.run(InPlace::<E, Sc> {
-            operands: self.operands,
-            lines: self.lines,
-            scales,
-            pairs: self.pairs,
-            encoding: PhantomData,
-        });
-    }
-}
-
-/// The product that reads quants as the matrix keeps them.
-struct InPlace<'a, E, Sc> {
-    operands: &'a Operands<'a>,
-    lines: &'a [Line],
-    scales: Sc,
-    pairs: Range<usize>,
-    encoding: PhantomData<E>,
-}
-
-impl<E: Encoding, Sc: Scales> Kernel for InPlace<'_, E, Sc> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let per_block = self.operands.matrix.blocks() * E::LINES;
-        let (mut block, end) = (self.pairs.start * 2, self.pairs.end * 2);
-        if self.operands.rows.len() == 1 {
-            while block + 4 <= end {
-                let lines = &self.lines[block * per_block..][..4 * per_block];
-                let columns = Columns::<E, Sc>::new(self.scales, block, lines);
-                tile::<S, E, Sc, 1, 4>(s, self.operands, self.operands.rows.start, columns);
-                block += 4;
-            }
-        }
-        while block < end {
-            let lines = &self.lines[block * per_block..][..2 * per_block];
-            all_rows(s, self.operands, Columns::<E, Sc>::new(self.scales, block, lines));
-            block += 2;
-        }
-    }
-}
-
-/// The product that unpacks nibbles to a panel of bytes first.
-struct InPanels<'a, Sc, const ZERO: i32> {
-    operands: &'a Operands<'a>,
-    lines: &'a [Line],
-    scales: Sc,
-    pairs: Range<usize>,
-    panel: &'a mut Vec<Line>,
-}
-
-impl<Sc: Scales, const ZERO: i32> Kernel for InPanels<'_, Sc, ZERO> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let (blocks, panel) = (self.operands.matrix.blocks(), self.panel);
-        let lines = 2 * blocks * 8;
-        panel.resize(lines.max(panel.len()), Line([0; 64]));
-        for pair in self.pairs {
-            let packed = &self.lines[pair * 2 * blocks * 4..][..2 * blocks * 4];
-            for (line, to) in packed.iter().zip(panel.chunks_exact_mut(2)) {
-                // SAFETY: a line has 64 bytes.
-                unsafe {
-                    let line = s.load_bytes(line.0.as_ptr());
-                    s.store_bytes(to[0].0.as_mut_ptr(), s.low_nibbles(line));
-                    s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
-                }
-            }
-            let columns = Columns::<Bytes<ZERO>, Sc>::new(self.scales, pair * 2, &panel[..lines]);
-            all_rows(s, self.operands, columns);
-        }
-    }
-}
 
 /// Column blocks from `block` on: their lines, and the scales of the whole matrix.
 #[derive(Clone, Copy)]
-struct Columns<'a, E, Sc> {
+pub(super) struct Columns<'a, E, Sc> {
     scales: Sc,
     block: usize,
     lines: &'a [Line],
@@ -165,7 +37,7 @@ struct Columns<'a, E, Sc> {
 
 impl<'a, E: Encoding, Sc: Scales> Columns<'a, E, Sc> {
     #[inline(always)]
-    fn new(scales: Sc, block: usize, lines: &'a [Line]) -> Self {
+    pub(super) fn new(scales: Sc, block: usize, lines: &'a [Line]) -> Self {
         Self {
             scales,
             block,
@@ -177,7 +49,7 @@ impl<'a, E: Encoding, Sc: Scales> Columns<'a, E, Sc> {
 
 /// All rows in nearly equal tiles. Sizes that the instruction set has no registers for are not compiled.
 #[inline(always)]
-fn all_rows<S: Simd, E: Encoding, Sc: Scales>(s: S, operands: &Operands<'_>, columns: Columns<'_, E, Sc>) {
+pub(super) fn all_rows<S: Simd, E: Encoding, Sc: Scales>(s: S, operands: &Operands<'_>, columns: Columns<'_, E, Sc>) {
     let (start, rows) = (operands.rows.start, operands.rows.len());
     let tiles = rows.div_ceil(S::TILE_ROWS);
     for index in 0..tiles {
@@ -197,7 +69,7 @@ fn all_rows<S: Simd, E: Encoding, Sc: Scales>(s: S, operands: &Operands<'_>, col
 
 /// R rows from `row` on by the first C column blocks of `columns`.
 #[inline(always)]
-fn tile<S: Simd, E: Encoding, Sc: Scales, const R: usize, const C: usize>(
+pub(super) fn tile<S: Simd, E: Encoding, Sc: Scales, const R: usize, const C: usize>(
     s: S,
     operands: &Operands<'_>,
     row: usize,
