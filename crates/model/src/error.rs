@@ -6,12 +6,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The file is not readable in its format.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: rootstock_formats::FormatError,
+        error: rootstock_formats::FormatError,
     },
     /// The file is well formed and holds something this build does not serve.
     #[error("{}: {reason}", path.display())]

@@ -181,7 +181,7 @@ impl Refusal {
     fn at(self, path: &Path) -> ModelError {
         let path = path.to_owned();
         match self {
-            Self::Format(source) => ModelError::Format { path, source },
+            Self::Format(error) => ModelError::Format { path, error },
             Self::Unsupported(reason) => ModelError::Unsupported { path, reason },
         }
     }
