@@ -117,7 +117,7 @@ fn head_dim(fields: &Fields, hidden: usize, heads: usize, learned: bool) -> Resu
     };
     let head_dim = match stated {
         Some(stated) => stated,
-        None if hidden % heads == 0 => hidden / heads,
+        None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
             let divisor = format_args!("a divisor of the hidden size, {hidden}");
             return Err(fields.unsupported("num_attention_heads", heads, divisor));

@@ -1,10 +1,11 @@
-//! Families of Hugging Face checkpoints as data: which fields of config.json describe one, at which values, and where it
-//! keeps its tensors. A new Llama-like architecture is one more entry of [`FAMILIES`].
+//! Families of Hugging Face checkpoints as data: which fields of config.json describe one, and at which values. A new
+//! Llama-like architecture is one more entry of [`FAMILIES`].
 
 use super::fields::Literal;
 use super::fields::Literal::{Integer, Real, Text, Truth};
+use super::tensor_names::{GEMMA_NAMES, GPT2_NAMES, LLAMA_NAMES, PHI3_NAMES, TensorNames};
+use crate::NormKind;
 use crate::Projection::{self, Down, Gate, Key, Output, Query, Up, Value};
-use crate::{NormKind, NormSite};
 
 /// Checkpoints of one `model_type`.
 pub(super) struct Family {
@@ -72,26 +73,6 @@ pub(super) enum Windows {
     WithoutRotary,
     /// Those that `layer_types` says, or all but every `sliding_window_pattern`th.
     Interleaved,
-}
-
-/// Tensor names; `{}` stands for the layer, and all but `output` follow one of `prefixes`.
-pub(super) struct TensorNames {
-    /// As transformers writes it first, then as other files do.
-    pub(super) prefixes: &'static [&'static str],
-    pub(super) embedding: &'static str,
-    pub(super) positions: &'static str,
-    pub(super) output: &'static str,
-    /// What each layer's names begin with.
-    pub(super) layer: &'static str,
-    /// Name of a normalisation, within its layer but for the last.
-    pub(super) norm: fn(NormSite) -> &'static str,
-    /// Modules within a layer and the projections whose outputs they hold, first rows first.
-    pub(super) modules: &'static [(&'static str, &'static [Projection])],
-    /// Weights lie as `[inputs, outputs]`.
-    pub(super) transposed: bool,
-    /// Tensors of the model and of a layer that repeat what is known otherwise.
-    pub(super) implied: &'static [&'static str],
-    pub(super) implied_in_layer: &'static [&'static str],
 }
 
 impl Family {
@@ -283,10 +264,10 @@ pub(super) const FAMILIES: [Family; 8] = [
         fixed: &[
             ("scale_attn_weights", Truth(true)),
             ("scale_attn_by_inverse_layer_idx", Truth(false)),
-            // Changes rounding in half precision only.
-            ("reorder_and_upcast_attn", Truth(false)),
             ("add_cross_attention", Truth(false)),
         ],
+        // The former changes rounding in half precision only.
+        inert: &["reorder_and_upcast_attn", "n_special", "predict_special_tokens"],
         norm: NormKind::Layer,
         gated: false,
         biases: &[BiasRule {
@@ -298,80 +279,6 @@ pub(super) const FAMILIES: [Family; 8] = [
         ..LLAMA
     },
 ];
-
-const LLAMA_NAMES: TensorNames = TensorNames {
-    prefixes: &["model.", ""],
-    embedding: "embed_tokens.weight",
-    positions: "",
-    output: "lm_head.weight",
-    layer: "layers.{}.",
-    norm: |site| match site {
-        NormSite::Attention(_) => "input_layernorm",
-        NormSite::Query(_) => "self_attn.q_norm",
-        NormSite::Key(_) => "self_attn.k_norm",
-        NormSite::FeedForward(_) => "post_attention_layernorm",
-        NormSite::Final => "norm",
-        // No family with these names has them.
-        NormSite::PostAttention(_) | NormSite::PostFeedForward(_) => "",
-    },
-    modules: &[
-        ("self_attn.q_proj", &[Query]),
-        ("self_attn.k_proj", &[Key]),
-        ("self_attn.v_proj", &[Value]),
-        ("self_attn.o_proj", &[Output]),
-        ("mlp.gate_proj", &[Gate]),
-        ("mlp.up_proj", &[Up]),
-        ("mlp.down_proj", &[Down]),
-    ],
-    transposed: false,
-    implied: &["rotary_emb.inv_freq"],
-    implied_in_layer: &["self_attn.rotary_emb.inv_freq"],
-};
-
-const GEMMA_NAMES: TensorNames = TensorNames {
-    norm: |site| match site {
-        NormSite::PostAttention(_) => "post_attention_layernorm",
-        NormSite::FeedForward(_) => "pre_feedforward_layernorm",
-        NormSite::PostFeedForward(_) => "post_feedforward_layernorm",
-        other => (LLAMA_NAMES.norm)(other),
-    },
-    ..LLAMA_NAMES
-};
-
-const PHI3_NAMES: TensorNames = TensorNames {
-    modules: &[
-        ("self_attn.qkv_proj", &[Query, Key, Value]),
-        ("self_attn.o_proj", &[Output]),
-        ("mlp.gate_up_proj", &[Gate, Up]),
-        ("mlp.down_proj", &[Down]),
-    ],
-    ..LLAMA_NAMES
-};
-
-const GPT2_NAMES: TensorNames = TensorNames {
-    prefixes: &["transformer.", ""],
-    embedding: "wte.weight",
-    positions: "wpe.weight",
-    output: "lm_head.weight",
-    layer: "h.{}.",
-    norm: |site| match site {
-        NormSite::Attention(_) => "ln_1",
-        NormSite::FeedForward(_) => "ln_2",
-        NormSite::Final => "ln_f",
-        // GPT-2 has none of these.
-        NormSite::Query(_) | NormSite::Key(_) | NormSite::PostAttention(_) | NormSite::PostFeedForward(_) => "",
-    },
-    modules: &[
-        ("attn.c_attn", &[Query, Key, Value]),
-        ("attn.c_proj", &[Output]),
-        ("mlp.c_fc", &[Up]),
-        ("mlp.c_proj", &[Down]),
-    ],
-    transposed: true,
-    implied: &[],
-    // Causal masks.
-    implied_in_layer: &["attn.bias", "attn.masked_bias"],
-};
 
 /// Fields of config.json that have no effect on the numbers of any family.
 pub(super) const INERT: &[&str] = &[
@@ -388,6 +295,7 @@ pub(super) const INERT: &[&str] = &[
     "unsloth_fixed",
     "unsloth_version",
     // How PyTorch computes it.
+    "_flash_attn_2_enabled",
     "_attn_implementation",
     "_attn_implementation_autoset",
     "attn_implementation",
@@ -412,6 +320,7 @@ pub(super) const INERT: &[&str] = &[
     "initializer_range",
     "resid_pdrop",
     // Classification heads.
+    "_num_labels",
     "finetuning_task",
     "id2label",
     "label2id",
@@ -433,6 +342,8 @@ pub(super) const INERT: &[&str] = &[
     "tokenizer_class",
     "do_sample",
     "max_length",
+    "max_sequence_length",
+    "model_max_length",
     "max_new_tokens",
     "repetition_penalty",
     "temperature",

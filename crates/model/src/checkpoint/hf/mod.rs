@@ -7,6 +7,7 @@ mod folder;
 mod int4;
 mod names;
 mod rope;
+mod tensor_names;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -62,4 +63,9 @@ fn scheme(config: &Fields, legacy: Option<Legacy>) -> Result<Option<Scheme>, Ref
 /// Values of `model_type` that are served.
 pub(super) fn architectures() -> impl Iterator<Item = &'static str> {
     family::FAMILIES.iter().map(|family| family.model_type)
+}
+
+/// Values of `quant_method` that are served.
+pub(super) fn quantizations() -> impl Iterator<Item = &'static str> {
+    int4::METHODS.into_iter()
 }

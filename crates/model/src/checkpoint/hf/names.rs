@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use rootstock_formats::TensorInfo;
+
 use super::super::Refusal;
 use super::super::roles::{NameTable, Part, Place, Role, TensorPlace};
 use super::super::shards::Shards;
-use super::family::{Family, TensorNames};
+use super::family::Family;
 use super::int4::{Int4Place, Scheme};
+use super::tensor_names::TensorNames;
 use crate::{ArchSpec, NormSite, Projection};
-
-use rootstock_formats::TensorInfo;
 
 /// The names of one checkpoint.
 pub(super) struct Names {

@@ -126,7 +126,11 @@ impl Stated<'_> {
         let field = "partial_rotary_factor";
         let factor = self.agreed(field, field)?.unwrap_or(1.0);
         let width = (self.head_dim as f64 * factor) as usize;
-        if width % 2 != 0 || width == 0 || width > self.head_dim || (!self.rule.partial && width != self.head_dim) {
+        if !width.is_multiple_of(2)
+            || width == 0
+            || width > self.head_dim
+            || (!self.rule.partial && width != self.head_dim)
+        {
             let supported = if self.rule.partial {
                 "up to 1, an even part of a head"
             } else {

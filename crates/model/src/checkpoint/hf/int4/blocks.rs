@@ -3,7 +3,7 @@
 use half::f16;
 use rootstock_formats::DType;
 
-use super::{Groups, Module};
+use super::module::{Groups, Module};
 
 /// Inputs of a block.
 const BLOCK: usize = 32;
@@ -25,7 +25,7 @@ fn fits(module: &Module<'_>) -> bool {
         Groups::Listed { .. } => false,
     };
     let exact = |scale: &f32| f16::from_f32(*scale).to_f32() == *scale;
-    whole && module.cols % BLOCK == 0 && module.scales.iter().all(exact)
+    whole && module.cols.is_multiple_of(BLOCK) && module.scales.iter().all(exact)
 }
 
 /// Each block: scale, zero point, and 16 bytes of which byte j holds input j (low half) and input j + 16.

@@ -7,16 +7,16 @@
 
 mod blocks;
 mod layout;
+mod module;
 mod scheme;
 
 use std::borrow::Cow;
-use std::ops::Range;
 
-use rootstock_formats::{DType, TensorInfo};
+use rootstock_formats::DType;
 
-use self::layout::{Codes, Zeros, words};
+use self::module::{Module, find, integers};
 use self::scheme::Layout;
-pub(super) use self::scheme::{LEGACY_FILES, Scheme};
+pub(super) use self::scheme::{LEGACY_FILES, METHODS, Scheme};
 use super::super::Refusal;
 use super::super::roles::Part;
 use super::super::shards::Shards;
@@ -40,28 +40,6 @@ struct Needed {
     types: &'static [DType],
 }
 
-/// A quantized matrix, its parts found.
-struct Module<'a> {
-    codes: Codes<'a>,
-    zeros: Zeros<'a>,
-    scales: Vec<f32>,
-    /// Scales lie as `[outputs, groups]` rather than `[groups, outputs]`.
-    scales_by_output: bool,
-    groups: Groups,
-    /// Outputs of the whole module, and those of the role.
-    outputs: usize,
-    rows: Range<usize>,
-    cols: usize,
-}
-
-/// The group of each input.
-enum Groups {
-    /// Groups of `size` inputs, one after another; `count` of them.
-    InOrder { size: usize, count: usize },
-    /// As the file lists them (act-order).
-    Listed { of_input: Vec<usize>, count: usize },
-}
-
 const INTEGERS: &[DType] = &[DType::I32];
 const FLOATS: &[DType] = &[DType::F16, DType::BF16, DType::F32];
 const SIZES: &[DType] = &[DType::I64, DType::I32];
@@ -78,7 +56,7 @@ impl Int4Place {
             .iter()
             .try_for_each(|needed| self.check_needed(shards, needed))?;
         self.check_stated_shape(shards, [rows, cols])?;
-        let module = self.open(shards, [rows, cols])?;
+        let module = Module::open(self, shards, [rows, cols])?;
         if self.scheme.symmetric && !module.zeros.are_all(MIDDLE, module.outputs, module.groups.count()) {
             return Err(self.refuse(format_args!(
                 "zero points are not all {MIDDLE}, but the quantization is stated to be symmetric (wrong checkpoint_format?)"
@@ -99,7 +77,7 @@ impl Int4Place {
 
     /// The matrix as blocks of [`DType::I4`], or as numbers where groups do not allow it.
     pub(in super::super) fn matrix(&self, shards: &Shards, shape: [usize; 2]) -> Result<MatrixView<'static>, Refusal> {
-        let module = self.open(shards, shape)?;
+        let module = Module::open(self, shards, shape)?;
         if let Some(index) = module.scales.iter().position(|scale| !scale.is_finite()) {
             let name = self.tensor(self.scheme.layout.scales());
             return Err(Refusal::unsupported(format_args!(
@@ -193,135 +171,7 @@ impl Int4Place {
         Ok(())
     }
 
-    /// The parts of the module, whose shapes were checked.
-    fn open<'a>(&self, shards: &'a Shards, [rows, cols]: [usize; 2]) -> Result<Module<'a>, Refusal> {
-        let layout = self.scheme.layout;
-        let outputs = self.outputs(rows);
-        let integers = |suffix: &str| Ok::<_, Refusal>(words(find(shards, &self.tensor(suffix))?.1));
-        let zeros = match layout
-            .zeros()
-            .filter(|_| layout != Layout::Packed || !self.scheme.symmetric)
-        {
-            Some(suffix) => Zeros::Packed(layout, integers(suffix)?),
-            None => Zeros::Middle,
-        };
-        let (info, bytes) = find(shards, &self.tensor(layout.scales()))?;
-        Ok(Module {
-            codes: Codes::new(layout, integers(layout.codes())?),
-            zeros,
-            scales: floats(info, bytes),
-            scales_by_output: layout == Layout::Packed,
-            groups: self.groups(shards, cols)?,
-            outputs,
-            rows: self.part.as_ref().map_or(0..rows, |part| part.rows.clone()),
-            cols,
-        })
-    }
-
-    fn groups(&self, shards: &Shards, cols: usize) -> Result<Groups, Refusal> {
-        let count = self.scheme.groups(cols);
-        let size = self.scheme.group_size.unwrap_or(cols);
-        let in_order = Groups::InOrder { size, count };
-        let name = self.scheme.layout.order().map(|suffix| self.tensor(suffix));
-        let Some((name, (info, bytes))) = name.and_then(|name| Some((name.clone(), shards.tensor(&name)?))) else {
-            return Ok(in_order);
-        };
-        if info.shape != [cols] || !SIZES.contains(&info.dtype) {
-            return Err(Refusal::unsupported(format_args!(
-                "tensor {name}: expected I32 [{cols}], got {} {:?}",
-                info.dtype, info.shape
-            )));
-        }
-        let group = |group: i64| usize::try_from(group).ok().filter(|group| *group < count);
-        let of_input: Option<Vec<_>> = integers(info, bytes).into_iter().map(group).collect();
-        match of_input {
-            Some(of_input) if of_input.iter().enumerate().all(|(input, group)| input / size == *group) => Ok(in_order),
-            Some(of_input) => Ok(Groups::Listed { of_input, count }),
-            None => Err(Refusal::unsupported(format_args!(
-                "tensor {name}: expected groups from 0 to {}",
-                count - 1
-            ))),
-        }
-    }
-
     fn refuse(&self, reason: impl std::fmt::Display) -> Refusal {
         Refusal::unsupported(format_args!("module {}: {reason}", self.module))
-    }
-}
-
-impl Groups {
-    fn count(&self) -> usize {
-        match self {
-            Self::InOrder { count, .. } | Self::Listed { count, .. } => *count,
-        }
-    }
-
-    fn of(&self, input: usize) -> usize {
-        match self {
-            Self::InOrder { size, .. } => input / size,
-            Self::Listed { of_input, .. } => of_input[input],
-        }
-    }
-}
-
-impl Module<'_> {
-    fn scale(&self, row: usize, group: usize) -> f32 {
-        let index = if self.scales_by_output {
-            row * self.groups.count() + group
-        } else {
-            group * self.outputs + row
-        };
-        self.scales[index]
-    }
-
-    fn zero(&self, row: usize, group: usize) -> u8 {
-        self.zeros.at(row, group, self.outputs, self.groups.count())
-    }
-}
-
-fn find<'a>(shards: &'a Shards, name: &str) -> Result<(&'a TensorInfo, &'a [u8]), Refusal> {
-    let missing = || Refusal::unsupported(format_args!("tensor {name} is missing"));
-    shards.tensor(name).ok_or_else(missing)
-}
-
-/// Integers of a tensor of [`SIZES`].
-fn integers(info: &TensorInfo, bytes: &[u8]) -> Vec<i64> {
-    match info.dtype {
-        DType::I64 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| i64::from_le_bytes(value))
-            .collect(),
-        _ => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| i64::from(i32::from_le_bytes(value)))
-            .collect(),
-    }
-}
-
-/// Numbers of a tensor of [`FLOATS`].
-fn floats(info: &TensorInfo, bytes: &[u8]) -> Vec<f32> {
-    match info.dtype {
-        DType::F16 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| half::f16::from_le_bytes(value).to_f32())
-            .collect(),
-        DType::BF16 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| half::bf16::from_le_bytes(value).to_f32())
-            .collect(),
-        _ => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| f32::from_le_bytes(value))
-            .collect(),
     }
 }

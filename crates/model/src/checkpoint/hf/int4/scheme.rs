@@ -14,6 +14,8 @@ pub(in super::super) struct Scheme {
     pub(super) group_size: Option<usize>,
     /// Every zero point is 8.
     pub(super) symmetric: bool,
+    /// The file must list the group of each input.
+    pub(super) ordered: bool,
 }
 
 /// Which tensors a module has, and how they are packed.
@@ -70,6 +72,9 @@ impl Layout {
 /// Files in which older tools describe a quantization, and their method.
 pub(in super::super) const LEGACY_FILES: [(&str, &str); 2] =
     [("quantize_config.json", "gptq"), ("quant_config.json", "awq")];
+
+/// Methods that are read.
+pub(in super::super) const METHODS: [&str; 3] = ["gptq", "awq", "compressed-tensors"];
 
 /// Fields of GPTQ and AWQ that say how the codes were found, not what they mean.
 const INERT: &[&str] = &[
@@ -130,11 +135,7 @@ impl Scheme {
             "gptq" => Self::gptq(fields),
             "awq" => Self::awq(fields),
             "compressed-tensors" => Self::compressed_tensors(fields),
-            other => Err(fields.unsupported(
-                "quant_method",
-                format_args!("{other:?}"),
-                "gptq, awq, compressed-tensors",
-            )),
+            other => Err(fields.unsupported("quant_method", format_args!("{other:?}"), METHODS.join(", "))),
         }
     }
 
@@ -156,6 +157,7 @@ impl Scheme {
             layout,
             group_size: group_size(fields)?,
             symmetric: fields.flag("sym")?,
+            ordered: fields.flag("desc_act")?,
         };
         refuse_filled(fields, "dynamic")?;
         refuse_filled(fields, "adapter")?;
@@ -178,6 +180,7 @@ impl Scheme {
             layout: Layout::Awq,
             group_size: group_size(fields)?,
             symmetric: fields.value("zero_point").is_some() && !fields.flag("zero_point")?,
+            ordered: false,
         };
         refuse_filled(fields, "dynamic")?;
         fields.size("bits")?;
@@ -230,12 +233,13 @@ fn packed_scheme(group: &Fields) -> Result<Scheme, Refusal> {
         }
     }
     let symmetric = weights.value("symmetric").is_none() || weights.flag("symmetric")?;
-    if weights
-        .value("actorder")
-        .is_some_and(|value| value == &Value::Bool(true))
-    {
-        return Err(weights.unsupported("actorder", "true", "weight, static, group, dynamic"));
-    }
+    let ordered = match weights.value("actorder") {
+        None | Some(Value::Bool(false)) => false,
+        Some(Value::String(order)) if ["weight", "static"].contains(&order.as_str()) => false,
+        Some(Value::String(order)) if ["group", "dynamic"].contains(&order.as_str()) => true,
+        Some(Value::Bool(true)) => true,
+        Some(other) => return Err(weights.unsupported("actorder", other, "weight, static, group, dynamic")),
+    };
     weights.size("num_bits")?;
     weights.refuse_unread(
         &[
@@ -251,6 +255,7 @@ fn packed_scheme(group: &Fields) -> Result<Scheme, Refusal> {
         layout: Layout::Packed,
         group_size: size,
         symmetric,
+        ordered,
     })
 }
 

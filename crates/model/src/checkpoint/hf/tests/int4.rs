@@ -202,6 +202,22 @@ fn shapes_that_contradict_the_configuration_are_refused() {
 }
 
 #[test]
+fn an_order_that_the_file_must_list_is_not_taken_for_granted() {
+    let cases = cases();
+    let mut config = cases.config("packed-asymmetric");
+    config["config_groups"]["group_0"]["weights"]["actorder"] = json!("weight");
+    assert!(cases.matrix("packed-asymmetric", config.clone()).is_ok());
+    for order in [json!("group"), json!(true)] {
+        config["config_groups"]["group_0"]["weights"]["actorder"] = order;
+        let refusal = cases.matrix("packed-asymmetric", config.clone()).err().unwrap();
+        assert!(
+            refusal.contains("packed-asymmetric.weight_g_idx is missing"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
 fn zero_points_that_contradict_symmetry_are_refused() {
     let cases = cases();
     let refusals = [
@@ -290,12 +306,6 @@ fn other_encodings_are_refused_by_name() {
             "config_groups",
             json!({}),
             "config_groups is missing",
-        ),
-        (
-            "packed-symmetric",
-            "quantization_status",
-            json!("frozen"),
-            "quantization_status: \"frozen\"",
         ),
     ];
     for (case, field, value, expected) in table {
