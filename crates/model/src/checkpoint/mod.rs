@@ -25,6 +25,16 @@ pub fn gguf_architectures() -> impl Iterator<Item = &'static str> {
     gguf::architectures()
 }
 
+/// What `model_type` may say in the config.json of a Hugging Face folder that is served.
+pub fn hf_architectures() -> impl Iterator<Item = &'static str> {
+    hf::architectures()
+}
+
+/// What `quant_method` may say in the config.json of a Hugging Face folder that is served.
+pub fn hf_quantizations() -> impl Iterator<Item = &'static str> {
+    hf::quantizations()
+}
+
 /// An opened base model. Its files stay mapped until it is dropped.
 pub struct Checkpoint {
     path: PathBuf,
