@@ -184,7 +184,8 @@ fn indexed(index: &Map<String, Value>) -> Result<BTreeMap<&str, BTreeSet<String>
 
 /// Whether a name stays within the folder.
 fn is_plain(name: &str) -> bool {
-    name.ends_with(".safetensors") && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0'])
+    let strange = |c: char| c.is_control() || ['/', '\\', ':'].contains(&c);
+    name.ends_with(".safetensors") && !name.starts_with('.') && !name.contains(strange)
 }
 
 fn no_weights(dir: &Path) -> Refusal {

@@ -51,7 +51,7 @@ fn shards_are_one_model() {
 fn an_index_that_contradicts_its_files_is_refused() {
     let model = Model::tiny("llama-bias");
     let norm = "model.layers.0.input_layernorm.weight";
-    let table: [(&str, Value, &str); 6] = [
+    let table: [(&str, Value, &str); 7] = [
         (
             norm,
             json!("model-00002-of-00002.safetensors"),
@@ -78,6 +78,7 @@ fn an_index_that_contradicts_its_files_is_refused() {
             "is not the name of a safetensors file",
         ),
         (norm, json!(1), "is not the name of a safetensors file"),
+        (norm, json!("a\nb.safetensors"), "is not the name of a safetensors file"),
     ];
     for (tensor, file, expected) in table {
         let refusal = refusal(sharded(&model, |index| index["weight_map"][tensor] = file.clone()).path());
@@ -85,6 +86,18 @@ fn an_index_that_contradicts_its_files_is_refused() {
     }
     let refusal = refusal(sharded(&model, |index| *index = json!({})).path());
     assert!(refusal.contains("weight_map: expected an object"), "{refusal}");
+}
+
+#[test]
+fn weights_that_the_index_does_not_name_are_not_read() {
+    let model = Model::tiny("mistral");
+    let dir = sharded(&model, |_| ());
+    std::fs::write(
+        dir.path().join("consolidated.safetensors"),
+        "the same weights by other names",
+    )
+    .unwrap();
+    assert!(Checkpoint::open(dir.path()).is_ok_and(|checkpoint| *checkpoint.spec() == model.spec()));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Whole folders with quantized modules, their codes at random.
 
+use proptest::prelude::*;
 use rootstock_formats::DType;
 use serde_json::json;
 
@@ -158,4 +159,61 @@ fn a_file_of_its_own_describes_what_older_tools_wrote() {
         refusal.contains("q_proj.weight") || refusal.contains("qweight"),
         "{refusal}"
     );
+}
+
+/// Values of fields of `quantization_config`, some of which fit.
+fn setting() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-2i64..130).prop_map(Value::from),
+        prop::sample::select(vec![
+            "gptq",
+            "awq",
+            "compressed-tensors",
+            "gptq_v2",
+            "gemm",
+            "pack-quantized"
+        ])
+        .prop_map(Value::from),
+        Just(json!({"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32}}})),
+    ]
+}
+
+/// Every matrix of the layers.
+fn read_all(checkpoint: &Checkpoint) -> bool {
+    let layers = checkpoint.spec().layers.iter().enumerate();
+    let maps = layers.flat_map(|(layer, shape)| shape.projections().map(move |projection| (layer, projection)));
+    maps.fold(true, |sound, (layer, projection)| {
+        sound & checkpoint.projection(layer, projection).is_ok()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever the configuration says and the order of inputs lists, the folder is opened or refused.
+    #[test]
+    fn changed_quantizations_never_panic(
+        changes in prop::collection::vec(
+            (prop::sample::select(vec!["quant_method", "group_size", "sym", "desc_act", "format", "version", "config_groups"]),
+            setting()),
+            0..3,
+        ),
+        order in prop::collection::vec(-1i32..4, 0..3),
+        scale in any::<u16>(),
+    ) {
+        let mut model = gptq("phi3");
+        for (field, value) in changes {
+            model.config["quantization_config"][field] = value;
+        }
+        let module = "model.layers.0.self_attn.qkv_proj";
+        let order: Vec<i32> = order.into_iter().cycle().take(64).collect();
+        let bytes = order.iter().flat_map(|group| group.to_le_bytes()).collect();
+        model = model.with(&format!("{module}.g_idx"), (Dtype::I32, vec![order.len()], bytes));
+        model.tensors.get_mut(&format!("{module}.scales")).unwrap().2[..2].copy_from_slice(&scale.to_le_bytes());
+        if let Ok(checkpoint) = model.open() {
+            prop_assert_eq!(read_all(&checkpoint), half::f16::from_bits(scale).is_finite());
+        }
+    }
 }
