@@ -107,6 +107,19 @@ impl Base {
         }
     }
 
+    /// As [`Self::start`], on a thread of its own that ends with it: what a thread that lives on has allocated, the allocator
+    /// gives back only when that thread allocates again, and a base that is replaced should be gone at once.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_apart(settings: &BaseSettings) -> Result<Self> {
+        let start = std::thread::Builder::new().name("base-loader".to_owned());
+        std::thread::scope(|scope| {
+            let loading = start.spawn_scoped(scope, || Self::start(settings))?;
+            loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// The prompt that continues a conversation, with an adapter's own template and system prompt where it has them.
     ///
     /// # Errors

@@ -181,7 +181,7 @@ pub struct ServeArgs {
     /// Id of the base in requests [default: the catalog name, the file's stem or the folder's name]
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
-    /// Folder with a subfolder per adapter, watched
+    /// Folder with a subfolder or GGUF file per adapter, watched
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// Further folder that adapters may be loaded from over HTTP (repeatable)
@@ -249,10 +249,10 @@ pub struct GenerateArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub run: RunArgs,
-    /// PEFT folder of an adapter to apply, or its name in the folder of --adapters
+    /// PEFT folder or GGUF file of an adapter to apply, or its name in the folder of --adapters
     #[arg(long, value_name = "DIR|NAME")]
     pub adapter: Option<PathBuf>,
-    /// Folder with a subfolder per adapter
+    /// Folder with a subfolder or GGUF file per adapter
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// Factor on the adapter's effect
@@ -284,7 +284,7 @@ pub struct ChatArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub run: RunArgs,
-    /// Folder with a subfolder per adapter
+    /// Folder with a subfolder or GGUF file per adapter
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// Talk to a running server; no model is loaded then

@@ -30,7 +30,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     };
     let base = Base::start(&settings)?;
     if let Some(adapter) = &args.adapter {
-        load(&base, &adapter_folder(adapter, args.adapters.as_deref())?)?;
+        load(&base, &adapter_path(adapter, args.adapters.as_deref())?)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let adapter = args.adapter.as_ref().map(|_| (ADAPTER, args.adapter_scale));
@@ -52,14 +52,22 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-/// The folder that `--adapter` means: a name in the folder of `--adapters`, else a path.
-fn adapter_folder(adapter: &Path, adapters: Option<&Path>) -> Result<PathBuf> {
-    let named = adapters.map(|folder| folder.join(adapter));
-    let candidates = named.into_iter().chain([adapter.to_owned()]);
-    let found = candidates.into_iter().find(|folder| folder.is_dir());
+/// The folder or GGUF file that `--adapter` means: a name in the folder of `--adapters`, else a path.
+fn adapter_path(adapter: &Path, adapters: Option<&Path>) -> Result<PathBuf> {
+    let folder = adapters.map(|folder| folder.join(adapter));
+    let file = folder.as_ref().map(|folder| {
+        let mut name = folder.clone().into_os_string();
+        name.push(".gguf");
+        PathBuf::from(name)
+    });
+    let named = folder
+        .filter(|path| path.is_dir())
+        .or(file.filter(|path| path.is_file()));
+    let found = named.or_else(|| Some(adapter.to_owned()).filter(|path| path.exists()));
     found.ok_or_else(|| {
         let among = adapters.map_or(String::new(), |folder| format!(", nor in {}", folder.display()));
-        UsageError(format!("--adapter: there is no folder {}{among}", adapter.display())).into()
+        let adapter = adapter.display();
+        UsageError(format!("--adapter: there is no folder or GGUF file {adapter}{among}")).into()
     })
 }
 

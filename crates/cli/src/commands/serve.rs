@@ -26,7 +26,7 @@ const INTERRUPTED: i32 = 130;
 /// The settings, the model, the adapter folder or the address cannot be used.
 pub fn run(args: ServeArgs) -> Result<()> {
     let settings = ServeSettings::new(args)?;
-    let first = Base::start(&settings.base)?;
+    let first = Base::start_apart(&settings.base)?;
     let watcher = settings.adapters.as_deref().map(|dir| first.watch(dir)).transpose()?;
     let adapters = first.adapters.list();
     let runtime = Runtime::new().context("the I/O threads cannot be started")?;
@@ -73,7 +73,7 @@ fn load(request: BaseRequest, settings: &ServeSettings) -> std::result::Result<S
         ..settings.base.clone()
     };
     let start = || {
-        let base = Base::start(&base)?;
+        let base = Base::start_apart(&base)?;
         let watcher = settings.adapters.as_deref().map(|dir| base.watch(dir)).transpose()?;
         Ok(base.into_serving(request.name, watcher))
     };

@@ -31,8 +31,8 @@ pub(crate) async fn load_adapter(State(app): State<Arc<App>>, request: Request<B
         if *name == *base.name || !inplace && base.adapters.get(&name).is_some() {
             return Err(ApiError::AdapterExists(name));
         }
-        let folder = below_roots(Path::new(&path), &app.adapter_roots).ok_or(ApiError::AdapterPath(path))?;
-        base.adapters.load(&name, &folder).map_err(ApiError::Adapter)?;
+        let found = below_roots(Path::new(&path), &app.adapter_roots).ok_or(ApiError::AdapterPath(path))?;
+        base.adapters.load(&name, &found).map_err(ApiError::Adapter)?;
         Ok(format!("Success: LoRA adapter '{name}' added successfully."))
     };
     spawn_blocking(load).await.unwrap_or(Err(ApiError::Internal))
@@ -59,13 +59,17 @@ fn required(fields: &mut Fields, name: &'static str) -> ApiResult<String> {
     }
 }
 
-/// The folder with links resolved if it lies below a root; a relative path starts at each root in turn.
+/// The folder or GGUF file with links resolved if it lies below a root; a relative path starts at each root in turn.
 /// What does not exist and what is elsewhere look alike.
 fn below_roots(path: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
     roots.iter().find_map(|root| {
         let root = root.canonicalize().ok()?;
-        let folder = root.join(path).canonicalize().ok()?;
-        (folder != root && folder.starts_with(&root) && folder.is_dir()).then_some(folder)
+        let found = root.join(path).canonicalize().ok()?;
+        let is_adapter = found.is_dir()
+            || found
+                .extension()
+                .is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+        (found != root && found.starts_with(&root) && is_adapter).then_some(found)
     })
 }
 
@@ -74,14 +78,17 @@ mod tests {
     use super::below_roots;
 
     #[test]
-    fn only_folders_below_a_root_are_found() {
+    fn only_folders_and_gguf_files_below_a_root_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let (root, other) = (dir.path().join("root"), dir.path().join("root-other"));
         std::fs::create_dir_all(root.join("a")).unwrap();
         std::fs::create_dir_all(&other).unwrap();
         std::fs::write(root.join("file"), "").unwrap();
         let found = |path: &str| below_roots(path.as_ref(), std::slice::from_ref(&root));
+        std::fs::write(root.join("a/b.gguf"), "").unwrap();
+        std::fs::write(other.join("c.gguf"), "").unwrap();
         let expected = Some(root.canonicalize().unwrap().join("a"));
+        assert_eq!(found("a/b.gguf"), Some(root.canonicalize().unwrap().join("a/b.gguf")));
         assert_eq!(found("a"), expected);
         assert_eq!(found("../root/a"), expected);
         assert_eq!(found(root.join("a").to_str().unwrap()), expected);
@@ -90,7 +97,9 @@ mod tests {
             ".",
             "..",
             "../root-other",
+            "../root-other/c.gguf",
             "missing",
+            "missing.gguf",
             "file",
             "/",
             "\0",
