@@ -167,10 +167,14 @@ pub const INITIALISATIONS: [Initialisation; 11] = [
     init("orthogonal", BaseUnder::Unchanged, "orthogonal factors"),
     init("eva", BaseUnder::Unchanged, "lora_A from activations"),
     init("mica", BaseUnder::Unchanged, "lora_A starts at zero"),
-    init("pissa", BaseUnder::LessInitial, "PiSSA; pissa_niter_N too"),
-    init("olora", BaseUnder::LessInitial, "OLoRA"),
-    init("corda", BaseUnder::LessInitial, "CorDA"),
-    init("lora_ga", BaseUnder::LessInitial, "LoRA-GA"),
+    init(
+        "pissa",
+        BaseUnder::LessInitial,
+        "PiSSA, pissa_niter_N too; with the initial adapter beside it in a subfolder that ends in _init, else refused",
+    ),
+    init("olora", BaseUnder::LessInitial, "as pissa"),
+    init("corda", BaseUnder::LessInitial, "as pissa"),
+    init("lora_ga", BaseUnder::LessInitial, "as pissa"),
     init("loftq", BaseUnder::Lost, "the base was quantized to fit the adapter"),
 ];
 

@@ -9,6 +9,7 @@ mod file;
 mod modules;
 mod names;
 mod plan;
+mod support;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -22,6 +23,7 @@ pub use defaults::{AdapterDefaults, SamplingDefaults};
 pub use effect::{AdapterTensor, BiasEffect, BiasKind, Effect, LowRank, MatrixEffect, NormEffect};
 pub use error::{AdapterError, AdapterErrorCode};
 use plan::Plan;
+pub use support::{SupportRow, Verdict, support};
 
 use crate::{ArchSpec, ContentHash};
 

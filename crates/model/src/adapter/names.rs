@@ -3,6 +3,9 @@
 
 use crate::{NormSite, Projection};
 
+/// A normalisation of a layer: its name there, and its site by the layer's index.
+type NormName = (&'static str, fn(usize) -> NormSite);
+
 /// Names of one family in one kind of adapter.
 pub(super) struct ModuleNames {
     /// [`ArchSpec::family`](crate::ArchSpec::family) of the bases they are for.
@@ -12,7 +15,7 @@ pub(super) struct ModuleNames {
     /// Linear maps of a layer. One that holds several projections has their outputs one after another.
     pub(super) maps: &'static [(&'static str, &'static [Projection])],
     /// Normalisations of a layer.
-    pub(super) norms: &'static [(&'static str, fn(usize) -> NormSite)],
+    pub(super) norms: &'static [NormName],
     pub(super) final_norm: &'static str,
     pub(super) embedding: &'static str,
     pub(super) output: &'static str,
@@ -49,13 +52,13 @@ const GPT2: &[(&str, &[Projection])] = &[
     ("mlp.c_proj", &[Projection::Down]),
 ];
 
-const PRE_NORMS: &[(&str, fn(usize) -> NormSite)] = &[
+const PRE_NORMS: &[NormName] = &[
     ("input_layernorm", NormSite::Attention),
     ("self_attn.q_norm", NormSite::Query),
     ("self_attn.k_norm", NormSite::Key),
     ("post_attention_layernorm", NormSite::FeedForward),
 ];
-const GEMMA_NORMS: &[(&str, fn(usize) -> NormSite)] = &[
+const GEMMA_NORMS: &[NormName] = &[
     ("input_layernorm", NormSite::Attention),
     ("self_attn.q_norm", NormSite::Query),
     ("self_attn.k_norm", NormSite::Key),
@@ -63,7 +66,7 @@ const GEMMA_NORMS: &[(&str, fn(usize) -> NormSite)] = &[
     ("pre_feedforward_layernorm", NormSite::FeedForward),
     ("post_feedforward_layernorm", NormSite::PostFeedForward),
 ];
-const GPT2_NORMS: &[(&str, fn(usize) -> NormSite)] = &[("ln_1", NormSite::Attention), ("ln_2", NormSite::FeedForward)];
+const GPT2_NORMS: &[NormName] = &[("ln_1", NormSite::Attention), ("ln_2", NormSite::FeedForward)];
 
 const LLAMA_LIKE: ModuleNames = ModuleNames {
     families: &["llama", "mistral", "qwen2", "qwen3", "smollm3"],
@@ -108,6 +111,8 @@ static PEFT: [ModuleNames; 4] = [
 /// A `general.architecture` of GGUF adapters.
 pub(super) struct GgufArchitecture {
     pub(super) name: &'static str,
+    /// What bases it is for, in words.
+    pub(super) for_families: &'static str,
     pub(super) names: ModuleNames,
     /// Rows of query and key lie in pairs for pairwise rotary, as llama.cpp's converter permutes base and lora_b alike.
     pub(super) interleaved: bool,
@@ -141,6 +146,7 @@ const GGUF_NAMES: ModuleNames = ModuleNames {
 
 const PLAIN: GgufArchitecture = GgufArchitecture {
     name: "",
+    for_families: "bases of that family",
     names: GGUF_NAMES,
     interleaved: false,
     turned_by_converter: false,
@@ -149,6 +155,7 @@ const PLAIN: GgufArchitecture = GgufArchitecture {
 static GGUF: [GgufArchitecture; 7] = [
     GgufArchitecture {
         name: "llama",
+        for_families: "bases of the families llama and mistral",
         names: ModuleNames {
             families: &["llama", "mistral"],
             ..GGUF_NAMES

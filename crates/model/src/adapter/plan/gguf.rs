@@ -32,13 +32,17 @@ pub(super) fn effects<'a>(
     let found = place(gguf, &modules)?;
     let turned = architecture.turned_by_converter && turned(&found, &modules)?;
     for (module, sides) in modules.iter().zip(found) {
+        let map = match &module.role {
+            ModuleRole::Map(map) => map,
+            _ => match sides.into_iter().flatten().next() {
+                Some(tensor) => return Err(unmapped(tensor)),
+                None => continue,
+            },
+        };
         let (a, b) = match sides {
             [None, None] => continue,
             [Some(a), Some(b)] => (a, b),
             [Some(one), None] | [None, Some(one)] => return Err(half(one)),
-        };
-        let ModuleRole::Map(map) = &module.role else {
-            return Err(unmapped(a));
         };
         let (a, b) = oriented(map, a, b, turned)?;
         let rank = a.rows.len();

@@ -1,4 +1,10 @@
+mod defaults;
 mod folders;
+mod gguf;
+mod initial;
+mod kinds;
+mod refusals;
+mod table;
 
 use std::fs;
 use std::path::Path;
@@ -401,14 +407,7 @@ fn no_damaged_byte_brings_a_panic_or_an_effect_that_does_not_fit() {
             let Ok(adapter) = load(folder.dir.path(), &spec) else {
                 continue;
             };
-            for pair in adapter.effects.iter().map(low_rank) {
-                let (inputs, outputs) = spec.shape(pair.site).unwrap();
-                assert_eq!(
-                    (pair.a.cols, pair.b.rows, pair.a.rows),
-                    (inputs, outputs, pair.b.cols),
-                    "byte {at}"
-                );
-            }
+            adapter.effects.iter().for_each(|effect| assert_fits(effect, &spec));
         }
         fs::write(&path, &whole).unwrap();
     }
