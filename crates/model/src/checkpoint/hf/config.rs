@@ -5,7 +5,7 @@ use super::family::{FIXED, Family, INERT, Positions};
 use super::fields::{Fields, LARGEST_SIZE};
 use super::rope::{self, Rotary, Stated};
 use super::windows::{self, Sight};
-use crate::{Activation, ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSpec, Position, ProjectionSet};
+use crate::{Activation, ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormSpec, Position, ProjectionSet};
 
 /// The family that `model_type` names.
 pub(super) fn family(fields: &Fields) -> Result<&'static Family, Refusal> {
@@ -23,17 +23,13 @@ pub(super) fn spec(fields: &Fields, family: &Family, tensors: usize) -> Result<A
     let rotations = Rotations::read(fields, family, &sizes)?;
     let feed_forward = feed_forward(fields, family, &sizes)?;
     let biases = biases(fields, family)?;
-    let scale = 1.0
-        / fields
-            .optional_positive("query_pre_attn_scalar")?
-            .unwrap_or(sizes.head_dim as f64)
-            .sqrt();
+    let scale = score_scale(fields, family, &sizes)?;
     let layer = |sight: &Sight| LayerSpec {
         attention: AttentionSpec {
             heads: sizes.heads,
             kv_heads: sizes.kv_heads,
             head_dim: sizes.head_dim,
-            scale: scale as f32,
+            scale,
             position: rotations.of(sight),
             window: sight.window,
             head_norms: family.head_norms,
@@ -48,11 +44,7 @@ pub(super) fn spec(fields: &Fields, family: &Family, tensors: usize) -> Result<A
         vocab_size: fields.size("vocab_size")?,
         hidden_size: sizes.hidden,
         context_length: rotations.positions,
-        embedding_scale: if family.scaled_embedding {
-            (sizes.hidden as f64).sqrt() as f32
-        } else {
-            1.0
-        },
+        embedding_scale: embedding_scale(family, &sizes),
         position_embeddings: learned.then_some(sizes.positions),
         norm: norm(fields, family)?,
         tied_output: fields.flag("tie_word_embeddings")?,
@@ -60,6 +52,26 @@ pub(super) fn spec(fields: &Fields, family: &Family, tensors: usize) -> Result<A
     };
     fields.refuse_unread(&[FIXED, family.fixed].concat(), &[INERT, family.inert])?;
     Ok(spec)
+}
+
+/// Factor on scores: one over the root of the width of a head, or of what the family states instead.
+fn score_scale(fields: &Fields, family: &Family, sizes: &Sizes) -> Result<f32, Refusal> {
+    let Some(field) = family.score_width else {
+        return Ok((1.0 / (sizes.head_dim as f64).sqrt()) as f32);
+    };
+    let width = fields.positive(field)?;
+    let scale = (1.0 / width.sqrt()) as f32;
+    if scale == 0.0 || !scale.is_finite() {
+        return Err(fields.unsupported(field, width, "a width whose root is a single-precision number"));
+    }
+    Ok(scale)
+}
+
+fn embedding_scale(family: &Family, sizes: &Sizes) -> f32 {
+    match family.scaled_embedding {
+        true => (sizes.hidden as f64).sqrt() as f32,
+        false => 1.0,
+    }
 }
 
 /// The sizes of every layer.
@@ -83,11 +95,9 @@ impl Sizes {
         let positions = fields.size("max_position_embeddings")?;
         let learned = matches!(family.positions, Positions::Learned);
         // The size of GPT-2's causal mask, of which newer files say nothing.
-        match fields.optional_size("n_ctx")? {
-            Some(mask) if mask != positions => {
-                return Err(fields.contradiction("n_ctx", mask, "the number of positions"));
-            }
-            _ => {}
+        let mask = if learned { fields.optional_size("n_ctx")? } else { None };
+        if let Some(mask) = mask.filter(|mask| *mask != positions) {
+            return Err(fields.contradiction("n_ctx", mask, "the number of positions"));
         }
         let kv_heads = if learned {
             heads
@@ -131,12 +141,13 @@ fn head_dim(fields: &Fields, hidden: usize, heads: usize, learned: bool) -> Resu
 
 fn norm(fields: &Fields, family: &Family) -> Result<NormSpec, Refusal> {
     let epsilon = fields.positive("rms_norm_eps")? as f32;
-    match family.norm {
-        _ if epsilon == 0.0 || !epsilon.is_finite() => {
-            Err(fields.unsupported("rms_norm_eps", epsilon, "a positive single-precision number"))
-        }
-        kind @ (NormKind::Rms | NormKind::Layer) => Ok(NormSpec { kind, epsilon }),
+    if epsilon == 0.0 || !epsilon.is_finite() {
+        return Err(fields.unsupported("rms_norm_eps", epsilon, "a positive single-precision number"));
     }
+    Ok(NormSpec {
+        kind: family.norm,
+        epsilon,
+    })
 }
 
 fn feed_forward(fields: &Fields, family: &Family, sizes: &Sizes) -> Result<FeedForward, Refusal> {

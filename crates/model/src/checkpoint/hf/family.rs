@@ -23,6 +23,8 @@ pub(super) struct Family {
     pub(super) norm_offset: f32,
     pub(super) head_norms: bool,
     pub(super) post_norms: bool,
+    /// Scores are divided by the root of this field rather than of the width of a head.
+    pub(super) score_width: Option<&'static str>,
     /// Embeddings are multiplied by the root of the hidden size.
     pub(super) scaled_embedding: bool,
     /// The feed-forward has a gate.
@@ -108,6 +110,7 @@ const LLAMA: Family = Family {
     norm_offset: 0.0,
     head_norms: false,
     post_norms: false,
+    score_width: None,
     scaled_embedding: false,
     gated: true,
     biases: &[ATTENTION_BIAS, MLP_BIAS],
@@ -189,6 +192,7 @@ pub(super) const FAMILIES: [Family; 8] = [
         norm_offset: 1.0,
         head_norms: true,
         post_norms: true,
+        score_width: Some("query_pre_attn_scalar"),
         scaled_embedding: true,
         biases: &[ATTENTION_BIAS],
         positions: Positions::RotaryByWindow {

@@ -103,6 +103,19 @@ fn fields_that_would_change_the_numbers_are_refused_by_name() {
         ),
         (
             "llama-bias",
+            "query_pre_attn_scalar",
+            json!(64),
+            "field \"query_pre_attn_scalar\" (64) is not known",
+        ),
+        (
+            "gemma3",
+            "query_pre_attn_scalar",
+            json!(1e-300),
+            "query_pre_attn_scalar: ",
+        ),
+        ("llama-bias", "n_ctx", json!(512), "field \"n_ctx\" (512) is not known"),
+        (
+            "llama-bias",
             "logit_scale",
             json!(0.5),
             "field \"logit_scale\" (0.5) is not known and may change the numbers",
