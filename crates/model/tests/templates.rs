@@ -7,6 +7,7 @@ fn render(case: &Value) -> Result<String, String> {
     let markers = Markers {
         bos: "<s>".to_owned(),
         eos: "</s>".to_owned(),
+        ..Markers::default()
     };
     let template = ChatTemplate::new(case["template"].as_str().unwrap(), markers).map_err(|error| error.to_string())?;
     let (messages, extra) = (case["messages"].as_array().unwrap(), case["extra"].as_object().unwrap());

@@ -66,32 +66,12 @@ struct Recipe {
     steps: &'static [Step],
 }
 
-/// Every recipe with GGUF's names for it.
-const RECIPES: [(Cut, &[&str], Recipe); 15] = [
-    (
-        Cut::Gpt2,
-        &["gpt-2", "phi-2", "granite-docling", "trillion"],
-        plain(&[Step::Gpt2]),
-    ),
-    (Cut::Gpt2Composed, &["mpt", "olmo"], composed(&[Step::Gpt2])),
-    (
-        Cut::DigitsThenGpt2,
-        &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ],
-        plain(&[Step::Digits, Step::Gpt2]),
-    ),
-    (
-        Cut::DigitsThenGpt2Composed,
-        &["command-r"],
-        composed(&[Step::Digits, Step::Gpt2]),
-    ),
+/// What `tokenizer.ggml.pre` may name, by what it means.
+pub const SUPPORTED_PRE_TOKENIZERS: [(Cut, &[&str]); 15] = [
+    (Cut::Gpt2, &["gpt-2", "phi-2"]),
+    (Cut::Gpt2Composed, &["mpt", "olmo"]),
+    (Cut::DigitsThenGpt2, &["smollm", "starcoder", "refact"]),
+    (Cut::DigitsThenGpt2Composed, &["command-r"]),
     (
         Cut::Llama3,
         &[
@@ -99,59 +79,22 @@ const RECIPES: [(Cut, &[&str], Recipe); 15] = [
             "llama3",
             "llama-v3",
             "falcon3",
+            "falcon-h1",
             "pixtral",
             "midm-2.0",
             "lfm2",
         ],
-        whole(&[Step::Split(LLAMA3)]),
     ),
-    (Cut::Llama3Merged, &["dbrx", "smaug-bpe"], plain(&[Step::Split(LLAMA3)])),
-    (Cut::Qwen2, &["qwen2", "megrez"], composed(&[Step::Split(QWEN2)])),
-    (Cut::Qwen2Distilled, &["deepseek-r1-qwen"], plain(&[Step::Split(QWEN2)])),
-    (Cut::Qwen35, &["qwen35"], composed(&[Step::Split(QWEN35)])),
-    (Cut::Tekken, &["tekken"], whole(&[Step::Split(TEKKEN)])),
-    (
-        Cut::Gpt4o,
-        &["gpt-4o", "llama4", "kanana2"],
-        plain(&[Step::Split(GPT4O)]),
-    ),
-    (
-        Cut::DeepSeekLlm,
-        &["deepseek-llm"],
-        plain(&[
-            Step::Split("[\r\n]"),
-            Step::Split(CASED_LETTERS),
-            Step::Split("\\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3000}-\u{3002}]+"),
-            Step::Split("\\s+$"),
-            Step::Split("[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+"),
-            Step::Digits,
-        ]),
-    ),
-    (
-        Cut::DeepSeekCoder,
-        &["deepseek-coder"],
-        plain(&[
-            Step::Split("[\r\n]"),
-            Step::Split("\\s?\\p{L}+"),
-            Step::Split("\\s?\\p{P}+"),
-            Step::Split("[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+"),
-            Step::Digits,
-        ]),
-    ),
-    (
-        Cut::DeepSeek3,
-        &["deepseek-v3"],
-        plain(&[
-            Step::Split("\\p{N}{1,3}"),
-            Step::Split("[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"),
-            Step::Split(DEEPSEEK3),
-        ]),
-    ),
-    (
-        Cut::Falcon,
-        &["falcon"],
-        plain(&[Step::Punctuation, Step::Gpt2, Step::Split("[0-9][0-9][0-9]")]),
-    ),
+    (Cut::Llama3Merged, &["dbrx", "smaug-bpe"]),
+    (Cut::Qwen2, &["qwen2"]),
+    (Cut::Qwen2Distilled, &["deepseek-r1-qwen"]),
+    (Cut::Qwen35, &["qwen35"]),
+    (Cut::Tekken, &["tekken"]),
+    (Cut::Gpt4o, &["gpt-4o", "llama4", "kanana2", "minimax-m2"]),
+    (Cut::DeepSeekLlm, &["deepseek-llm"]),
+    (Cut::DeepSeekCoder, &["deepseek-coder"]),
+    (Cut::DeepSeek3, &["deepseek-v3"]),
+    (Cut::Falcon, &["falcon"]),
 ];
 
 const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -202,13 +145,15 @@ const fn whole(steps: &'static [Step]) -> Recipe {
 impl Cut {
     /// The way of cutting that GGUF's `tokenizer.ggml.pre` names; `None` if it is not supported.
     pub fn from_gguf_name(name: &str) -> Option<Self> {
-        let known = RECIPES.iter().find(|(_, names, _)| names.contains(&name));
-        known.map(|&(cut, ..)| cut)
+        let known = SUPPORTED_PRE_TOKENIZERS.iter().find(|(_, names)| names.contains(&name));
+        known.map(|&(cut, _)| cut)
     }
 
     /// Every name that [`Cut::from_gguf_name`] knows.
     pub fn gguf_names() -> impl Iterator<Item = &'static str> {
-        RECIPES.iter().flat_map(|(_, names, _)| names.iter().copied())
+        SUPPORTED_PRE_TOKENIZERS
+            .iter()
+            .flat_map(|(_, names)| names.iter().copied())
     }
 
     /// Whether a file that does not say so wants a beginning of sequence.
@@ -243,9 +188,41 @@ impl Cut {
         Ok(Sequence::new(sequence).into())
     }
 
-    fn recipe(self) -> &'static Recipe {
-        let found = RECIPES.iter().find(|(cut, ..)| *cut == self);
-        &found.unwrap_or(&RECIPES[0]).2
+    fn recipe(self) -> Recipe {
+        match self {
+            Self::Gpt2 => plain(&[Step::Gpt2]),
+            Self::Gpt2Composed => composed(&[Step::Gpt2]),
+            Self::DigitsThenGpt2 => plain(&[Step::Digits, Step::Gpt2]),
+            Self::DigitsThenGpt2Composed => composed(&[Step::Digits, Step::Gpt2]),
+            Self::Llama3 => whole(&[Step::Split(LLAMA3)]),
+            Self::Llama3Merged => plain(&[Step::Split(LLAMA3)]),
+            Self::Qwen2 => composed(&[Step::Split(QWEN2)]),
+            Self::Qwen2Distilled => plain(&[Step::Split(QWEN2)]),
+            Self::Qwen35 => composed(&[Step::Split(QWEN35)]),
+            Self::Tekken => whole(&[Step::Split(TEKKEN)]),
+            Self::Gpt4o => plain(&[Step::Split(GPT4O)]),
+            Self::DeepSeekLlm => plain(&[
+                Step::Split("[\r\n]"),
+                Step::Split(CASED_LETTERS),
+                Step::Split("\\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3000}-\u{3002}]+"),
+                Step::Split("\\s+$"),
+                Step::Split("[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+"),
+                Step::Digits,
+            ]),
+            Self::DeepSeekCoder => plain(&[
+                Step::Split("[\r\n]"),
+                Step::Split("\\s?\\p{L}+"),
+                Step::Split("\\s?\\p{P}+"),
+                Step::Split("[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+"),
+                Step::Digits,
+            ]),
+            Self::DeepSeek3 => plain(&[
+                Step::Split("\\p{N}{1,3}"),
+                Step::Split("[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"),
+                Step::Split(DEEPSEEK3),
+            ]),
+            Self::Falcon => plain(&[Step::Punctuation, Step::Gpt2, Step::Split("[0-9][0-9][0-9]")]),
+        }
     }
 }
 

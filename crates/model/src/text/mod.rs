@@ -13,7 +13,8 @@ mod template;
 mod tokenizer;
 mod vocabulary;
 
-pub use cut::Cut;
+pub use cut::{Cut, SUPPORTED_PRE_TOKENIZERS};
+pub use gguf::SUPPORTED_MODELS;
 pub use stream::{TextStream, TextUpdate};
 pub use template::{ChatTemplate, Markers};
 pub use tokenizer::{TokenId, Tokenizer};

@@ -288,3 +288,6 @@ fn word_piece(token: String, prefix: &str, cleanup: bool, first: bool) -> String
         text
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,7 @@ impl Tokenizer {
     }
 
     /// Token ids of `text` as text only: a special token spelled out in it stays the characters it is spelled with.
+    /// Added tokens that are text (runs of spaces, tags) are still matched whole, as in the training text.
     ///
     /// # Errors
     /// As [`Self::encode`].

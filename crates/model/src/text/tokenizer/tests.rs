@@ -16,14 +16,16 @@ fn bytes_are_merged_in_the_order_of_the_merges() {
 }
 
 #[test]
-fn spelled_out_tokens_are_found_unless_the_text_is_plain() {
+fn spelled_out_control_tokens_are_found_unless_the_text_is_plain() {
     let tokenizer = tokenizer();
     assert_eq!(
         tokenizer.encode("h<end><tool>", false).unwrap(),
         [u32::from(b'h'), END, TOOL]
     );
     let plain = tokenizer.encode_plain("h<end><tool>").unwrap();
-    assert!(plain.iter().all(|&id| id < 256), "{plain:?}");
+    let (text, added) = plain.split_at(plain.len() - 1);
+    assert!(text.iter().all(|&id| id < 256), "{plain:?}");
+    assert_eq!(added, [TOOL], "an added token is text");
 }
 
 #[test]
