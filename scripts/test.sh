@@ -30,4 +30,6 @@ fi
 
 step "clients for the tests" scripts/setup-clients.sh
 step "model for the tests" cargo run --quiet --locked -- pull smollm2-135m-instruct
+# Under Gemma's terms (https://ai.google.dev/gemma/terms), which the tests of that family take: fetched, never distributed.
+step "second model for the tests" cargo run --quiet --locked -- pull gemma3-270m --accept-licence
 step "tests" cargo test --workspace --locked --quiet --no-fail-fast

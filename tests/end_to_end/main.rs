@@ -17,6 +17,7 @@ mod gguf_lora;
 mod golden;
 mod hot_swap;
 mod http;
+mod kinds;
 mod many_adapters;
 mod preemption;
 mod prefix;

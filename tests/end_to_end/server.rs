@@ -29,7 +29,7 @@ pub fn model() -> PathBuf {
     )
 }
 
-/// Gemma 3 270M: ROOTSTOCK_TEST_GEMMA, else where `rootstock pull` puts it from this folder.
+/// Gemma 3 270M: ROOTSTOCK_TEST_GEMMA, else where `make gemma` puts it.
 ///
 /// # Panics
 /// There is none.
@@ -37,7 +37,7 @@ pub fn gemma() -> PathBuf {
     pulled(
         "ROOTSTOCK_TEST_GEMMA",
         "gemma3-270m/gemma-3-270m-q4_k_m.gguf",
-        "rootstock pull gemma3-270m --accept-licence",
+        "make gemma",
     )
 }
 
