@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Chat(args) => commands::chat::run(args),
+        Command::Support(args) => commands::support::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -68,6 +68,12 @@ Examples:
 
 In the conversation: /adapter NAME switches, /adapter alone goes back to the base, /help lists the rest.")]
     Chat(ChatArgs),
+    /// Print what models and adapters are served, converted or refused
+    #[command(after_help = "\
+Examples:
+  rootstock support > docs/SUPPORT.md
+  rootstock support --json")]
+    Support(SupportArgs),
 }
 
 /// The base model and where models are kept.
@@ -237,6 +243,14 @@ pub struct PullArgs {
     /// Catalog to use in place of the built-in one
     #[arg(long, value_name = "FILE")]
     pub catalog: Option<PathBuf>,
+}
+
+/// Arguments of `support`.
+#[derive(Debug, Clone, Args)]
+pub struct SupportArgs {
+    /// Print JSON in place of Markdown
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `generate`.

@@ -162,7 +162,7 @@ fn every_command_and_flag_in_the_readme_exists() {
         });
         parse_line(&words.collect::<Vec<_>>()).unwrap_or_else(|error| panic!("README.md: {line}\n{error}"));
     }
-    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat"]
+    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat", "support"]
         .into_iter()
         .flat_map(flags)
         .collect();

@@ -4,3 +4,4 @@ pub mod chat;
 pub mod generate;
 pub mod pull;
 pub mod serve;
+pub mod support;
