@@ -11,15 +11,16 @@ pub enum AdapterErrorCode {
     Malformed,
     /// Weights come as a pickle, which can run code.
     Pickle,
-    /// `peft_type` is not LORA.
+    /// `peft_type` is not LORA, or a GGUF file is no LoRA adapter.
     UnsupportedType,
-    /// A field of adapter_config.json is not known and not at its default, or has a value that is not supported.
+    /// A field of adapter_config.json or rootstock.toml or a GGUF metadata key is not known and not at its default, or has
+    /// a value that is not supported.
     UnsupportedField,
     /// A tensor belongs to no site of the base, or a target matches nothing.
     UnmappedTensor,
     /// A tensor's shape does not fit the base or the configured rank.
     ShapeMismatch,
-    /// One of lora_A and lora_B is missing.
+    /// Part of what belongs together is missing: one of lora_A and lora_B, a magnitude, a trained bias, a saved weight.
     HalfPair,
     /// A NaN or an infinity.
     NotFinite,
@@ -27,7 +28,7 @@ pub enum AdapterErrorCode {
     ZeroDelta,
     /// A rank is above the limit.
     RankTooLarge,
-    /// The adapter was made for a base with another content hash.
+    /// The adapter was made for a base with another content hash or of another architecture.
     WrongBase,
     /// The adapter does not fit in the adapter memory.
     TooLarge,

@@ -6,6 +6,7 @@ mod defaults;
 mod effect;
 mod error;
 mod file;
+mod hash;
 mod modules;
 mod names;
 mod plan;
@@ -99,7 +100,7 @@ pub fn load_adapter(path: &Path, base: Base<'_>, limits: AdapterLimits) -> Resul
     let defaults = defaults(&files)?;
     let effects = values::read_effects(&files, &plan)?;
     Ok(Adapter {
-        hash: values::content_hash(&effects),
+        hash: hash::content_hash(&effects),
         base_model: files.base_model(),
         max_rank: plan.max_rank(),
         effects,

@@ -111,8 +111,6 @@ static PEFT: [ModuleNames; 4] = [
 /// A `general.architecture` of GGUF adapters.
 pub(super) struct GgufArchitecture {
     pub(super) name: &'static str,
-    /// What bases it is for, in words.
-    pub(super) for_families: &'static str,
     pub(super) names: ModuleNames,
     /// Rows of query and key lie in pairs for pairwise rotary, as llama.cpp's converter permutes base and lora_b alike.
     pub(super) interleaved: bool,
@@ -146,7 +144,6 @@ const GGUF_NAMES: ModuleNames = ModuleNames {
 
 const PLAIN: GgufArchitecture = GgufArchitecture {
     name: "",
-    for_families: "bases of that family",
     names: GGUF_NAMES,
     interleaved: false,
     turned_by_converter: false,
@@ -155,7 +152,6 @@ const PLAIN: GgufArchitecture = GgufArchitecture {
 static GGUF: [GgufArchitecture; 7] = [
     GgufArchitecture {
         name: "llama",
-        for_families: "bases of the families llama and mistral",
         names: ModuleNames {
             families: &["llama", "mistral"],
             ..GGUF_NAMES

@@ -25,7 +25,7 @@ pub struct SupportRow {
     /// What becomes of it.
     pub verdict: Verdict,
     /// How, or why not.
-    pub note: &'static str,
+    pub note: String,
 }
 
 /// What no table of a reader says by itself.
@@ -152,21 +152,19 @@ const KINDS: [(&str, &str, Verdict, &str); 23] = [
 
 /// Every line of the table, grouped.
 pub fn support() -> Vec<SupportRow> {
-    let row = |group, kind: &str, verdict, note| SupportRow {
+    let row = |group, kind: &str, verdict, note: &str| SupportRow {
         group,
         kind: kind.to_owned(),
         verdict,
-        note,
+        note: note.to_owned(),
     };
     let mut rows: Vec<SupportRow> = KINDS
         .iter()
         .map(|&(group, kind, verdict, note)| row(group, kind, verdict, note))
         .collect();
-    rows.extend(GgufArchitecture::all().iter().map(|architecture| SupportRow {
-        group: "gguf architecture",
-        kind: architecture.name.to_owned(),
-        verdict: Verdict::Served,
-        note: architecture.for_families,
+    rows.extend(GgufArchitecture::all().iter().map(|architecture| {
+        let note = format!("for bases of the family {}", architecture.names.families.join(" or "));
+        row("gguf architecture", architecture.name, Verdict::Served, &note)
     }));
     rows.extend(FIELDS.iter().map(|field| {
         let verdict = match field.rule {

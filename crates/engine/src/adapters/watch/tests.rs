@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rootstock_model::ContentHash;
-use rootstock_model::adapter::{AdapterError, AdapterErrorCode, AdapterSummary};
+use rootstock_model::adapter::{AdapterDefaults, AdapterError, AdapterErrorCode, AdapterSummary};
 
 use super::Watcher;
 use super::fingerprint::Fingerprint;
 use crate::adapters::loading::{Loaded, Source};
 use crate::adapters::tests::{block_on, eventually};
-use crate::adapters::{AcquireError, AdapterStore};
+use crate::adapters::{AcquireError, AdapterLease, AdapterStore};
 use crate::runner::PreparedAdapter;
 
 struct Number(u64);
@@ -40,21 +40,29 @@ fn read(path: &Path) -> Result<u64, AdapterError> {
         .map_err(|error| AdapterError::new(AdapterErrorCode::Malformed, error))
 }
 
+/// The file `defaults`, if there is one, is the system prompt.
+fn defaults(path: &Path) -> Arc<AdapterDefaults> {
+    Arc::new(AdapterDefaults {
+        system_prompt: std::fs::read_to_string(path.join("defaults")).ok(),
+        ..AdapterDefaults::default()
+    })
+}
+
 impl Source for Numbers {
-    fn inspect(&self, dir: &Path) -> Result<AdapterSummary, AdapterError> {
-        read(dir).map(|_| AdapterSummary {
+    fn inspect(&self, path: &Path) -> Result<AdapterSummary, AdapterError> {
+        read(path).map(|_| AdapterSummary {
             base_model: None,
             max_rank: 1,
-            defaults: Arc::default(),
+            defaults: defaults(path),
             tensor_bytes: 8,
         })
     }
-    fn load(&self, dir: &Path) -> Result<Loaded, AdapterError> {
+    fn load(&self, path: &Path) -> Result<Loaded, AdapterError> {
         Ok(Loaded {
-            weights: Arc::new(Number(read(dir)?)),
+            weights: Arc::new(Number(read(path)?)),
             base_model: None,
             max_rank: 1,
-            defaults: Arc::default(),
+            defaults: defaults(path),
         })
     }
 }
@@ -204,6 +212,23 @@ fn files_by_themselves_are_followed_by_events() {
 #[test]
 fn files_by_themselves_are_followed_by_polling() {
     files_by_themselves_are_followed(false);
+}
+
+#[test]
+fn changed_defaults_are_a_new_generation_of_equal_weights() {
+    let scene = Scene::new();
+    scene.write("name", "1");
+    let _watcher = scene.watch(true);
+    let before = block_on(scene.store.acquire(&["name"])).expect("served");
+    std::fs::write(scene.path("name").join("defaults"), "Be brief.").expect("writable");
+    eventually("the defaults are served", || {
+        scene.store.get("name").is_some_and(|info| info.generation == 2)
+    });
+    let after = block_on(scene.store.acquire(&["name"])).expect("served");
+    assert_eq!(before[0].defaults().system_prompt, None);
+    assert_eq!(after[0].defaults().system_prompt.as_deref(), Some("Be brief."));
+    let hash = |lease: &AdapterLease| lease.weights().content_hash();
+    assert_eq!(hash(&before[0]), hash(&after[0]));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Which tensors of the files become which effects, nothing read yet: every tensor maps, everything the adapter says it
 //! changes is there, every shape fits the base and the rank.
 
+mod assembly;
+mod changes;
 mod gguf;
 mod initial;
 mod peft;
@@ -169,8 +171,12 @@ impl<'a> Plan<'a> {
             )
         };
         if effects.iter().all(idle) {
-            let message =
-                "adapter_config.json: expected a scale that is not zero, got lora_alpha 0: the adapter changes nothing";
+            let message = match effects.is_empty() {
+                true => "adapter_config.json: expected modules to change, got none: the adapter changes nothing",
+                false => {
+                    "adapter_config.json: expected a scale that is not zero, got lora_alpha 0: the adapter changes nothing"
+                }
+            };
             return Err(AdapterError::new(Code::ZeroDelta, message));
         }
         effects.sort_by_key(EffectPlan::place);

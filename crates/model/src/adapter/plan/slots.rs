@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Tensor;
+use crate::adapter::container::WEIGHTS;
+use crate::adapter::{AdapterError, AdapterErrorCode as Code};
 
 /// What peft puts in front of a module's path in a weights file.
 const PREFIX: &str = "base_model.model.";
@@ -62,4 +64,29 @@ impl Slot {
             .map_or("", |(suffix, _)| suffix);
         format!("{PREFIX}{module}{suffix}")
     }
+}
+
+pub(super) fn half(path: &str, missing: Slot, present: Tensor<'_>) -> AdapterError {
+    let message = format!(
+        "{WEIGHTS}: tensor {}: expected beside {}, got none",
+        missing.name(path),
+        present.name
+    );
+    AdapterError::new(Code::HalfPair, message)
+}
+
+pub(super) fn no_pair(path: &str, first: Slot) -> AdapterError {
+    let message = format!(
+        "{WEIGHTS}: {path}: expected a pair of tensors, as target_modules names it, got none ({} is missing)",
+        first.name(path)
+    );
+    AdapterError::new(Code::UnmappedTensor, message)
+}
+
+pub(super) fn missing(path: &str, slot: Slot, field: &str) -> AdapterError {
+    let message = format!(
+        "{WEIGHTS}: tensor {}: expected because of {field}, got none",
+        slot.name(path)
+    );
+    AdapterError::new(Code::HalfPair, message)
 }

@@ -190,7 +190,7 @@ fn an_adapter_that_changes_nothing_is_refused_whatever_it_holds() {
         .tensor(&format!("{Q0}.lora_B.weight"), f32s([8, 2], 0.0))
         .tensor(&format!("{Q0}.lora_B.bias"), f32s([8, 1], -0.0).flat());
     nothing.write().refused_on_load(Code::ZeroDelta, &["expected a delta"]);
-    FolderBuilder::on(tiny(), json!([])).refused(Code::ZeroDelta, &["changes nothing"]);
+    FolderBuilder::on(tiny(), json!([])).refused(Code::ZeroDelta, &["expected modules to change", "changes nothing"]);
 }
 
 /// Words of configurations and names, so that mutations meet what is read.
