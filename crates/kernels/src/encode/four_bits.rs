@@ -3,17 +3,19 @@
 //! ```text
 //! best = ggml's grid
 //! for each candidate grid:
-//!   quants = nearest steps; grid = least squares fit of the values to the quants        (twice with a minimum)
+//!   twice: quants = nearest steps; grid = least squares fit of the values to the quants
 //!   best = grid in f16, if its squared error is less
 //! ```
 //!
 //! Candidates give way at the ends of the block: that clips the outermost values and serves all others better. On bell
 //! curves a fifth of Q4_1's squared error goes; Q4_0, with one number to choose, loses a tenth, and no finer search
-//! finds more. Errors are sums in the order of the block, so the choice is the same everywhere.
+//! finds more. Sums have one order, so the choice is the same everywhere.
 
 use half::f16;
 
+use crate::isa::Kernel;
 use crate::matrix::BLOCK;
+use crate::simd::{LANES, Simd};
 
 /// Shares of a block's range that Q4_1's candidates give up at the low and at the high end.
 const GIVEN_UP: [[f32; 2]; 9] = [
@@ -30,6 +32,52 @@ const GIVEN_UP: [[f32; 2]; 9] = [
 /// Steps of Q4_0's candidates from zero to the largest magnitude; ggml takes 8.
 const REACHES: [f32; 9] = [8.0, 8.3, 8.6, 9.0, 9.5, 10.0, 7.7, 7.4, 7.0];
 
+/// The 4-bit encodings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum FourBits {
+    /// Q4_0: quants less 8, so that the step's sign says which end has the ninth value.
+    Centred,
+    /// Q4_1.
+    WithMinimum,
+}
+
+/// Appends blocks to `to`. Gives the first block whose scales are beyond f16, where it stops.
+pub(super) struct Encode<'a> {
+    pub encoding: FourBits,
+    pub blocks: &'a [[f32; BLOCK]],
+    pub to: &'a mut Vec<u8>,
+}
+
+impl Kernel for Encode<'_> {
+    type Output = Option<usize>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Option<usize> {
+        for (index, values) in self.blocks.iter().enumerate() {
+            let block = Block::load(s, values);
+            let best = match self.encoding {
+                FourBits::Centred => centred(s, &block, values),
+                FourBits::WithMinimum => with_minimum(s, &block, values),
+            };
+            if !best.error.is_finite() {
+                return Some(index);
+            }
+            self.to.extend(best.scales[0].to_le_bytes());
+            if self.encoding == FourBits::WithMinimum {
+                self.to.extend(best.scales[1].to_le_bytes());
+            }
+            let mut quants = [0i8; BLOCK];
+            block.store_quants(s, best.grid, &mut quants);
+            // Input i in the low nibble of byte i, input i + 16 in the high one.
+            let (low, high) = quants.split_at(BLOCK / 2);
+            for (low, high) in low.iter().zip(high) {
+                self.to.push(*low as u8 | (*high as u8) << 4);
+            }
+        }
+        None
+    }
+}
+
 /// Values that a block can take: `step * q + minimum`, q in 0..=15.
 #[derive(Clone, Copy)]
 struct Grid {
@@ -37,151 +85,153 @@ struct Grid {
     minimum: f32,
 }
 
-impl Grid {
-    /// The nearest quants. A step of zero has them all at the minimum.
-    fn quants(self, block: &[f32; BLOCK]) -> [f32; BLOCK] {
-        let inverse = if self.step == 0.0 { 0.0 } else { 1.0 / self.step };
-        // Adding a half and cutting off rounds what is not negative.
-        block.map(|value| (((value - self.minimum) * inverse + 0.5).clamp(0.0, 15.0) as i32) as f32)
-    }
-
-    fn error(self, block: &[f32; BLOCK], quants: &[f32; BLOCK]) -> f32 {
-        let pairs = block.iter().zip(quants);
-        pairs.fold(0.0, |sum, (value, quant)| {
-            let error = self.step * quant + self.minimum - value;
-            sum + error * error
-        })
-    }
-}
-
-/// A choice of scales and quants for a block, and its squared error.
+/// A grid as f16 hold it, and its squared error; that is not finite where they cannot.
+#[derive(Clone, Copy)]
 struct Choice {
     scales: [f16; 2],
-    quants: [f32; BLOCK],
+    grid: Grid,
     error: f32,
 }
 
 impl Choice {
-    /// A grid as two f16 hold it; none where they cannot.
-    fn of(block: &[f32; BLOCK], scales: [f16; 2], grid: Grid) -> Option<Self> {
-        let finite = grid.step.is_finite() && grid.minimum.is_finite();
-        let quants = grid.quants(block);
-        let error = grid.error(block, &quants);
-        (finite && error.is_finite()).then_some(Self { scales, quants, error })
-    }
-
-    /// Appends the scales, then the nibbles: input i in the low one of byte i, input i + 16 in the high one.
-    fn append(&self, scales: usize, to: &mut Vec<u8>) {
-        self.scales[..scales]
-            .iter()
-            .for_each(|scale| to.extend(scale.to_le_bytes()));
-        let (low, high) = self.quants.split_at(BLOCK / 2);
-        to.extend(low.iter().zip(high).map(|(low, high)| *low as u8 | (*high as u8) << 4));
+    /// The better of two, this where they are equal.
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        // What is not finite compares as no better, and is replaced by what is.
+        if other.error < self.error || !self.error.is_finite() && other.error.is_finite() {
+            other
+        } else {
+            self
+        }
     }
 }
 
-/// The better of two choices, the first where they are equal.
-fn better(first: Option<Choice>, second: Option<Choice>) -> Option<Choice> {
-    match (first, second) {
-        (Some(first), Some(second)) if second.error < first.error => Some(second),
-        (Some(first), _) => Some(first),
-        (None, second) => second,
+/// A block of 32 values.
+struct Block<S: Simd>([S::F; 2]);
+
+impl<S: Simd> Block<S> {
+    #[inline(always)]
+    fn load(s: S, values: &[f32; BLOCK]) -> Self {
+        // SAFETY: there are twice sixteen values.
+        unsafe { Self([s.load(values.as_ptr()), s.load(values.as_ptr().add(LANES))]) }
+    }
+
+    /// The nearest quants of one half, ties to even. A step of zero has them all at the minimum.
+    #[inline(always)]
+    fn quants_of(&self, s: S, grid: Grid, half: usize) -> S::I {
+        let inverse = s.splat(if grid.step == 0.0 { 0.0 } else { 1.0 / grid.step });
+        let (zero, most) = (s.splat(0.0), s.splat(-15.0));
+        let quant = s.mul(s.sub(self.0[half], s.splat(grid.minimum)), inverse);
+        s.round(s.sub(zero, s.max(s.sub(zero, s.max(quant, zero)), most)))
+    }
+
+    #[inline(always)]
+    fn quants(&self, s: S, grid: Grid) -> [S::F; 2] {
+        [
+            s.to_f32(self.quants_of(s, grid, 0)),
+            s.to_f32(self.quants_of(s, grid, 1)),
+        ]
+    }
+
+    #[inline(always)]
+    fn store_quants(&self, s: S, grid: Grid, to: &mut [i8; BLOCK]) {
+        // SAFETY: there is room for twice sixteen.
+        unsafe {
+            s.store_i8(to.as_mut_ptr(), self.quants_of(s, grid, 0));
+            s.store_i8(to.as_mut_ptr().add(LANES), self.quants_of(s, grid, 1));
+        }
+    }
+
+    /// A grid of the given scales: step, and either minimum or (none) eight steps below zero.
+    #[inline(always)]
+    fn choose(&self, s: S, step: f32, minimum: Option<f32>) -> Choice {
+        let scales = [step, minimum.unwrap_or(0.0)].map(f16::from_f32);
+        let step = scales[0].to_f32();
+        let minimum = if minimum.is_some() {
+            scales[1].to_f32()
+        } else {
+            -8.0 * step
+        };
+        let grid = Grid { step, minimum };
+        let quants = self.quants(s, grid);
+        let mut errors = s.splat(0.0);
+        for half in 0..2 {
+            let back = s.mul_add(s.splat(step), quants[half], s.splat(minimum));
+            let error = s.sub(back, self.0[half]);
+            errors = s.mul_add(error, error, errors);
+        }
+        let finite = step.is_finite() && minimum.is_finite();
+        let error = if finite { s.sum(errors) } else { f32::INFINITY };
+        Choice { scales, grid, error }
     }
 }
 
-/// Appends a Q4_1 block. False where its scales are beyond f16.
-pub(super) fn encode_with_minimum(block: &[f32; BLOCK], to: &mut Vec<u8>) -> bool {
-    let in_halves = |grid: Grid| {
-        let scales = [f16::from_f32(grid.step), f16::from_f32(grid.minimum)];
-        let [step, minimum] = scales.map(f16::to_f32);
-        Choice::of(block, scales, Grid { step, minimum })
-    };
-    let (low, high) = ends(block);
+/// Sum of 32 products.
+#[inline(always)]
+fn dot<S: Simd>(s: S, a: [S::F; 2], b: [S::F; 2]) -> f32 {
+    s.sum(s.mul_add(a[1], b[1], s.mul(a[0], b[0])))
+}
+
+#[inline(always)]
+fn with_minimum<S: Simd>(s: S, block: &Block<S>, values: &[f32; BLOCK]) -> Choice {
+    let (mut low, mut high) = (values[0], values[0]);
+    for value in values {
+        (low, high) = (low.min(*value), high.max(*value));
+    }
     let range = high - low;
-    let mut best = in_halves(Grid {
-        step: range / 15.0,
-        minimum: low,
-    });
+    let mut best = block.choose(s, range / 15.0, Some(low));
+    let total = s.sum(s.add(block.0[0], block.0[1]));
     for [at_low, at_high] in GIVEN_UP {
         let mut grid = Grid {
             step: range * (1.0 - at_low - at_high) / 15.0,
             minimum: low + at_low * range,
         };
         for _ in 0..2 {
-            let Some(fitted) = fit(block, &grid.quants(block)) else {
-                break;
-            };
-            grid = fitted;
-            best = better(best, in_halves(grid));
+            grid = fit(s, block, grid, total);
         }
+        best = best.or(block.choose(s, grid.step, Some(grid.minimum)));
     }
-    best.inspect(|best| best.append(2, to)).is_some()
+    best
 }
 
-/// Appends a Q4_0 block: quants less 8, so that the step's sign says which end has the ninth value. False where its scale
-/// is beyond f16.
-pub(super) fn encode_centred(block: &[f32; BLOCK], to: &mut Vec<u8>) -> bool {
-    let in_half = |step: f32| {
-        let scale = f16::from_f32(step);
-        let step = scale.to_f32();
-        let grid = Grid {
-            step,
-            minimum: -8.0 * step,
-        };
-        Choice::of(block, [scale, f16::ZERO], grid)
-    };
-    let largest = block.iter().fold(
-        0f32,
-        |largest, value| {
-            if value.abs() > largest.abs() { *value } else { largest }
-        },
-    );
-    let mut best = in_half(largest / -8.0);
-    for reach in REACHES.into_iter().flat_map(|reach| [reach, -reach]) {
-        let step = largest / reach;
-        let grid = Grid {
-            step,
-            minimum: -8.0 * step,
-        };
-        best = better(best, fit_centred(block, &grid.quants(block)).and_then(in_half));
-    }
-    best.inspect(|best| best.append(1, to)).is_some()
-}
-
-/// Smallest and largest value.
-fn ends(block: &[f32; BLOCK]) -> (f32, f32) {
-    block.iter().fold((block[0], block[0]), |(low, high), value| {
-        (low.min(*value), high.max(*value))
-    })
-}
-
-/// The grid that fits values at their quants best, by least squares; none where all quants are equal.
-fn fit(block: &[f32; BLOCK], quants: &[f32; BLOCK]) -> Option<Grid> {
-    let (mut q, mut qq, mut x, mut qx) = (0.0, 0.0, 0.0, 0.0);
-    for (value, quant) in block.iter().zip(quants) {
-        q += quant;
-        qq += quant * quant;
-        x += value;
-        qx += quant * value;
-    }
+/// The grid that fits values at their quants in `grid` best, by least squares, given their sum; where all quants are
+/// equal, the grid.
+#[inline(always)]
+fn fit<S: Simd>(s: S, block: &Block<S>, grid: Grid, total: f32) -> Grid {
+    let quants = block.quants(s, grid);
+    let (q, qq) = (s.sum(s.add(quants[0], quants[1])), dot(s, quants, quants));
     let count = BLOCK as f32;
     let spread = count * qq - q * q;
-    (spread > 0.0).then(|| {
-        let step = (count * qx - q * x) / spread;
-        Grid {
-            step,
-            minimum: (x - step * q) / count,
-        }
-    })
+    if spread == 0.0 {
+        return grid;
+    }
+    let step = (count * dot(s, quants, block.0) - q * total) / spread;
+    Grid {
+        step,
+        minimum: (total - step * q) / count,
+    }
 }
 
-/// The step that fits values at their quants less 8 best; none where all are zero.
-fn fit_centred(block: &[f32; BLOCK], quants: &[f32; BLOCK]) -> Option<f32> {
-    let (mut qq, mut qx) = (0.0, 0.0);
-    for (value, quant) in block.iter().zip(quants) {
-        let quant = quant - 8.0;
-        qq += quant * quant;
-        qx += quant * value;
+#[inline(always)]
+fn centred<S: Simd>(s: S, block: &Block<S>, values: &[f32; BLOCK]) -> Choice {
+    let mut largest = 0f32;
+    for value in values {
+        if value.abs() > largest.abs() {
+            largest = *value;
+        }
     }
-    (qq > 0.0).then(|| qx / qq)
+    let mut best = block.choose(s, largest / -8.0, None);
+    for reach in REACHES {
+        for step in [largest / reach, largest / -reach] {
+            let minimum = -8.0 * step;
+            let quants = block.quants(s, Grid { step, minimum });
+            let eight = s.splat(8.0);
+            let centred = [s.sub(quants[0], eight), s.sub(quants[1], eight)];
+            let spread = dot(s, centred, centred);
+            if spread > 0.0 {
+                best = best.or(block.choose(s, dot(s, centred, block.0) / spread, None));
+            }
+        }
+    }
+    best
 }

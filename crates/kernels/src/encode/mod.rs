@@ -7,7 +7,9 @@ mod four_bits;
 
 use half::f16;
 
+use crate::isa::Isa;
 use crate::matrix::{BLOCK, BlockFormat, ShapeError};
+use four_bits::{Encode, FourBits};
 
 /// Appends the encoded blocks of one row of weights to `to`; `format` is Q4_0, Q4_1 or Q8_0.
 ///
@@ -15,10 +17,10 @@ use crate::matrix::{BLOCK, BlockFormat, ShapeError};
 /// Another format, values that are no whole number of blocks or not finite, or a block whose scale is too large for f16;
 /// then `to` is as it was.
 pub fn encode_row(format: BlockFormat, values: &[f32], to: &mut Vec<u8>) -> Result<(), ShapeError> {
-    let encode = match format {
-        BlockFormat::Q4_0 => four_bits::encode_centred,
-        BlockFormat::Q4_1 => four_bits::encode_with_minimum,
-        BlockFormat::Q8_0 => encode_eight_bits,
+    let four_bits = match format {
+        BlockFormat::Q4_0 => Some(FourBits::Centred),
+        BlockFormat::Q4_1 => Some(FourBits::WithMinimum),
+        BlockFormat::Q8_0 => None,
         other => {
             return Err(ShapeError(format!(
                 "{other:?} is not encoded here, only Q4_0, Q4_1 and Q8_0"
@@ -34,16 +36,20 @@ pub fn encode_row(format: BlockFormat, values: &[f32], to: &mut Vec<u8>) -> Resu
     }
     let start = to.len();
     to.reserve(blocks.len() * format.block_bytes());
-    for (index, block) in blocks.iter().enumerate() {
-        if !encode(block, to) {
+    let misfit = match four_bits {
+        Some(encoding) => Isa::available()[0].run(Encode { encoding, blocks, to }),
+        None => blocks.iter().position(|block| !encode_eight_bits(block, to)),
+    };
+    match misfit {
+        None => Ok(()),
+        Some(index) => {
             to.truncate(start);
             let first = index * BLOCK;
-            return Err(ShapeError(format!(
+            Err(ShapeError(format!(
                 "the 32 values from {first} on are too large for a scale in f16"
-            )));
+            )))
         }
     }
-    Ok(())
 }
 
 /// Appends a Q8_0 block: the step is the largest magnitude / 127, values round half away from zero. False where the step

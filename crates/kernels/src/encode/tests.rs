@@ -96,6 +96,21 @@ fn four_bits_lose_less_than_plain_rounding() {
 }
 
 #[test]
+fn four_bits_are_the_same_on_every_instruction_set() {
+    let values = weights(&mut Random(43), 32 * 200);
+    for encoding in [FourBits::Centred, FourBits::WithMinimum] {
+        let of = |isa: Isa| {
+            let (blocks, mut to) = (values.as_chunks().0, Vec::new());
+            let to = &mut to;
+            assert_eq!(isa.run(Encode { encoding, blocks, to }), None);
+            std::mem::take(to)
+        };
+        let all: Vec<_> = Isa::available().into_iter().map(of).collect();
+        assert!(all.iter().all(|bytes| *bytes == all[0]));
+    }
+}
+
+#[test]
 fn blocks_on_a_grid_come_back_as_they_were() {
     for format in [BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q8_0] {
         for step in [0.25f32, -0.25, 3.0, 0.0] {
