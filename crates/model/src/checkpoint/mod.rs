@@ -7,6 +7,7 @@
 mod gguf;
 mod hf;
 mod roles;
+mod rotary;
 mod shards;
 mod tensors;
 
@@ -17,7 +18,7 @@ use rootstock_formats::FormatError;
 
 use self::roles::Role;
 use self::tensors::Tensors;
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{ChatTemplate, Markers, Tokenizer};
 use crate::{ArchSpec, ContentHash, MatrixView, ModelError, Norm, NormSite, Projection};
 
 /// What `general.architecture` may say in a GGUF file that is served.
@@ -166,6 +167,17 @@ impl Checkpoint {
         match &self.text {
             TextSource::Gguf(gguf) => crate::text::gguf::chat_template(gguf),
             TextSource::Folder(dir) => crate::text::hf::chat_template(dir),
+        }
+    }
+
+    /// Spelling of the special tokens that chat templates refer to, for templates that come from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::tokenizer`].
+    pub fn markers(&self) -> Result<Markers, ModelError> {
+        match &self.text {
+            TextSource::Gguf(gguf) => crate::text::gguf::markers(gguf),
+            TextSource::Folder(dir) => crate::text::hf::markers(dir),
         }
     }
 

@@ -1,11 +1,10 @@
 //! Rotary embeddings as GGUF describes them: base, width and scaling in the metadata, factors on the wave lengths in
 //! tensors. All of it is folded into one angle per position and pair, and a magnitude.
 
-use std::f64::consts::TAU;
-
 use rootstock_formats::DType;
 
 use super::super::Refusal;
+use super::super::rotary::{Yarn, plain_angles, position};
 use super::super::shards::Shards;
 use super::family::{Positions, Windows};
 use super::keys::Keys;
@@ -39,16 +38,6 @@ enum Scaling {
     /// Divided by a factor (Chen et al., 2023).
     Linear(f64),
     Yarn(Yarn),
-}
-
-/// YaRN (Peng et al., 2023): pairs that turn fewer than `slow` times over the original context are stretched by `factor`,
-/// those that turn more than `fast` times are kept, the others blended.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Yarn {
-    factor: f64,
-    original_context: f64,
-    fast: f64,
-    slow: f64,
 }
 
 impl Rotary {
@@ -90,16 +79,8 @@ impl Rotary {
 }
 
 fn rotary(angles: &[f64], magnitude: f64) -> Result<Position, Refusal> {
-    let fits = |value: f64| (value as f32).is_finite();
-    if !angles.iter().all(|&angle| fits(angle)) || !fits(magnitude) {
-        return Err(Refusal::unsupported(
-            "rope: base, scaling and factors do not give finite angles",
-        ));
-    }
-    Ok(Position::Rotary {
-        inverse_frequencies: angles.iter().map(|&angle| angle as f32).collect(),
-        magnitude: magnitude as f32,
-    })
+    position(angles, magnitude)
+        .ok_or_else(|| Refusal::unsupported("rope: base, scaling and factors do not give finite angles"))
 }
 
 /// Elements of a head that rotate.
@@ -133,9 +114,10 @@ fn scaling(keys: &Keys<'_>, shards: &Shards, original: usize) -> Result<Scaling,
     let factor = factor(keys)?;
     let yarn = Yarn {
         factor,
-        original_context: original as f64,
+        original: original as f64,
         fast: f64::from(keys.optional_positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0)),
         slow: f64::from(keys.optional_positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0)),
+        truncated: true,
     };
     let scaling = match kind {
         "none" => Scaling::None,
@@ -193,40 +175,24 @@ fn refuse_disputed(keys: &Keys<'_>, scaling: Scaling) -> Result<(), Refusal> {
 }
 
 impl Scaling {
-    /// Angle per position of each pair: `base^(-2i / width)` (Su et al., 2021), over the pair's factor, scaled.
+    /// Angle per position of each pair, over the pair's factor, scaled.
     fn angles(self, base: f64, width: usize, factors: Option<&[f32]>) -> Vec<f64> {
-        let exponent = |pair: usize| -2.0 * pair as f64 / width as f64;
-        let plain = |pair: usize| {
-            let angle = base.powf(exponent(pair));
-            factors.map_or(angle, |factors| angle / f64::from(factors[pair]))
-        };
-        let scaled = |pair: usize| match self {
-            Self::None => plain(pair),
-            Self::Linear(factor) => plain(pair) / factor,
-            Self::Yarn(yarn) => {
-                let stretched = yarn.stretched(pair, base, width);
-                plain(pair) * (1.0 - stretched) + plain(pair) / yarn.factor * stretched
-            }
-        };
-        (0..width / 2).map(scaled).collect()
+        let mut angles = plain_angles(base, width);
+        for (angle, &factor) in angles.iter_mut().zip(factors.unwrap_or_default()) {
+            *angle /= f64::from(factor);
+        }
+        match self {
+            Self::None => angles,
+            Self::Linear(factor) => angles.into_iter().map(|angle| angle / factor).collect(),
+            Self::Yarn(yarn) => yarn.angles(&angles, base),
+        }
     }
 
     fn magnitude(self) -> f64 {
         match self {
-            Self::Yarn(yarn) if yarn.factor > 1.0 => 1.0 + 0.1 * yarn.factor.ln(),
-            _ => 1.0,
+            Self::Yarn(yarn) => Yarn::magnitude(yarn.factor, 1.0),
+            Self::None | Self::Linear(_) => 1.0,
         }
-    }
-}
-
-impl Yarn {
-    /// How far a pair is stretched, from 0 to 1.
-    fn stretched(self, pair: usize, base: f64, width: usize) -> f64 {
-        // Which pair turns `turns` times over the original context.
-        let turning = |turns: f64| width as f64 * (self.original_context / (turns * TAU)).ln() / (2.0 * base.ln());
-        let first = turning(self.fast).floor().max(0.0);
-        let last = turning(self.slow).ceil().min(width as f64 - 1.0);
-        ((pair as f64 - first) / (last - first).max(0.001)).clamp(0.0, 1.0)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::f64::consts::TAU;
 
 use super::super::Refusal;
+use super::super::rotary::{self, Yarn};
 use super::family::RotaryRule;
 use super::fields::Fields;
 use crate::Position;
@@ -79,11 +80,11 @@ impl Stated<'_> {
         if let Some(parameters) = &self.parameters {
             parameters.refuse_unread(&[], &[])?;
         }
-        self.finite(&angles, magnitude)?;
-        let position = Position::Rotary {
-            inverse_frequencies: angles.iter().map(|&angle| angle as f32).collect(),
-            magnitude: magnitude as f32,
-        };
+        let position = rotary::position(&angles, magnitude);
+        let position = position.ok_or_else(|| {
+            let got = "what the rope parameters give";
+            self.config.unsupported(self.base, got, "finite angles")
+        })?;
         Ok(Rotary { position, positions })
     }
 
@@ -121,7 +122,7 @@ impl Stated<'_> {
         }
     }
 
-    /// `base^(-2i / n)` for each pair i of the n elements that rotate; Su et al., 2021.
+    /// The angles before scaling.
     fn plain_angles(&self, base: f64) -> Result<Vec<f64>, Refusal> {
         let field = "partial_rotary_factor";
         let factor = self.agreed(field, field)?.unwrap_or(1.0);
@@ -138,8 +139,7 @@ impl Stated<'_> {
             };
             return Err(self.config.unsupported(field, factor, supported));
         }
-        let exponent = |pair: usize| -2.0 * pair as f64 / width as f64;
-        Ok((0..width / 2).map(|pair| base.powf(exponent(pair))).collect())
+        Ok(rotary::plain_angles(base, width))
     }
 
     /// Positions before scaling, which the whole file may give too (Phi-3).
@@ -178,24 +178,14 @@ impl Stated<'_> {
             parameters.optional_positive("beta_fast")?,
             parameters.optional_positive("beta_slow")?,
         );
-        let truncated = parameters.value("truncate").is_none() || parameters.flag("truncate")?;
-        let width = 2 * plain.len();
-        // Which element turns `turns` times over the original positions.
-        let element = |turns: f64| width as f64 * (original / (turns * TAU)).ln() / (2.0 * base.ln());
-        let (mut first, mut last) = (element(fast.unwrap_or(32.0)), element(slow.unwrap_or(1.0)));
-        if truncated {
-            (first, last) = (first.floor(), last.ceil());
-        }
-        (first, last) = (first.max(0.0), last.min(width as f64 - 1.0));
-        if first == last {
-            last += 0.001;
-        }
-        let scaled = |(pair, &angle): (usize, &f64)| {
-            let stretched = ((pair as f64 - first) / (last - first)).clamp(0.0, 1.0);
-            angle * (1.0 - stretched) + angle / factor * stretched
+        let yarn = Yarn {
+            factor,
+            original,
+            fast: fast.unwrap_or(32.0),
+            slow: slow.unwrap_or(1.0),
+            truncated: parameters.value("truncate").is_none() || parameters.flag("truncate")?,
         };
-        let angles = plain.iter().enumerate().map(scaled).collect();
-        Ok((angles, yarn_magnitude(parameters, factor)?))
+        Ok((yarn.angles(plain, base), yarn_magnitude(parameters, factor)?))
     }
 
     /// LongRoPE (Ding et al., 2024) with the factors for short sequences, hence up to the original positions only.
@@ -227,27 +217,11 @@ impl Stated<'_> {
         let angles = plain.iter().zip(&short).map(|(angle, factor)| angle / factor).collect();
         Ok((angles, magnitude, self.positions.min(original as usize)))
     }
-
-    fn finite(&self, angles: &[f64], magnitude: f64) -> Result<(), Refusal> {
-        let fits = |value: f64| (value as f32).is_finite();
-        if angles.iter().all(|&angle| fits(angle)) && fits(magnitude) {
-            return Ok(());
-        }
-        Err(self
-            .config
-            .unsupported(self.base, "what the rope parameters give", "finite angles"))
-    }
 }
 
 /// YaRN's factor on queries and keys.
 fn yarn_magnitude(parameters: &Fields, factor: f64) -> Result<f64, Refusal> {
-    let scale = |weight: f64| {
-        if factor <= 1.0 {
-            1.0
-        } else {
-            0.1 * weight * factor.ln() + 1.0
-        }
-    };
+    let scale = |weight| Yarn::magnitude(factor, weight);
     let weights = (
         parameters.optional_positive("mscale")?,
         parameters.optional_positive("mscale_all_dim")?,
