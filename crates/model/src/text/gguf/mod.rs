@@ -95,8 +95,17 @@ pub fn chat_template(gguf: &Gguf) -> Result<Option<ChatTemplate>, ModelError> {
     let Some(source) = fields::text(gguf.get_str("tokenizer.chat_template"))? else {
         return Ok(None);
     };
+    let tool_use = fields::text(gguf.get_str("tokenizer.chat_template.tool_use"))?;
+    ChatTemplate::with_tool_use(source, tool_use, markers(gguf)?).map(Some)
+}
+
+/// Spelling of the special tokens that templates refer to, those of adapters too.
+///
+/// # Errors
+/// [`ModelError::Text`] naming the field that is malformed.
+pub fn markers(gguf: &Gguf) -> Result<Markers, ModelError> {
     let fields = Fields::read(gguf)?;
-    let markers = Markers {
+    Ok(Markers {
         bos: fields.spelling("tokenizer.ggml.bos_token_id")?,
         eos: fields.spelling("tokenizer.ggml.eos_token_id")?,
         others: vec![
@@ -109,9 +118,7 @@ pub fn chat_template(gguf: &Gguf) -> Result<Option<ChatTemplate>, ModelError> {
                 fields.spelling("tokenizer.ggml.padding_token_id")?,
             ),
         ],
-    };
-    let tool_use = fields::text(gguf.get_str("tokenizer.chat_template.tool_use"))?;
-    ChatTemplate::with_tool_use(source, tool_use, markers).map(Some)
+    })
 }
 
 fn byte_level(fields: &Fields<'_>) -> Result<Tokenizer, ModelError> {

@@ -15,7 +15,7 @@ use self::settings::Settings;
 use super::ends::ends_turn;
 use super::spelling::{Decoder, Spelling};
 use super::tokenizer::Parts;
-use super::{ChatTemplate, TokenId, Tokenizer};
+use super::{ChatTemplate, Markers, TokenId, Tokenizer};
 use crate::ModelError;
 
 /// The file that holds the vocabulary and the pipeline.
@@ -68,6 +68,14 @@ pub fn chat_template(dir: &Path) -> Result<Option<ChatTemplate>, ModelError> {
         return Ok(None);
     };
     ChatTemplate::with_tool_use(&sources.default, sources.tool_use.as_deref(), settings.markers()).map(Some)
+}
+
+/// Spelling of the special tokens that templates refer to, those of adapters too.
+///
+/// # Errors
+/// [`ModelError::Unsupported`] if a file is malformed.
+pub fn markers(dir: &Path) -> Result<Markers, ModelError> {
+    Ok(Settings::read(dir)?.markers())
 }
 
 /// The library panics on some decoders and normalizers that are malformed, where it should return an error.
