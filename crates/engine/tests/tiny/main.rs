@@ -4,6 +4,7 @@
 mod adapters;
 mod bits;
 mod gguf_lora;
+mod int4;
 mod logits;
 mod model;
 mod quantized;

@@ -70,7 +70,12 @@ impl Model {
     }
 
     pub fn open(arch: &str, setup: Setup) -> Self {
-        let checkpoint = Checkpoint::open(&fixture("tiny").join(arch)).unwrap_or_else(|error| panic!("{error}"));
+        Self::at(&fixture("tiny").join(arch), setup)
+    }
+
+    /// A folder or file.
+    pub fn at(path: &Path, setup: Setup) -> Self {
+        let checkpoint = Checkpoint::open(path).unwrap_or_else(|error| panic!("{error}"));
         let settings = NativeSettings {
             threads: setup.threads,
             max_context: 512,
@@ -78,7 +83,8 @@ impl Model {
             activations: setup.activations,
             weights: setup.weights,
         };
-        let runner = NativeRunner::new(&checkpoint, settings).unwrap_or_else(|error| panic!("{arch}: {error}"));
+        let runner =
+            NativeRunner::new(&checkpoint, settings).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self { checkpoint, runner }
     }
 
