@@ -74,7 +74,7 @@ impl Base {
             adapters,
             tokenizer: Arc::new(checkpoint.tokenizer()?),
             chat_template: checkpoint.chat_template()?,
-            markers: Markers::default(),
+            markers: checkpoint.markers()?,
             max_context,
             engine: Engine::start(Box::new(runner), settings.engine),
         };
