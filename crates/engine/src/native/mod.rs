@@ -18,6 +18,7 @@ use rootstock_model::Checkpoint;
 use self::adapter::NativePreparer;
 use self::batch::StepLayout;
 use self::forward::Buffers;
+use self::pack::Packing;
 use self::weights::PackedModel;
 use crate::runner::{AdapterPreparer, BatchView, Capabilities, Logits, Runner, RunnerError};
 
@@ -79,7 +80,11 @@ impl NativeRunner {
         let pool = ThreadPool::new(settings.threads)
             .map_err(|error| RunnerError(format!("cannot start {} compute threads: {error}", settings.threads)))?;
         let max_context = settings.max_context.min(checkpoint.spec().context_length);
-        let model = Arc::new(PackedModel::pack(checkpoint, max_context, settings.weights)?);
+        let packing = Packing {
+            precision: settings.weights,
+            threads: settings.threads,
+        };
+        let model = Arc::new(PackedModel::pack(checkpoint, max_context, packing)?);
         let cache = allocate_cache(&model, settings.kv_bytes, settings.activations)?;
         let precision = match settings.activations {
             ActivationPrecision::Int8 => Precision::Int8,

@@ -1,6 +1,8 @@
 //! From a checkpoint's encodings to packed matrices, quantizing on the way where that is asked for.
 
 use std::fmt;
+use std::ops::Range;
+use std::panic::resume_unwind;
 
 use half::{bf16, f16};
 use rootstock_formats::DType;
@@ -22,33 +24,61 @@ pub(super) enum Role {
     Map(Site),
 }
 
-/// Packs a matrix. Floating-point weights are quantized if `precision` says so; what is quantized already stays as it is.
+/// How matrices are packed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packing {
+    pub precision: WeightPrecision,
+    /// Threads that share the rounding of a matrix.
+    pub threads: usize,
+}
+
+/// Packs a matrix. Floating-point weights are quantized if the precision says so; what is quantized already stays as it is.
 pub(super) fn pack(
     view: Result<MatrixView<'_>, ModelError>,
     role: Role,
-    precision: WeightPrecision,
+    packing: Packing,
 ) -> Result<PackedMatrix, RunnerError> {
     let view = view.map_err(fault)?;
     let named = |error: &dyn fmt::Display| RunnerError(format!("{role}: {error}"));
     let stored = format(view.dtype).ok_or_else(|| named(&format_args!("weights of type {}", view.dtype)))?;
     let target = if stored.is_dense() {
-        target(role, precision)
+        target(role, packing.precision)
     } else {
         None
     };
     let Some(target) = target else {
         return PackedMatrix::pack(stored, view.rows, view.cols, |row| view.row(row)).map_err(|error| named(&error));
     };
-    let (mut encoded, mut values) = (Vec::new(), Vec::new());
-    for row in 0..view.rows {
-        decode(view.dtype, view.row(row), &mut values);
-        encode_row(target, &values, &mut encoded).map_err(|error| named(&format_args!("row {row}: {error}")))?;
-    }
-    let stride = encoded.len() / view.rows;
+    let chunk = view.rows.div_ceil(packing.threads.max(1));
+    let encoded = std::thread::scope(|scope| {
+        let starts = (0..view.rows).step_by(chunk.max(1));
+        let workers = starts.map(|start| {
+            let (view, rows) = (&view, start..(start + chunk).min(view.rows));
+            scope.spawn(move || encode(view, rows, target))
+        });
+        // Collected first, so that all of them run before one is waited for.
+        let workers: Vec<_> = workers.collect();
+        let chunks = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        chunks.collect::<Result<Vec<_>, _>>()
+    });
+    let encoded = encoded.map_err(|error| named(&error))?.concat();
+    let stride = encoded.len() / view.rows.max(1);
     PackedMatrix::pack(target, view.rows, view.cols, |row| {
         &encoded[row * stride..(row + 1) * stride]
     })
     .map_err(|error| named(&error))
+}
+
+/// Rows of floating-point weights in another encoding.
+fn encode(view: &MatrixView<'_>, rows: Range<usize>, target: BlockFormat) -> Result<Vec<u8>, String> {
+    let (mut encoded, mut values) = (Vec::new(), Vec::new());
+    for row in rows {
+        decode(view.dtype, view.row(row), &mut values);
+        encode_row(target, &values, &mut encoded).map_err(|error| format!("row {row}: {error}"))?;
+    }
+    Ok(encoded)
 }
 
 /// The encoding that floating-point weights are rounded to.

@@ -8,8 +8,7 @@ use rootstock_model::{
     Site,
 };
 
-use super::WeightPrecision;
-use super::pack::{Role, pack};
+use super::pack::{Packing, Role, pack};
 use crate::runner::RunnerError;
 
 /// A whole decoder, packed.
@@ -51,21 +50,21 @@ pub(super) struct Map {
 
 impl PackedModel {
     /// Packs every matrix; positions up to `max_context` get their rotary angles.
-    pub fn pack(checkpoint: &Checkpoint, max_context: usize, precision: WeightPrecision) -> Result<Self, RunnerError> {
+    pub fn pack(checkpoint: &Checkpoint, max_context: usize, packing: Packing) -> Result<Self, RunnerError> {
         let spec = checkpoint.spec();
         check(spec)?;
         let mut rotaries = Rotaries::default();
         let layers = (0..spec.layers.len())
-            .map(|layer| pack_layer(checkpoint, layer, precision, &mut rotaries))
+            .map(|layer| pack_layer(checkpoint, layer, packing, &mut rotaries))
             .collect::<Result<_, _>>()?;
-        let output = (!spec.tied_output).then(|| pack(checkpoint.output(), Role::Vocabulary, precision));
+        let output = (!spec.tied_output).then(|| pack(checkpoint.output(), Role::Vocabulary, packing));
         let positions = checkpoint.position_embedding().map_err(fault)?;
-        let positions = positions.map(|view| pack(Ok(view), Role::Positions, precision));
+        let positions = positions.map(|view| pack(Ok(view), Role::Positions, packing));
         Ok(Self {
             spec: spec.clone(),
             layers,
             final_norm: checkpoint.norm(NormSite::Final),
-            embedding: pack(checkpoint.embedding(), Role::Vocabulary, precision)?,
+            embedding: pack(checkpoint.embedding(), Role::Vocabulary, packing)?,
             positions: positions.transpose()?,
             output: output.transpose()?,
             rotaries: rotaries.tables(max_context),
@@ -221,14 +220,14 @@ fn check(spec: &ArchSpec) -> Result<(), RunnerError> {
 fn pack_layer(
     checkpoint: &Checkpoint,
     layer: usize,
-    precision: WeightPrecision,
+    packing: Packing,
     rotaries: &mut Rotaries,
 ) -> Result<PackedLayer, RunnerError> {
     let spec = &checkpoint.spec().layers[layer];
     let maps = Projection::ALL.into_iter().map(|projection| {
         let exists = spec.projections().any(|existing| existing == projection);
         exists
-            .then(|| pack_map(checkpoint, layer, projection, precision))
+            .then(|| pack_map(checkpoint, layer, projection, packing))
             .transpose()
     });
     let post = |site| spec.post_norms.then(|| checkpoint.norm(site));
@@ -255,11 +254,11 @@ fn pack_map(
     checkpoint: &Checkpoint,
     layer: usize,
     projection: Projection,
-    precision: WeightPrecision,
+    packing: Packing,
 ) -> Result<Map, RunnerError> {
     let site = Site::Layer { layer, projection };
     Ok(Map {
-        matrix: pack(checkpoint.projection(layer, projection), Role::Map(site), precision)?,
+        matrix: pack(checkpoint.projection(layer, projection), Role::Map(site), packing)?,
         bias: checkpoint.bias(layer, projection).map(<[f32]>::to_vec),
     })
 }
