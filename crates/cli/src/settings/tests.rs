@@ -37,3 +37,32 @@ fn a_folder_must_exist() {
     let error = folder("adapters", &dir.path().join("missing")).unwrap_err();
     assert!(error.to_string().starts_with("--adapters: "), "{error}");
 }
+
+#[test]
+fn an_argument_wins_over_the_adapters_default_and_that_over_the_commands() {
+    let asked = GenerationSettings::new(SamplingArgs {
+        temperature: Some(0.5),
+        seed: Some(u64::MAX),
+        ..SamplingArgs::default()
+    });
+    let settings = asked.unwrap();
+    let defaults = SamplingDefaults {
+        temperature: Some(1.5),
+        top_k: Some(-1),
+        max_tokens: Some(7),
+        stop: Some(vec!["end".to_owned()]),
+        ..SamplingDefaults::default()
+    };
+    let settled = settings.settle(&defaults);
+    assert_eq!((settled.sampling.temperature, settled.max_tokens), (0.5, 7));
+    assert_eq!((settled.sampling.seed, settled.sampling.top_k), (u64::MAX, None));
+    assert_eq!(settled.stop, ["end"]);
+    let plain = settings.settle(&SamplingDefaults::default());
+    assert_eq!((plain.max_tokens, plain.sampling.top_p), (DEFAULT_MAX_TOKENS, 1.0));
+    let args = SamplingArgs {
+        top_p: Some(1.5),
+        ..SamplingArgs::default()
+    };
+    let error = GenerationSettings::new(args).unwrap_err();
+    assert_eq!(error.to_string(), "--top-p: expected 0 to 1, got 1.5");
+}

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rootstock_model::adapter::SamplingDefaults;
 use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -61,33 +62,6 @@ impl Remote {
         format!("Bearer {}", self.key.as_deref().unwrap_or("none"))
     }
 
-    /// The request, with what was asked for, and with this program's own defaults where the model has none.
-    fn body(&self, messages: &[Value], model: &str, defaults: &[String]) -> Value {
-        let asked = &self.generation.asked;
-        let mut body = json!({"model": model, "messages": messages, "stream": true});
-        let mut put = |name: &str, asked: Option<Value>, ours: Option<Value>| {
-            let ours = ours.filter(|_| !defaults.iter().any(|default| default == name));
-            if let Some(value) = asked.or(ours) {
-                body[name] = value;
-            }
-        };
-        put(
-            "max_tokens",
-            asked.max_tokens.map(Value::from),
-            Some(DEFAULT_MAX_TOKENS.into()),
-        );
-        put("temperature", asked.temperature.map(Value::from), Some(0.into()));
-        put("top_p", asked.top_p.map(Value::from), None);
-        put("top_k", asked.top_k.map(Value::from), None);
-        put("min_p", asked.min_p.map(Value::from), None);
-        put("presence_penalty", asked.presence_penalty.map(Value::from), None);
-        put("frequency_penalty", asked.frequency_penalty.map(Value::from), None);
-        put("repetition_penalty", asked.repetition_penalty.map(Value::from), None);
-        put("seed", asked.seed.map(Value::from), None);
-        put("stop", asked.stop.clone().map(Value::from), None);
-        body
-    }
-
     /// What the server says that an adapter brings defaults for; nothing if it says nothing.
     fn defaults(&self, adapter: &str) -> Vec<String> {
         let card = || -> Option<Value> {
@@ -102,6 +76,32 @@ impl Remote {
     }
 }
 
+/// The request, with what was asked for, and with this program's own defaults where the model has none.
+fn body(asked: &SamplingDefaults, messages: &[Value], model: &str, defaults: &[String]) -> Value {
+    let mut body = json!({"model": model, "messages": messages, "stream": true});
+    let mut put = |name: &str, asked: Option<Value>, ours: Option<Value>| {
+        let ours = ours.filter(|_| !defaults.iter().any(|default| default == name));
+        if let Some(value) = asked.or(ours) {
+            body[name] = value;
+        }
+    };
+    put(
+        "max_tokens",
+        asked.max_tokens.map(Value::from),
+        Some(DEFAULT_MAX_TOKENS.into()),
+    );
+    put("temperature", asked.temperature.map(Value::from), Some(0.into()));
+    put("top_p", asked.top_p.map(Value::from), None);
+    put("top_k", asked.top_k.map(Value::from), None);
+    put("min_p", asked.min_p.map(Value::from), None);
+    put("presence_penalty", asked.presence_penalty.map(Value::from), None);
+    put("frequency_penalty", asked.frequency_penalty.map(Value::from), None);
+    put("repetition_penalty", asked.repetition_penalty.map(Value::from), None);
+    put("seed", asked.seed.map(Value::from), None);
+    put("stop", asked.stop.clone().map(Value::from), None);
+    body
+}
+
 impl Backend for Remote {
     fn adapters(&self) -> Result<Vec<String>> {
         let models = self.models()?;
@@ -114,9 +114,8 @@ impl Backend for Remote {
     fn answer(&mut self, messages: &[Value], adapter: Option<&str>, on_text: OnText<'_>) -> Result<String> {
         let url = format!("{}/v1/chat/completions", self.url);
         let defaults = adapter.map(|name| self.defaults(name)).unwrap_or_default();
-        let body = self
-            .body(messages, adapter.unwrap_or(&self.base), &defaults)
-            .to_string();
+        let model = adapter.unwrap_or(&self.base);
+        let body = body(&self.generation.asked, messages, model, &defaults).to_string();
         let request = self
             .agent
             .post(&url)
@@ -164,4 +163,24 @@ fn answered(outcome: Result<Response<Body>, ureq::Error>, url: &str) -> Result<R
         .ok()
         .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()));
     bail!("{url}: {}: {}", response.status(), message.unwrap_or(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_what_was_asked_and_leaves_the_models_defaults_alone() {
+        let asked = SamplingDefaults {
+            top_p: Some(0.5),
+            ..SamplingDefaults::default()
+        };
+        let plain = body(&asked, &[], "m", &[]);
+        let expected =
+            json!({"model": "m", "messages": [], "stream": true, "max_tokens": 256, "temperature": 0, "top_p": 0.5});
+        assert_eq!(plain, expected);
+        let with_defaults = body(&asked, &[], "m", &["temperature".to_owned(), "top_p".to_owned()]);
+        assert_eq!(with_defaults.get("temperature"), None);
+        assert_eq!(with_defaults["top_p"], 0.5);
+    }
 }
