@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::read::GzDecoder;
+use proptest::prelude::*;
 use rootstock_formats::gguf::Gguf;
 use rootstock_model::text::{TextStream, Tokenizer, gguf, hf};
 use serde_json::Value;
@@ -190,6 +191,27 @@ fn text_of_a_lossless_kind_survives_the_way_there_and_back() {
         for piece in pieces(&text).into_iter().step_by(8) {
             let ids = tokenizer.encode_plain(piece).unwrap();
             assert_eq!(tokenizer.decode(&ids, false), piece);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn damaged_files_are_read_or_refused(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..200)) {
+        for name in ["unigram", "bge"] {
+            let mut bytes = unpacked(&fixture(&format!("{name}.gguf.gz")));
+            for (at, byte) in &damage {
+                *at.get_mut(&mut bytes) = *byte;
+            }
+            let read = Gguf::parse(&bytes).ok().and_then(|gguf| gguf::tokenizer(&gguf, ROWS).ok());
+            if let Some(tokenizer) = read {
+                let text = "Điều 1: “Mọi người” ﬁ ½ ㎏\u{85} e\u{301} 😀 [CLS]</s>";
+                let ids = tokenizer.encode(text, true).unwrap_or_default();
+                tokenizer.decode(&ids, true);
+                tokenizer.encode_plain(text).unwrap_or_default();
+            }
         }
     }
 }

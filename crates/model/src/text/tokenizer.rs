@@ -121,7 +121,8 @@ impl Tokenizer {
     fn cut_within(&self, part: &str, token: &Token) -> Option<usize> {
         let (start, end) = token.offsets;
         let spelled = part.get(start..end)?;
-        if !self.is_special(token.id) || spelled != token.value {
+        // The token for what is unknown is special too, but the text it stands for does not spell it.
+        if !self.is_special(token.id) || !self.plain.is_special_token(spelled) {
             return None;
         }
         let letter = spelled.chars().next()?.len_utf8();

@@ -86,8 +86,11 @@ impl<'a> Fields<'a> {
         if found != expected {
             return Err(refuse(key, format_args!("{found} scores, but {expected} tokens")));
         }
-        match scores.iter().position(|score| score.is_nan()) {
-            Some(id) => Err(refuse(key, format_args!("the score of token {id} is not a number"))),
+        match scores.iter().position(|score| !score.is_finite()) {
+            Some(id) => Err(refuse(
+                key,
+                format_args!("the score of token {id} is not a finite number"),
+            )),
             None => Ok(scores),
         }
     }

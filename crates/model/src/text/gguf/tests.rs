@@ -174,7 +174,7 @@ fn phi3_takes_the_spaces_after_its_control_tokens() {
 fn scores_must_fit_the_tokens() {
     let refusal = |scores: Vec<f32>| sentence_piece(vec![("scores", Field::Scores(scores))]).err().unwrap();
     assert!(refusal(vec![0.0]).contains("tokenizer.ggml.scores: 1 scores, but 268 tokens"));
-    assert!(refusal(vec![f32::NAN; 268]).contains("token 0 is not a number"));
+    assert!(refusal(vec![f32::NAN; 268]).contains("token 0 is not a finite number"));
     let outside = sentence_piece(vec![("eos_token_id", Field::Number(999))])
         .err()
         .unwrap();
@@ -214,6 +214,12 @@ fn unigram_takes_the_likeliest_pieces_and_ends_with_the_end() {
     assert_eq!(tokenizer.end_tokens(), [1]);
     let plain = tokenizer.encode_plain("a</s>b").unwrap();
     assert!(!plain.contains(&1), "{plain:?}");
+    let unknown = "é".repeat(10_000);
+    assert_eq!(
+        tokenizer.encode_plain(&unknown).unwrap(),
+        [3, 2],
+        "what is unknown is not cut apart"
+    );
 }
 
 fn word_piece(extra: Vec<(&'static str, Field)>) -> Tokenizer {

@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Pipeline};
 
 use super::fields::{Fields, refuse};
-use super::{Around, Built};
+use super::{Around, Built, charsmap};
 use crate::ModelError;
 use crate::text::spelling::Decoder;
 use crate::text::vocabulary::{add_whole, cannot_build, ids};
@@ -106,5 +106,5 @@ fn table(fields: &Fields<'_>) -> Result<Option<Precompiled>, ModelError> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    Precompiled::from(&bytes).map(Some).map_err(|error| refuse(key, error))
+    charsmap::read(&bytes).map(Some).map_err(|reason| refuse(key, reason))
 }
