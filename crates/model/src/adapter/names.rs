@@ -81,14 +81,30 @@ const LLAMA_LIKE: ModuleNames = ModuleNames {
     norm_offset: 0.0,
 };
 
-/// Module paths in transformers.
-static PEFT: [ModuleNames; 4] = [
+const GEMMA: ModuleNames = ModuleNames {
+    families: &["gemma3", "gemma3_text"],
+    norms: GEMMA_NORMS,
+    norm_offset: 1.0,
+    ..LLAMA_LIKE
+};
+
+/// Module paths in transformers. Of several tables for a family the one whose layers an adapter names is meant.
+static PEFT: [ModuleNames; 6] = [
     LLAMA_LIKE,
+    GEMMA,
+    // The text model within one that takes images too, as transformers names it since version 4.52 and before.
     ModuleNames {
-        families: &["gemma3", "gemma3_text"],
-        norms: GEMMA_NORMS,
-        norm_offset: 1.0,
-        ..LLAMA_LIKE
+        stack: "model.language_model.layers",
+        final_norm: "model.language_model.norm",
+        embedding: "model.language_model.embed_tokens",
+        ..GEMMA
+    },
+    ModuleNames {
+        stack: "language_model.model.layers",
+        final_norm: "language_model.model.norm",
+        embedding: "language_model.model.embed_tokens",
+        output: "language_model.lm_head",
+        ..GEMMA
     },
     ModuleNames {
         families: &["phi3"],
@@ -225,9 +241,11 @@ static GGUF: [GgufArchitecture; 7] = [
 ];
 
 impl ModuleNames {
-    /// The names in PEFT folders for a family of bases.
-    pub(super) fn of_family(family: &str) -> Option<&'static Self> {
-        PEFT.iter().find(|table| table.families.contains(&family))
+    /// The names in PEFT folders for a family of bases: those of which `is_used` tells that the adapter names layers so,
+    /// else the usual ones.
+    pub(super) fn of_family(family: &str, is_used: impl Fn(&str) -> bool) -> Option<&'static Self> {
+        let tables = || PEFT.iter().filter(|table| table.families.contains(&family));
+        tables().find(|table| is_used(table.stack)).or_else(|| tables().next())
     }
 }
 

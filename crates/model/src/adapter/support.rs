@@ -64,6 +64,12 @@ const KINDS: [(&str, &str, Verdict, &str); 23] = [
     ),
     (
         "module",
+        "text model of a larger one (gemma3)",
+        Verdict::Served,
+        "model.language_model and language_model.model",
+    ),
+    (
+        "module",
         "output layer",
         Verdict::Served,
         "LoRA and DoRA, also where the base ties it to the embedding",
@@ -88,15 +94,9 @@ const KINDS: [(&str, &str, Verdict, &str); 23] = [
     ),
     (
         "modules_to_save",
-        "normalisations of layers, the last one",
+        "normalisations of layers and heads, the last one",
         Verdict::Served,
         "Gemma's plus one",
-    ),
-    (
-        "modules_to_save",
-        "normalisations of query and key heads",
-        Verdict::Refused,
-        "by the runner when the adapter is loaded",
     ),
     (
         "modules_to_save",

@@ -4,7 +4,7 @@ use rootstock_formats::peft::{AdapterConfig, names_module};
 use rootstock_formats::safetensors::SafeTensors;
 
 use super::assembly::Assembly;
-use super::slots::{Slot, Slots};
+use super::slots::{PREFIX, Slot, Slots};
 use super::{EffectPlan, Tensor, example, unmapped};
 use crate::ContentHash;
 use crate::adapter::container::{CONFIG, WEIGHTS};
@@ -23,7 +23,7 @@ pub(super) fn effects<'a>(
     limits: AdapterLimits,
 ) -> Result<Vec<EffectPlan<'a>>, AdapterError> {
     check_base(config, base.hash)?;
-    let Some(names) = ModuleNames::of_family(&base.spec.family) else {
+    let Some(names) = ModuleNames::of_family(&base.spec.family, |stack| names_layers(header, stack)) else {
         let family = &base.spec.family;
         let message = format!("no module names are known for a base of the family {family}");
         return Err(AdapterError::new(Code::UnmappedTensor, message));
@@ -35,6 +35,15 @@ pub(super) fn effects<'a>(
     let assembly = Assembly::new(config, &modules, names, base.spec, limits)?;
     let slots = place(header, &modules)?;
     assembly.effects(&modules, slots)
+}
+
+/// Whether a tensor of the file lies in the layers below `stack`.
+fn names_layers(header: &SafeTensors, stack: &str) -> bool {
+    let mut names = header.tensors().keys();
+    names.any(|name| {
+        let inside = name.strip_prefix(PREFIX).and_then(|path| path.strip_prefix(stack));
+        inside.is_some_and(|rest| rest.starts_with('.'))
+    })
 }
 
 fn check_base(config: &AdapterConfig, base: ContentHash) -> Result<(), AdapterError> {

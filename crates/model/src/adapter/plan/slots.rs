@@ -7,7 +7,7 @@ use crate::adapter::container::WEIGHTS;
 use crate::adapter::{AdapterError, AdapterErrorCode as Code};
 
 /// What peft puts in front of a module's path in a weights file.
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
 
 /// What a tensor is to its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

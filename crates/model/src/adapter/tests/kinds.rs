@@ -392,6 +392,25 @@ fn saved_normalisations_are_given_as_the_runner_wants_them() {
 }
 
 #[test]
+fn the_text_model_of_a_larger_one_is_found_under_its_prefix() {
+    for (stack, head) in [
+        ("model.layers", "lm_head"),
+        ("model.language_model.layers", "lm_head"),
+        ("language_model.model.layers", "language_model.lm_head"),
+    ] {
+        let adapter = FolderBuilder::on(
+            of_family("gemma3", |_| {}),
+            json!(format!(r".*0\.self_attn\.q_proj|{head}")),
+        )
+        .pair(&format!("base_model.model.{stack}.0.self_attn.q_proj"), [2, 8], [8, 2])
+        .pair(&format!("base_model.model.{head}"), [2, 8], [32, 2])
+        .loaded();
+        let sites: Vec<_> = adapter.effects.iter().map(|effect| low_rank(effect).site).collect();
+        assert_eq!(sites, [at(0, Projection::Query), Site::Output], "{stack}");
+    }
+}
+
+#[test]
 fn the_hash_covers_every_effect() {
     let with = |name: &str, stored: Stored| {
         let folder = FolderBuilder::on(gpt2(), json!(["0.attn.c_attn"]))
