@@ -106,6 +106,22 @@ fn rounding_at_load_stays_near_and_is_not_nothing() {
     assert!(means.iter().all(|mean| *mean < 1e-3), "{means:?}");
 }
 
+#[test]
+fn folders_in_four_bits_are_served_as_they_are() {
+    for (name, arch) in [("gptq", "llama3-rope"), ("awq", "qwen2"), ("compressed-tensors", "smollm3")] {
+        let world = world(arch);
+        let folder = fixture("tiny-int4").join(name);
+        copy_files(&folder, &world.model);
+        let expected = Expected::read(&folder.join("expected.safetensors"));
+        let ids = expected.ids();
+        let server = world.serve(&["--activations", "f32"]);
+        for (model, values) in [(BASE, "logits"), ("tenant", "adapter_logits")] {
+            let (most, _) = distance(&scored(&server, model, &ids), &expected.logprobs(values, &ids));
+            assert!(most <= 1e-3, "{name}: {model} is {most} off");
+        }
+    }
+}
+
 /// Splits model.safetensors in two files and an index.
 fn shard(dir: &Path) {
     let whole = dir.join("model.safetensors");
