@@ -6,7 +6,12 @@ use rootstock_formats::peft::{AdapterConfig, ModuleKind};
 
 fuzz_target!(|json: &[u8]| {
     if let Ok(config) = AdapterConfig::parse(json) {
-        for module in ["model.layers.0.self_attn.q_proj", "model.layers.13.mlp.down_proj", "", "."] {
+        for module in [
+            "model.layers.0.self_attn.q_proj",
+            "model.layers.13.mlp.down_proj",
+            "",
+            ".",
+        ] {
             let _ = (config.targets(module, ModuleKind::Linear), config.scale_for(module));
             assert!(config.rank_for(module) > 0);
         }

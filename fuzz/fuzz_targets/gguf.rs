@@ -10,7 +10,12 @@ fuzz_target!(|file: &[u8]| {
             assert!(info.bytes(file).is_some());
         }
         for key in gguf.metadata().keys() {
-            let _ = (gguf.get_str(key), gguf.get_u64(key), gguf.get_f32(key), gguf.get_bool(key));
+            let _ = (
+                gguf.get_str(key),
+                gguf.get_u64(key),
+                gguf.get_f32(key),
+                gguf.get_bool(key),
+            );
             let _ = (gguf.get_strings(key), gguf.get_f32s(key), gguf.get_i32s(key));
         }
     }

@@ -84,7 +84,8 @@ fn company_leaves_the_bits_alone() {
             scale: 0.5,
             ..whole.clone()
         };
-        let mixes: [&[AppliedAdapter]; 5] = [&[], &[whole.clone()], &[half.clone()], &[], &[half, whole]];
+        let both = [half, whole];
+        let mixes: [&[AppliedAdapter]; 5] = [&[], &both[1..], &both[..1], &[], &both];
         let sequences: Vec<(Sequence, usize)> = mixes
             .iter()
             .zip([48, 33, 20, 3, 41])
