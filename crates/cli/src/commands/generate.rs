@@ -60,9 +60,7 @@ fn adapter_path(adapter: &Path, adapters: Option<&Path>) -> Result<PathBuf> {
         name.push(".gguf");
         PathBuf::from(name)
     });
-    let named = folder
-        .filter(|path| path.is_dir())
-        .or(file.filter(|path| path.is_file()));
+    let named = folder.into_iter().chain(file).find(|path| path.exists());
     let found = named.or_else(|| Some(adapter.to_owned()).filter(|path| path.exists()));
     found.ok_or_else(|| {
         let among = adapters.map_or(String::new(), |folder| format!(", nor in {}", folder.display()));

@@ -81,7 +81,8 @@ fn order(body: &[u8]) -> ApiResult<Replacement> {
         base_name: fields.string("base_name")?,
         require_all_adapters: fields.flag("require_all_adapters")?,
     };
-    fields.finish()?;
+    // A misspelled `quantize` must not load the model otherwise than was meant.
+    fields.finish_strictly()?;
     if order.model.is_empty() {
         return Err(ApiError::Missing("model"));
     }

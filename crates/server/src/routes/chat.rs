@@ -26,7 +26,10 @@ const ROLE: &str = "assistant";
 /// Answers a chat request.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request<Body>) -> ApiResult<Response> {
     let accepted = Accepted::<ChatRequest>::receive(&app, request).await?;
-    let weight = accepted.weight;
+    // What the adapter brings is read into tokens, or compiled, too.
+    let defaults = &accepted.hold.defaults;
+    let brought = [&defaults.system_prompt, &defaults.chat_template].into_iter().flatten();
+    let weight = accepted.weight + brought.map(String::len).sum::<usize>();
     let order = move || {
         let Accepted { ask, hold, .. } = accepted;
         Ok(Order {

@@ -171,6 +171,12 @@ async fn what_cannot_be_loaded_changes_nothing() {
             json!("quantize"),
         ),
         (
+            json!({"model": "double", "quantise": 8}),
+            400,
+            "unsupported_parameter",
+            json!("quantise"),
+        ),
+        (
             json!({"model": "double", "base_name": "a/b"}),
             400,
             "invalid_value",

@@ -107,6 +107,14 @@ impl Fields {
         }
     }
 
+    /// Ends the parse where no field of other servers is expected: refuses whatever is left.
+    pub(crate) fn finish_strictly(self) -> ApiResult<()> {
+        match self.0.iter().find(|(_, value)| !value.is_null()) {
+            Some((name, _)) => Err(ApiError::unsupported(name, "is not known here")),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the parse: refuses what would change the output, ignores the rest.
     pub(crate) fn finish(self) -> ApiResult<()> {
         for (name, value) in &self.0 {
