@@ -149,7 +149,10 @@ impl Fields<'_> {
             Some(other) => return Err(self.wrong(name, "a number", &other)),
         };
         let within = Some(number as f32).filter(|number| range.contains(number));
-        let expected = || format!("a number from {} to {}", range.start(), range.end());
+        let expected = || match *range.start() {
+            f32::MIN_POSITIVE => format!("a number above 0, up to {}", range.end()),
+            start => format!("a number from {start} to {}", range.end()),
+        };
         within.map(Some).ok_or_else(|| self.wrong(name, &expected(), &value))
     }
 

@@ -162,6 +162,11 @@ pub fn support() -> Vec<SupportRow> {
         .iter()
         .map(|&(group, kind, verdict, note)| row(group, kind, verdict, note))
         .collect();
+    let methods = [
+        ("LORA", Verdict::Served, "with the fields below"),
+        ("any other", Verdict::Refused, "IA3, prompt and prefix tuning and so on"),
+    ];
+    rows.extend(methods.map(|(kind, verdict, note)| row("peft_type", kind, verdict, note)));
     rows.extend(GgufArchitecture::all().iter().map(|architecture| {
         let note = format!("for bases of the family {}", architecture.names.families.join(" or "));
         row("gguf architecture", architecture.name, Verdict::Served, &note)
