@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use serde::Deserialize;
-use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Pipeline};
+use tokenizers::{AddedToken, Tokenizer as Pipeline};
 
 use self::settings::Settings;
 use super::ends::ends_turn;
@@ -28,7 +28,8 @@ struct File {
 }
 
 /// The tokenizer. Tokens beyond the `vocab_size` rows of the embedding stay in the vocabulary (Gemma's has one), but
-/// a text that has them is refused.
+/// a text that has them is refused. What is put around a text is what tokenizer.json says: transformers 5 does not
+/// heed `add_bos_token` and `add_eos_token` of tokenizer_config.json beside it.
 ///
 /// # Errors
 /// [`ModelError::Unsupported`] with the file and field for what is missing, malformed or not supported.
@@ -44,14 +45,13 @@ pub fn tokenizer(dir: &Path, vocab_size: usize) -> Result<Tokenizer, ModelError>
     pipeline.with_padding(None);
     pipeline.with_truncation(None).map_err(|error| refuse(&path, error))?;
     add_tokens(&mut pipeline, &settings, dir)?;
-    let (prefix, suffix) = around(&mut pipeline, &settings, dir)?;
     let tokens = vocabulary(&pipeline);
     let decoder = file.decoder.unwrap_or(Decoder::Spaced);
     let end_tokens = end_tokens(&tokens, &settings);
     let parts = Parts {
         spelling: Spelling::by(&decoder, tokens).map_err(|reason| refuse(&path, reason))?,
-        prefix,
-        suffix,
+        prefix: Vec::new(),
+        suffix: Vec::new(),
         end_tokens,
         rows: vocab_size,
     };
@@ -120,33 +120,6 @@ fn add_tokens(pipeline: &mut Pipeline, settings: &Settings, dir: &Path) -> Resul
 /// Whether a token of the vocabulary is not special so far.
 fn is_not_special(pipeline: &Pipeline, content: &str) -> bool {
     pipeline.token_to_id(content).is_some() && !pipeline.get_added_vocabulary().is_special_token(content)
-}
-
-/// Tokens put before and after a text. Where tokenizer_config.json says whether to, what tokenizer.json says about it
-/// has no effect, as in transformers.
-fn around(
-    pipeline: &mut Pipeline,
-    settings: &Settings,
-    dir: &Path,
-) -> Result<(Vec<TokenId>, Vec<TokenId>), ModelError> {
-    if settings.config.add_bos_token.is_none() && settings.config.add_eos_token.is_none() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    pipeline.with_post_processor(None::<PostProcessorWrapper>);
-    let side = |wanted: Option<bool>, name: &str| match settings.special(name) {
-        Some(token) if wanted == Some(true) => match pipeline.token_to_id(token) {
-            Some(id) => Ok(vec![id]),
-            None => Err(refuse(
-                &dir.join(settings::CONFIG),
-                format!("{name}: {token:?} is not in the vocabulary"),
-            )),
-        },
-        _ => Ok(Vec::new()),
-    };
-    Ok((
-        side(settings.config.add_bos_token, "bos_token")?,
-        side(settings.config.add_eos_token, "eos_token")?,
-    ))
 }
 
 /// Spelling of every token and whether it is special, by id.

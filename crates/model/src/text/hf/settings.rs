@@ -42,8 +42,6 @@ pub(super) struct Settings {
 /// tokenizer_config.json.
 #[derive(Default, Deserialize)]
 pub(super) struct Config {
-    pub(super) add_bos_token: Option<bool>,
-    pub(super) add_eos_token: Option<bool>,
     #[serde(default)]
     added_tokens_decoder: BTreeMap<String, Value>,
     pub(super) chat_template: Option<Value>,

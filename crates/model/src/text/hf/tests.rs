@@ -47,21 +47,13 @@ fn the_pipeline_is_as_the_file_says_but_never_truncates() {
 }
 
 #[test]
-fn settings_say_what_is_put_around_a_text() {
-    let settings =
-        json!({"add_bos_token": false, "add_eos_token": true, "bos_token": "<s>", "eos_token": {"content": "</s>"}});
+fn named_special_tokens_are_special_and_the_file_says_what_is_put_around_a_text() {
+    let settings = json!({"add_bos_token": false, "add_eos_token": true, "eos_token": {"content": "</s>"}});
     let tokenizer = built(&[(TOKENIZER, words()), ("tokenizer_config.json", settings)]).unwrap();
-    assert_eq!(tokenizer.encode("hi", true).unwrap(), [3, 2]);
-    assert!(tokenizer.is_special(2), "a named special token is special");
+    assert_eq!(tokenizer.encode("hi", true).unwrap(), [1, 3]);
+    assert!(tokenizer.is_special(2));
     assert_eq!(tokenizer.encode("</s>", false).unwrap(), [2]);
-    let missing = json!({"add_bos_token": true, "bos_token": "<none>"});
-    let refusal = built(&[(TOKENIZER, words()), ("tokenizer_config.json", missing)])
-        .err()
-        .unwrap();
-    assert!(
-        refusal.contains("tokenizer_config.json: bos_token: \"<none>\""),
-        "{refusal}"
-    );
+    assert_eq!(tokenizer.end_tokens(), [2, 4]);
 }
 
 #[test]
