@@ -2,6 +2,7 @@
 //! [`gguf`] and [`hf`] read tokenizer and template from the two containers; everything else does not know them.
 
 mod byte_level;
+mod charsmap;
 mod cut;
 mod ends;
 pub mod gguf;

@@ -1,7 +1,6 @@
 //! The tokenizer and chat template that a GGUF file embeds. What llama.cpp's names mean is rebuilt as the pipeline of
 //! the tokenizer that the file was made from, so that ids are those of the original.
 
-mod charsmap;
 mod fields;
 mod sentence_piece;
 #[cfg(test)]

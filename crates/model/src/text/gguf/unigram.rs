@@ -10,8 +10,9 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Pipeline};
 
 use super::fields::{Fields, refuse};
-use super::{Around, Built, charsmap};
+use super::{Around, Built};
 use crate::ModelError;
+use crate::text::charsmap;
 use crate::text::spelling::Decoder;
 use crate::text::vocabulary::{add_whole, cannot_build, ids};
 
@@ -106,5 +107,6 @@ fn table(fields: &Fields<'_>) -> Result<Option<Precompiled>, ModelError> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    charsmap::read(&bytes).map(Some).map_err(|reason| refuse(key, reason))
+    charsmap::check(&bytes).map_err(|reason| refuse(key, reason))?;
+    Precompiled::from(&bytes).map(Some).map_err(|error| refuse(key, error))
 }

@@ -9,9 +9,11 @@ use std::fmt::Display;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer as Pipeline};
 
 use self::settings::Settings;
+use super::charsmap;
 use super::ends::ends_turn;
 use super::spelling::{Decoder, Spelling};
 use super::tokenizer::Parts;
@@ -25,6 +27,8 @@ const TOKENIZER: &str = "tokenizer.json";
 #[derive(Deserialize)]
 struct File {
     decoder: Option<Decoder>,
+    #[serde(default)]
+    normalizer: Value,
 }
 
 /// The tokenizer. Tokens beyond the `vocab_size` rows of the embedding stay in the vocabulary (Gemma's has one), but
@@ -40,6 +44,7 @@ pub fn tokenizer(dir: &Path, vocab_size: usize) -> Result<Tokenizer, ModelError>
         refuse(&path, reason)
     })?;
     let file: File = serde_json::from_slice(&bytes).map_err(|error| refuse(&path, error))?;
+    check_normalizer(&file.normalizer).map_err(|reason| refuse(&path, reason))?;
     let mut pipeline = pipeline(&bytes).map_err(|error| refuse(&path, error))?;
     let settings = Settings::read(dir)?;
     pipeline.with_padding(None);
@@ -91,6 +96,18 @@ fn refuse(path: &Path, reason: impl Display) -> ModelError {
         path: path.to_owned(),
         reason: reason.to_string(),
     }
+}
+
+/// Checks the tables of characters that a normalizer, or one of a sequence of them, holds.
+fn check_normalizer(normalizer: &Value) -> Result<(), String> {
+    const TABLE: &str = "precompiled_charsmap";
+    let steps = normalizer.get("normalizers").and_then(Value::as_array);
+    steps.into_iter().flatten().try_for_each(check_normalizer)?;
+    let Some(text) = normalizer.get(TABLE).and_then(Value::as_str) else {
+        return Ok(());
+    };
+    let bytes = charsmap::from_base64(text).ok_or_else(|| format!("{TABLE}: not base 64"))?;
+    charsmap::check(&bytes).map_err(|reason| format!("{TABLE}: {reason}"))
 }
 
 /// Adds what tokenizer_config.json lists beyond tokenizer.json, and makes the tokens it names special.

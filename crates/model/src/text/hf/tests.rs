@@ -126,6 +126,15 @@ fn what_is_missing_or_malformed_is_refused_by_file() {
         let refusal = built(&files).err().unwrap_or_else(|| panic!("{file}"));
         assert!(refusal.contains(file), "{refusal}");
     }
+    let mut table = words();
+    table["normalizer"] =
+        json!({"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "AAAA"}]});
+    assert!(
+        built(&[(TOKENIZER, table)])
+            .err()
+            .unwrap()
+            .contains("precompiled_charsmap: is too short")
+    );
     let mut unknown = words();
     unknown["decoder"] = json!({"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": true});
     let refusal = built(&[(TOKENIZER, unknown)]).err().unwrap();
