@@ -153,10 +153,11 @@ impl Checkpoint {
     /// # Errors
     /// For a kind that is not supported or is inconsistent.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        match &self.text {
+        let tokenizer = match &self.text {
             TextSource::Gguf(gguf) => crate::text::gguf::tokenizer(gguf, self.spec.vocab_size),
             TextSource::Folder(dir) => crate::text::hf::tokenizer(dir, self.spec.vocab_size),
-        }
+        };
+        tokenizer.map_err(|error| self.named(error))
     }
 
     /// The chat template that comes with the model, if any.
@@ -164,9 +165,18 @@ impl Checkpoint {
     /// # Errors
     /// [`ModelError::Text`] if it does not parse.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, ModelError> {
-        match &self.text {
+        let template = match &self.text {
             TextSource::Gguf(gguf) => crate::text::gguf::chat_template(gguf),
             TextSource::Folder(dir) => crate::text::hf::chat_template(dir),
+        };
+        template.map_err(|error| self.named(error))
+    }
+
+    /// An error of the text with the model it comes from.
+    fn named(&self, error: ModelError) -> ModelError {
+        match error {
+            ModelError::Text(message) => ModelError::Text(format!("{}: {message}", self.path.display())),
+            other => other,
         }
     }
 
