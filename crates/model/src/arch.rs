@@ -307,8 +307,11 @@ impl ArchSpec {
     /// Every linear map, in the order of a forward pass.
     pub fn sites(&self) -> impl Iterator<Item = Site> {
         let layers = self.layers.iter().enumerate().flat_map(|(layer, spec)| {
-            spec.projections().map(move |projection| Site::Layer { layer, projection })
+            spec.projections()
+                .map(move |projection| Site::Layer { layer, projection })
         });
-        std::iter::once(Site::Embedding).chain(layers).chain(std::iter::once(Site::Output))
+        std::iter::once(Site::Embedding)
+            .chain(layers)
+            .chain(std::iter::once(Site::Output))
     }
 }

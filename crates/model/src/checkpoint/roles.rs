@@ -89,7 +89,12 @@ impl Role {
         for (layer, shape) in spec.layers.iter().enumerate() {
             for projection in shape.projections() {
                 roles.push(Self::Weight { layer, projection });
-                roles.extend(shape.biases.contains(projection).then_some(Self::Bias { layer, projection }));
+                roles.extend(
+                    shape
+                        .biases
+                        .contains(projection)
+                        .then_some(Self::Bias { layer, projection }),
+                );
             }
             norms.extend(shape.norms(layer));
         }

@@ -23,10 +23,14 @@ impl Shards {
         let index = self.files.len();
         for (name, info) in tensors {
             if info.bytes(&file).is_none() {
-                return Err(Refusal::unsupported(format_args!("tensor {name:?}: lies beyond its file")));
+                return Err(Refusal::unsupported(format_args!(
+                    "tensor {name:?}: lies beyond its file"
+                )));
             }
             if self.tensors.contains_key(&name) {
-                return Err(Refusal::unsupported(format_args!("tensor {name:?}: expected in one file, got it in two")));
+                return Err(Refusal::unsupported(format_args!(
+                    "tensor {name:?}: expected in one file, got it in two"
+                )));
             }
             self.tensors.insert(name, (index, info));
         }

@@ -38,7 +38,9 @@ impl Tensors {
                 (&[rows, cols], place) => drop(matrices.insert(role, (place, [rows, cols]))),
                 (_, Place::Tensor(at)) => drop(vectors.insert(role, vector(&shards, &at, &shape)?)),
                 (_, Place::Int4(_)) => {
-                    return Err(Refusal::unsupported(format_args!("{role}: a vector cannot be quantized")));
+                    return Err(Refusal::unsupported(format_args!(
+                        "{role}: a vector cannot be quantized"
+                    )));
                 }
             }
         }
@@ -154,9 +156,24 @@ fn transposed(bytes: &[u8], size: usize, outputs: usize, wanted: std::ops::Range
 fn vector(shards: &Shards, at: &TensorPlace, shape: &[usize]) -> Result<Vec<f32>, Refusal> {
     let (info, bytes) = lookup(shards, &at.name, shape)?;
     let mut values: Vec<f32> = match info.dtype {
-        DType::F32 => bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect(),
-        DType::F16 => bytes.as_chunks().0.iter().map(|&value| f16::from_le_bytes(value).to_f32()).collect(),
-        DType::BF16 => bytes.as_chunks().0.iter().map(|&value| bf16::from_le_bytes(value).to_f32()).collect(),
+        DType::F32 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&value| f32::from_le_bytes(value))
+            .collect(),
+        DType::F16 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&value| f16::from_le_bytes(value).to_f32())
+            .collect(),
+        DType::BF16 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&value| bf16::from_le_bytes(value).to_f32())
+            .collect(),
         dtype => {
             return Err(Refusal::unsupported(format_args!(
                 "tensor {}: {dtype} is not supported for a vector (supported: F32, F16, BF16)",
@@ -168,7 +185,9 @@ fn vector(shards: &Shards, at: &TensorPlace, shape: &[usize]) -> Result<Vec<f32>
         values = values[part.rows.clone()].to_vec();
     }
     let rows = values.len();
-    values = (0..rows).map(|row| values[at.order.stored_row(row)] + at.offset).collect();
+    values = (0..rows)
+        .map(|row| values[at.order.stored_row(row)] + at.offset)
+        .collect();
     match values.iter().position(|value| !value.is_finite()) {
         Some(index) => Err(Refusal::unsupported(format_args!(
             "tensor {}: expected finite values, got NaN or infinity at {index}",
