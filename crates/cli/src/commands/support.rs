@@ -121,65 +121,72 @@ const CONTAINERS: [(&str, Verdict, &str); 7] = [
     ),
 ];
 
-fn bases() -> Vec<SupportRow> {
-    let row = |group, kind: &str, verdict, note: &'static str| SupportRow {
+fn row(group: &'static str, kind: &str, verdict: Verdict, note: &'static str) -> SupportRow {
+    SupportRow {
         group,
         kind: kind.to_owned(),
         verdict,
         note: note.into(),
-    };
-    let served = |group, kinds: Vec<&'static str>, note| {
-        kinds
-            .into_iter()
-            .map(move |kind| row(group, kind, Verdict::Served, note))
-    };
+    }
+}
+
+/// Rows of what is served, each by its name.
+fn served(
+    group: &'static str,
+    names: impl Iterator<Item = &'static str>,
+    note: &'static str,
+) -> impl Iterator<Item = SupportRow> {
+    names.map(move |name| row(group, name, Verdict::Served, note))
+}
+
+fn bases() -> Vec<SupportRow> {
     let containers = CONTAINERS
         .iter()
         .map(|&(kind, verdict, note)| row("container", kind, verdict, note));
-    let (lists, weights): (Vec<_>, Vec<_>) =
-        gguf::tensor_types().partition(|dtype| matches!(dtype, DType::I8 | DType::I32 | DType::I64));
-    let tensor_types = |types: Vec<DType>, note| {
-        types
-            .into_iter()
-            .map(move |dtype| row("GGUF tensor type", &dtype.to_string(), Verdict::Served, note))
-    };
-    let refused = gguf::refused_tensor_types().map(|name| {
-        row(
-            "GGUF tensor type",
-            name,
-            Verdict::Refused,
-            "convert the file with llama-quantize",
-        )
-    });
     let tokenizers = text::gguf::SUPPORTED_MODELS;
+    let json = [row(
+        "Hugging Face tokenizer",
+        "tokenizer.json",
+        Verdict::Served,
+        "with tokenizer_config.json",
+    )];
     containers
         .chain(served(
             "GGUF architecture",
-            checkpoint::gguf_architectures().collect(),
+            checkpoint::gguf_architectures(),
             "general.architecture",
         ))
         .chain(served(
             "Hugging Face architecture",
-            checkpoint::hf_architectures().collect(),
+            checkpoint::hf_architectures(),
             "model_type",
         ))
-        .chain(tensor_types(weights, "weights"))
-        .chain(tensor_types(lists, "lists of numbers, never weights"))
-        .chain(refused)
+        .chain(tensor_types())
         .chain(served(
             "Hugging Face quantization",
-            checkpoint::hf_quantizations().collect(),
+            checkpoint::hf_quantizations(),
             "quant_method, int4",
         ))
         .chain(tokenizers.map(|(name, note)| row("GGUF tokenizer", name, Verdict::Served, note)))
-        .chain(served("GGUF tokenizer.ggml.pre", Cut::gguf_names().collect(), ""))
-        .chain([row(
-            "Hugging Face tokenizer",
-            "tokenizer.json",
-            Verdict::Served,
-            "with tokenizer_config.json",
-        )])
+        .chain(served("GGUF tokenizer.ggml.pre", Cut::gguf_names(), ""))
+        .chain(json)
         .collect()
+}
+
+fn tensor_types() -> impl Iterator<Item = SupportRow> {
+    const GROUP: &str = "GGUF tensor type";
+    let is_list = |dtype: &DType| matches!(dtype, DType::I8 | DType::I32 | DType::I64);
+    let (lists, weights): (Vec<_>, Vec<_>) = gguf::tensor_types().partition(is_list);
+    let read = |types: Vec<DType>, note| {
+        types
+            .into_iter()
+            .map(move |dtype| row(GROUP, &dtype.to_string(), Verdict::Served, note))
+    };
+    let convert = "convert the file with llama-quantize";
+    let refused = gguf::refused_tensor_types().map(move |name| row(GROUP, name, Verdict::Refused, convert));
+    read(weights, "weights")
+        .chain(read(lists, "lists of numbers, never weights"))
+        .chain(refused)
 }
 
 #[cfg(test)]

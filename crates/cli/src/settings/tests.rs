@@ -1,6 +1,9 @@
 //! Sizes, ranges and folders.
 
+use rootstock_model::adapter::SamplingDefaults;
+
 use super::*;
+use crate::args::SamplingArgs;
 
 fn size(text: &str) -> Option<u64> {
     text.parse().ok().map(|ByteSize(bytes)| bytes)

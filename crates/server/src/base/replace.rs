@@ -89,18 +89,7 @@ pub(crate) struct Replaced {
 pub(crate) fn replace(app: &App, order: Replacement) -> ApiResult<Replaced> {
     let started = Instant::now();
     let before = app.bases.current();
-    let name = order.base_name.unwrap_or_else(|| before.name.to_string());
-    if before.adapters.get(&name).is_some() {
-        return Err(ApiError::invalid("base_name", "is the name of an adapter"));
-    }
-    tracing::info!(model = order.model, "a base is loaded beside the one that serves");
-    let request = BaseRequest {
-        model: order.model,
-        quantize: order.quantize,
-        name,
-    };
-    let next = (app.loader)(request).map_err(ApiError::Base)?;
-    let next = app.bases.candidate(next);
+    let next = load(app, &before, &order)?;
     // From here to the end no adapter comes or goes over HTTP, or the new base would miss it.
     let _turn = app.loading.blocking_lock();
     let misfits = move_adapters(&before, &next);
@@ -131,6 +120,22 @@ pub(crate) fn replace(app: &App, order: Replacement) -> ApiResult<Replaced> {
         adapters,
         misfits,
     })
+}
+
+/// A base that may take the place of `before`.
+fn load(app: &App, before: &Base, order: &Replacement) -> ApiResult<Base> {
+    let name = order.base_name.clone().unwrap_or_else(|| before.name.to_string());
+    if before.adapters.get(&name).is_some() {
+        return Err(ApiError::invalid("base_name", "is the name of an adapter"));
+    }
+    tracing::info!(model = order.model, "a base is loaded beside the one that serves");
+    let request = BaseRequest {
+        model: order.model.clone(),
+        quantize: order.quantize.clone(),
+        name,
+    };
+    let next = (app.loader)(request).map_err(ApiError::Base)?;
+    Ok(app.bases.candidate(next))
 }
 
 /// Registers every adapter of `before` with `next`; returns those that do not fit it.
