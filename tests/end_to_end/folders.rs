@@ -108,7 +108,11 @@ fn rounding_at_load_stays_near_and_is_not_nothing() {
 
 #[test]
 fn folders_in_four_bits_are_served_as_they_are() {
-    for (name, arch) in [("gptq", "llama3-rope"), ("awq", "qwen2"), ("compressed-tensors", "smollm3")] {
+    for (name, arch) in [
+        ("gptq", "llama3-rope"),
+        ("awq", "qwen2"),
+        ("compressed-tensors", "smollm3"),
+    ] {
         let world = world(arch);
         let folder = fixture("tiny-int4").join(name);
         copy_files(&folder, &world.model);

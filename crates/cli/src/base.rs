@@ -168,7 +168,8 @@ impl Base {
     /// The prompt does not fit, a step fails, or `on_text` does.
     pub async fn generate(&self, call: Call<'_>, mut on_text: impl FnMut(&str) -> Result<()>) -> Result<Completion> {
         let settled = call.settings.settle(&call.held.defaults.sampling);
-        let mut stream = TextStream::new(self.tokenizer.clone(), settled.stop.clone(), true);
+        let stream = TextStream::new(self.tokenizer.clone(), settled.stop.clone(), true);
+        let mut stream = if call.continues { stream.continuing() } else { stream };
         let mut completion = Completion::of(call.prompt.len());
         let mut events = self.submit(call, settled)?;
         while let Some(event) = events.recv().await {
@@ -245,6 +246,8 @@ pub struct Held {
 pub struct Call<'a> {
     /// Prompt.
     pub prompt: Vec<TokenId>,
+    /// Whether the text goes on where the prompt's ends: a completion, not a reply.
+    pub continues: bool,
     /// Adapter, if any.
     pub held: Held,
     /// How tokens are chosen and when it ends.

@@ -42,6 +42,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         };
         let call = Call {
             prompt,
+            continues: !args.chat,
             held,
             settings: &generation,
         };

@@ -70,7 +70,11 @@ impl Checkpoint {
     /// Unreadable files, unknown architectures or fields that would change the numbers, missing, misshapen or
     /// superfluous tensors.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let opened = if path.is_dir() { hf::open(path) } else { gguf::open(path) };
+        let opened = if path.is_dir() {
+            hf::open(path)
+        } else {
+            gguf::open(path)
+        };
         let found = opened.and_then(|opened| {
             let tensors = Tensors::find(opened.shards, &*opened.names, &opened.spec)?;
             Ok((opened.spec, opened.hash, tensors, opened.text))
@@ -117,7 +121,11 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::embedding`].
     pub fn output(&self) -> Result<MatrixView<'_>, ModelError> {
-        self.matrix(if self.spec.tied_output { Role::Embedding } else { Role::Output })
+        self.matrix(if self.spec.tied_output {
+            Role::Embedding
+        } else {
+            Role::Output
+        })
     }
 
     /// Weight of a linear map of a layer, `[outputs, inputs]`.

@@ -25,6 +25,8 @@ use crate::wire::{PromptTokensDetails, Usage};
 
 /// How answers of one endpoint are written.
 pub(crate) trait Style: Send + 'static {
+    /// Whether what is generated goes on where the prompt's text ends, as a completion does and a reply does not.
+    const CONTINUES_PROMPT: bool;
     /// The answer in one piece.
     fn whole(&self, run: Finished) -> Response;
     /// What writes the chunks of a stream.
@@ -62,9 +64,9 @@ struct Plan {
 
 impl Order {
     /// Answers as `style` writes, whole or as a stream.
-    pub(crate) async fn answer(self, app: &App, style: impl Style) -> ApiResult<Response> {
+    pub(crate) async fn answer<S: Style>(self, app: &App, style: S) -> ApiResult<Response> {
         let stream = self.options.stream;
-        let run = self.submit(app)?;
+        let run = self.submit::<S>(app)?;
         if let Some(options) = stream {
             let writer = style.chunks(&run, options);
             return Ok(stream::respond_with_events(run, writer, options));
@@ -75,10 +77,10 @@ impl Order {
     }
 
     /// Submits every choice; if one is refused, the others are cancelled.
-    fn submit(self, app: &App) -> ApiResult<Run> {
+    fn submit<S: Style>(self, app: &App) -> ApiResult<Run> {
         let plan = self.plan()?;
         let choices = 0..self.prompts.len() * self.options.n;
-        let choices = choices.map(|index| self.submit_choice(index, &plan, app));
+        let choices = choices.map(|index| self.submit_choice::<S>(index, &plan, app));
         Ok(Run {
             choices: choices.collect::<ApiResult<_>>()?,
             prompts: self.prompts.into(),
@@ -110,7 +112,7 @@ impl Order {
         })
     }
 
-    fn submit_choice(&self, index: usize, plan: &Plan, app: &App) -> ApiResult<Choice> {
+    fn submit_choice<S: Style>(&self, index: usize, plan: &Plan, app: &App) -> ApiResult<Choice> {
         let (options, hold) = (&self.options, &self.hold);
         let prompt = &self.prompts[index / options.n];
         let mut sampling = plan.sampling.clone();
@@ -128,10 +130,11 @@ impl Order {
             events: sender,
         })?;
         let stop = plan.stops.strings.clone();
+        let text = TextStream::new(hold.base.tokenizer.clone(), stop, options.skip_special_tokens);
         Ok(Choice {
             index,
             events,
-            text: TextStream::new(hold.base.tokenizer.clone(), stop, options.skip_special_tokens),
+            text: if S::CONTINUES_PROMPT { text.continuing() } else { text },
             stops: plan.stops.clone(),
             meter: app.metrics.meter(&hold.target, hold.arrived, prompt.len()),
             cached_tokens: 0,

@@ -107,6 +107,8 @@ impl ChatStyle {
 }
 
 impl Style for ChatStyle {
+    const CONTINUES_PROMPT: bool = false;
+
     fn whole(&self, run: Finished) -> Response {
         let choice = |output| self.choice(output, &run);
         json_response(&ChatCompletion {

@@ -112,6 +112,8 @@ impl CompletionStyle {
 }
 
 impl Style for CompletionStyle {
+    const CONTINUES_PROMPT: bool = true;
+
     fn whole(&self, run: Finished) -> Response {
         let choice = |output| self.choice(output, &run);
         json_response(&Completion {

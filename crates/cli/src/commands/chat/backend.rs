@@ -61,6 +61,7 @@ impl Backend for Local {
             let held = self.base.hold(adapter.map(|name| (name, 1.0))).await?;
             let call = Call {
                 prompt: self.base.chat_prompt(messages, &held.defaults)?,
+                continues: false,
                 held,
                 settings: &self.generation,
             };
