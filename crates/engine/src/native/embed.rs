@@ -39,6 +39,10 @@ impl EmbeddingPair {
         }
     }
 
+    fn bytes(&self) -> usize {
+        size_of_val(&self.by_token[..]) + size_of_val(&self.by_component[..])
+    }
+
     /// Adds the pair's delta for `token`.
     fn add(&self, token: usize, factor: f32, to: &mut [f32]) {
         let components = &self.by_token[token * self.rank..(token + 1) * self.rank];
@@ -53,10 +57,9 @@ impl EmbeddingPair {
 
 impl EmbeddingChange {
     pub fn bytes(&self) -> usize {
-        let pair = self.pair.as_ref();
-        pair.map_or(0, |pair| {
-            size_of_val(&pair.by_token[..]) + size_of_val(&pair.by_component[..])
-        }) + self.dense.as_ref().map_or(0, PackedMatrix::bytes)
+        let pair = self.pair.as_ref().map_or(0, EmbeddingPair::bytes);
+        let magnitude = self.magnitude.as_ref().map_or(0, Magnitude::bytes);
+        pair + magnitude + self.dense.as_ref().map_or(0, PackedMatrix::bytes)
     }
 }
 

@@ -12,14 +12,14 @@ mod weights;
 
 use std::sync::Arc;
 
-use rootstock_kernels::{BLOCK_TOKENS, Context, Isa, KvCache, KvPrecision, Precision, ThreadPool};
-use rootstock_model::Checkpoint;
+use rootstock_kernels::{BLOCK_TOKENS, Context, Isa, KvCache, KvPrecision, KvShape, Precision, ThreadPool};
+use rootstock_model::{ArchSpec, Checkpoint};
 
 use self::adapter::NativePreparer;
 use self::batch::StepLayout;
 use self::forward::Buffers;
 use self::pack::Packing;
-use self::weights::PackedModel;
+use self::weights::{PackedModel, kv_shape};
 use crate::runner::{AdapterPreparer, BatchView, Capabilities, Logits, Runner, RunnerError};
 
 /// Precision of the activations that enter a quantized product.
@@ -48,7 +48,7 @@ pub enum WeightPrecision {
 pub struct NativeSettings {
     /// Worker threads, the caller's included.
     pub threads: usize,
-    /// Longest sequence in tokens; at most the architecture's.
+    /// Longest sequence in tokens; at most the architecture's, and what the KV pool holds.
     pub max_context: usize,
     /// Bytes for the KV pool.
     pub kv_bytes: usize,
@@ -79,13 +79,15 @@ impl NativeRunner {
         let isa = Isa::detect().map_err(|error| RunnerError(error.to_string()))?;
         let pool = ThreadPool::new(settings.threads)
             .map_err(|error| RunnerError(format!("cannot start {} compute threads: {error}", settings.threads)))?;
+        let cache = allocate_cache(checkpoint.spec(), settings.kv_bytes, settings.activations)?;
+        // A file may promise any length; tables of positions are as long as the memory for keys and values at most.
         let max_context = settings.max_context.min(checkpoint.spec().context_length);
+        let max_context = max_context.min(cache.blocks() * BLOCK_TOKENS);
         let packing = Packing {
             precision: settings.weights,
             threads: settings.threads,
         };
         let model = Arc::new(PackedModel::pack(checkpoint, max_context, packing)?);
-        let cache = allocate_cache(&model, settings.kv_bytes, settings.activations)?;
         let precision = match settings.activations {
             ActivationPrecision::Int8 => Precision::Int8,
             ActivationPrecision::F32 => Precision::F32,
@@ -108,23 +110,20 @@ impl NativeRunner {
 }
 
 /// Keys and values are kept as precisely as the activations.
-fn allocate_cache(
-    model: &PackedModel,
-    kv_bytes: usize,
-    activations: ActivationPrecision,
-) -> Result<KvCache, RunnerError> {
+fn allocate_cache(spec: &ArchSpec, kv_bytes: usize, activations: ActivationPrecision) -> Result<KvCache, RunnerError> {
     let precision = match activations {
         ActivationPrecision::Int8 => KvPrecision::F16,
         ActivationPrecision::F32 => KvPrecision::F32,
     };
-    let block_bytes = model.kv_shape(1).block_bytes(precision);
+    let one_block = kv_shape(spec)?;
+    let block_bytes = one_block.block_bytes(precision);
     let blocks = kv_bytes / block_bytes;
     if blocks == 0 {
         return Err(RunnerError(format!(
             "the KV memory of {kv_bytes} bytes does not hold one block of {BLOCK_TOKENS} tokens, which takes {block_bytes} bytes"
         )));
     }
-    KvCache::new(model.kv_shape(blocks), precision).map_err(|error| RunnerError(error.to_string()))
+    KvCache::new(KvShape { blocks, ..one_block }, precision).map_err(|error| RunnerError(error.to_string()))
 }
 
 impl Runner for NativeRunner {

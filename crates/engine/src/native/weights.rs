@@ -52,7 +52,6 @@ impl PackedModel {
     /// Packs every matrix; positions up to `max_context` get their rotary angles.
     pub fn pack(checkpoint: &Checkpoint, max_context: usize, packing: Packing) -> Result<Self, RunnerError> {
         let spec = checkpoint.spec();
-        check(spec)?;
         let mut rotaries = Rotaries::default();
         let layers = (0..spec.layers.len())
             .map(|layer| pack_layer(checkpoint, layer, packing, &mut rotaries))
@@ -113,17 +112,6 @@ impl PackedModel {
     pub fn rotary(&self, layer: &PackedLayer) -> Option<&RotaryTable> {
         layer.rotary.map(|index| &self.rotaries[index])
     }
-
-    /// A KV pool of `blocks` blocks.
-    pub fn kv_shape(&self, blocks: usize) -> KvShape {
-        let heads = self.layers[0].heads;
-        KvShape {
-            layers: self.layers.len(),
-            blocks,
-            kv_heads: heads.kv_heads,
-            head_dim: heads.head_dim,
-        }
-    }
 }
 
 impl PackedLayer {
@@ -182,6 +170,21 @@ impl Rotaries {
     }
 }
 
+/// A KV pool of one block.
+///
+/// # Errors
+/// An architecture that the kernels or the KV cache do not serve.
+pub(super) fn kv_shape(spec: &ArchSpec) -> Result<KvShape, RunnerError> {
+    check(spec)?;
+    let attention = &spec.layers[0].attention;
+    Ok(KvShape {
+        layers: spec.layers.len(),
+        blocks: 1,
+        kv_heads: attention.kv_heads,
+        head_dim: attention.head_dim,
+    })
+}
+
 /// What the kernels and the KV cache want of an architecture.
 fn check(spec: &ArchSpec) -> Result<(), RunnerError> {
     let Some(first) = spec.layers.first() else {
@@ -197,7 +200,8 @@ fn check(spec: &ArchSpec) -> Result<(), RunnerError> {
             } => inverse_frequencies.len(),
         };
         let (heads, kv_heads, head_dim) = shape(attention);
-        if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 || pairs * 2 > head_dim || attention.window == Some(0) {
+        let uneven = heads == 0 || kv_heads == 0 || heads % kv_heads != 0;
+        if uneven || head_dim == 0 || pairs * 2 > head_dim || attention.window == Some(0) {
             return Err(RunnerError(format!(
                 "layer {index}: {attention:?} does not fit together"
             )));

@@ -5,6 +5,7 @@ mod adapters;
 mod bits;
 mod gguf_lora;
 mod int4;
+mod limits;
 mod logits;
 mod model;
 mod quantized;
