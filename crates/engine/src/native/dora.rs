@@ -14,14 +14,14 @@ use rootstock_kernels::{
 pub(super) struct Magnitude {
     /// The adapter's own scale.
     scale: f32,
-    magnitudes: Vec<f32>,
     norms: Vec<Norms>,
     /// Factors where the request's factor is 1.
     unit: Vec<f32>,
 }
 
-/// What the norm of one output under any scale is made of.
+/// What the factor on one output under any scale is made of.
 struct Norms {
+    magnitude: f32,
     /// `|W|^2`
     base: f64,
     /// `<W, B A>`
@@ -45,45 +45,52 @@ impl Magnitude {
         let outputs = products.base.len();
         let rank = b.len() / outputs;
         let gram = gram(a, rank);
-        let norms = products.base.iter().enumerate().map(|(output, &base)| {
-            let b = &b[output * rank..(output + 1) * rank];
-            let cross = (0..rank).map(|r| f64::from(b[r]) * f64::from(products.with_a[r * outputs + output]));
-            let pairs = (0..rank * rank).map(|at| f64::from(b[at / rank]) * f64::from(b[at % rank]) * gram[at]);
-            Norms {
-                base,
-                cross: cross.sum(),
-                delta: pairs.sum(),
-            }
-        });
-        let mut measured = Self {
-            scale,
-            magnitudes,
-            norms: norms.collect(),
-            unit: Vec::new(),
-        };
-        measured.unit = measured.factors(1.0).into_owned();
-        measured
-            .unit
+        let norms = products
+            .base
             .iter()
-            .all(|factor| factor.is_finite())
-            .then_some(measured)
+            .zip(magnitudes)
+            .enumerate()
+            .map(|(output, (&base, magnitude))| {
+                let b = &b[output * rank..(output + 1) * rank];
+                let cross = (0..rank).map(|r| f64::from(b[r]) * f64::from(products.with_a[r * outputs + output]));
+                let pairs = (0..rank * rank).map(|at| f64::from(b[at / rank]) * f64::from(b[at % rank]) * gram[at]);
+                Norms {
+                    magnitude,
+                    base,
+                    cross: cross.sum(),
+                    delta: pairs.sum(),
+                }
+            });
+        let norms: Vec<Norms> = norms.collect();
+        let unit = norms.iter().map(|norms| norms.factor(f64::from(scale)));
+        Some(Self {
+            scale,
+            unit: unit.collect::<Option<_>>()?,
+            norms,
+        })
     }
 
-    /// `m / |W + t B A|` for every output under the request's factor.
+    /// `m / |W + t B A|` for every output under the request's factor. A row that the factor makes zero has no direction: it
+    /// stays zero.
     pub fn factors(&self, request: f32) -> Cow<'_, [f32]> {
-        if request == 1.0 && !self.unit.is_empty() {
+        if request == 1.0 {
             return Cow::Borrowed(&self.unit);
         }
         let t = f64::from(self.scale) * f64::from(request);
-        let factor = |(magnitude, norms): (&f32, &Norms)| {
-            let squared = norms.base + 2.0 * t * norms.cross + t * t * norms.delta;
-            (f64::from(*magnitude) / squared.sqrt()) as f32
-        };
-        self.magnitudes.iter().zip(&self.norms).map(factor).collect()
+        self.norms.iter().map(|norms| norms.factor(t).unwrap_or(0.0)).collect()
     }
 
     pub fn bytes(&self) -> usize {
-        self.magnitudes.len() * (2 * size_of::<f32>() + size_of::<Norms>())
+        size_of_val(&self.norms[..]) + size_of_val(&self.unit[..])
+    }
+}
+
+impl Norms {
+    /// `m / |W + t B A|`; `None` where that is no number.
+    fn factor(&self, t: f64) -> Option<f32> {
+        let squared = self.base + 2.0 * t * self.cross + t * t * self.delta;
+        let factor = (f64::from(self.magnitude) / squared.sqrt()) as f32;
+        factor.is_finite().then_some(factor)
     }
 }
 
@@ -160,4 +167,33 @@ fn gram(a: &[f32], rank: usize) -> Vec<f64> {
             .sum()
     };
     (0..rank * rank).map(|at| dot((at / rank, at % rank))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Magnitude, Products};
+
+    /// Two outputs of two inputs, the second a row of zeros in W: `B A` has the rows (3, 0) and (0, 4).
+    fn magnitude(second: f64) -> Option<Magnitude> {
+        let products = Products {
+            base: vec![1.0, second],
+            with_a: vec![1.0, 0.0, 0.0, 0.0],
+        };
+        let (a, b) = ([1.0, 0.0, 0.0, 1.0], [3.0, 0.0, 0.0, 4.0]);
+        Magnitude::new(products, (&a, &b), 1.0, vec![8.0, 12.0])
+    }
+
+    #[test]
+    fn a_row_that_a_factor_makes_zero_stays_zero() {
+        let magnitude = magnitude(0.0).unwrap();
+        assert_eq!(*magnitude.factors(1.0), [2.0, 3.0]);
+        assert_eq!(*magnitude.factors(0.5), [3.2, 6.0]);
+        assert_eq!(*magnitude.factors(0.0), [8.0, 0.0]);
+    }
+
+    #[test]
+    fn rows_without_a_norm_under_the_adapters_own_scale_are_refused() {
+        assert!(magnitude(-16.0).is_none());
+        assert!(magnitude(f64::NAN).is_none());
+    }
 }
