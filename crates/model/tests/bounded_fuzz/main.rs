@@ -23,7 +23,7 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Inputs of one target, unless ROOTSTOCK_FUZZ_INPUTS names another number.
-const MUTATED_INPUTS: usize = 5_000;
+const MUTATED_INPUTS: usize = 2_000;
 /// Bytes that one input may take beyond 256 times its own: a model's buffers, a compiled expression, a rendering's output.
 const CONSTANT: usize = 64 << 20;
 /// What no input may take, however slow the machine.
