@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rootstock_kernels::{
     BiasTerm, ColumnFactors, DenseTerm, LowRankBatch, LowRankTerm, NormFormula, NormWeights, RowNorms,
@@ -74,16 +75,16 @@ fn push<'a>(batch: &mut LowRankBatch<'a>, change: &'a MapChange, factor: f32, (r
 
 /// What the magnitudes of a segment's adapters, each under its factor, make of the base's product: with several, each adds
 /// its own difference from 1, as active adapters do in peft.
-pub(super) fn column_factors<'a>(mut all: impl Iterator<Item = (&'a Magnitude, f32)>) -> Option<Cow<'a, [f32]>> {
+pub(super) fn column_factors<'a>(mut all: impl Iterator<Item = (&'a Magnitude, f32)>) -> Option<Arc<[f32]>> {
     let (first, factor) = all.next()?;
     let mut total = first.factors(factor);
     for (magnitude, factor) in all {
         let more = magnitude.factors(factor);
-        total
-            .to_mut()
-            .iter_mut()
+        total = total
+            .iter()
             .zip(more.iter())
-            .for_each(|(total, more)| *total += more - 1.0);
+            .map(|(total, more)| total + (more - 1.0))
+            .collect();
     }
     Some(total)
 }

@@ -4,8 +4,9 @@
 //! The norm under any t comes from three numbers per output, measured once: `|W + t B A|^2 = |W|^2 + 2 t <W, B A> +
 //! t^2 |B A|^2`.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rootstock_kernels::{
     Activations, Context, LowRankBatch, PackedMatrix, Part, Precision, Source, Then, linear, prepare,
 };
@@ -16,7 +17,9 @@ pub(super) struct Magnitude {
     scale: f32,
     norms: Vec<Norms>,
     /// Factors where the request's factor is 1.
-    unit: Vec<f32>,
+    unit: Arc<[f32]>,
+    /// Another request's factor and the factors under it: every step of a request asks for the same.
+    recent: Mutex<(f32, Arc<[f32]>)>,
 }
 
 /// What the factor on one output under any scale is made of.
@@ -63,25 +66,35 @@ impl Magnitude {
             });
         let norms: Vec<Norms> = norms.collect();
         let unit = norms.iter().map(|norms| norms.factor(f64::from(scale)));
+        let unit: Arc<[f32]> = unit.collect::<Option<_>>()?;
         Some(Self {
             scale,
-            unit: unit.collect::<Option<_>>()?,
+            recent: Mutex::new((1.0, unit.clone())),
+            unit,
             norms,
         })
     }
 
     /// `m / |W + t B A|` for every output under the request's factor. A row that the factor makes zero has no direction: it
     /// stays zero.
-    pub fn factors(&self, request: f32) -> Cow<'_, [f32]> {
+    pub fn factors(&self, request: f32) -> Arc<[f32]> {
         if request == 1.0 {
-            return Cow::Borrowed(&self.unit);
+            return self.unit.clone();
         }
+        let mut recent = self.recent.lock();
+        if recent.0 != request {
+            *recent = (request, self.measured(request));
+        }
+        recent.1.clone()
+    }
+
+    fn measured(&self, request: f32) -> Arc<[f32]> {
         let t = f64::from(self.scale) * f64::from(request);
         self.norms.iter().map(|norms| norms.factor(t).unwrap_or(0.0)).collect()
     }
 
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.norms[..]) + size_of_val(&self.unit[..])
+        size_of_val(&self.norms[..]) + 2 * size_of_val(&self.unit[..])
     }
 }
 
@@ -187,8 +200,10 @@ mod tests {
     fn a_row_that_a_factor_makes_zero_stays_zero() {
         let magnitude = magnitude(0.0).unwrap();
         assert_eq!(*magnitude.factors(1.0), [2.0, 3.0]);
-        assert_eq!(*magnitude.factors(0.5), [3.2, 6.0]);
         assert_eq!(*magnitude.factors(0.0), [8.0, 0.0]);
+        let kept = magnitude.factors(0.0);
+        assert_eq!(*magnitude.factors(0.5), [3.2, 6.0]);
+        assert_eq!((&*kept, &*magnitude.factors(1.0)), (&[8.0, 0.0][..], &[2.0, 3.0][..]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub(super) enum Factors<'a> {
     /// One for all.
     All(f32),
     /// Those of each row, where it has any; sorted by rows.
-    Rows(&'a [ColumnFactors<'a>]),
+    Rows(&'a [ColumnFactors]),
 }
 
 /// Where products go: columns from `column` on of rows of `stride` elements.

@@ -10,6 +10,7 @@ mod pair;
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::matrix::PackedMatrix;
 
@@ -27,17 +28,17 @@ pub struct LowRankTerm<'a> {
     /// Factor on the delta.
     pub scale: f32,
     /// Factors on the delta, one per output (DoRA scales it as it scales the base product).
-    pub columns: Option<Cow<'a, [f32]>>,
+    pub columns: Option<Arc<[f32]>>,
 }
 
 /// Factors on the base product of consecutive rows, one per output, before its bias: a row's `W x` becomes `m * (W x)`.
-pub struct ColumnFactors<'a> {
+pub struct ColumnFactors {
     /// Rows of the batch.
     pub rows: Range<usize>,
     /// Index of the map within the group.
     pub part: usize,
     /// One factor per output.
-    pub factors: Cow<'a, [f32]>,
+    pub factors: Arc<[f32]>,
 }
 
 /// Values added to the outputs of consecutive rows.
@@ -79,7 +80,7 @@ pub struct LowRankBatch<'a> {
     pub(crate) inner: Vec<f32>,
     pub(crate) order: Vec<Term<'a>>,
     /// By map, then by rows, none of them empty; no two of a map share a row.
-    factors: Vec<ColumnFactors<'a>>,
+    factors: Vec<ColumnFactors>,
 }
 
 impl<'a> LowRankBatch<'a> {
@@ -95,11 +96,11 @@ impl<'a> LowRankBatch<'a> {
     ///
     /// # Panics
     /// Where a row of this map has factors already.
-    pub fn scale_columns(&mut self, factors: ColumnFactors<'a>) {
+    pub fn scale_columns(&mut self, factors: ColumnFactors) {
         if factors.rows.is_empty() {
             return;
         }
-        let key = |f: &ColumnFactors<'_>| (f.part, f.rows.start);
+        let key = |f: &ColumnFactors| (f.part, f.rows.start);
         let at = self.factors.partition_point(|other| key(other) < key(&factors));
         let before = at.checked_sub(1).map(|index| &self.factors[index]);
         let neighbours = before.into_iter().chain(self.factors.get(at));
@@ -135,7 +136,7 @@ impl<'a> LowRankBatch<'a> {
     }
 
     /// Column factors on a map, by rows.
-    pub(crate) fn factors(&self, part: usize) -> &[ColumnFactors<'a>] {
+    pub(crate) fn factors(&self, part: usize) -> &[ColumnFactors] {
         let start = self.factors.partition_point(|f| f.part < part);
         let end = self.factors.partition_point(|f| f.part <= part);
         &self.factors[start..end]

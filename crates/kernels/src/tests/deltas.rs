@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::linear::plain;
 use crate::testing::{Random, assert_close, contexts, encode, product};
@@ -63,12 +64,12 @@ fn push<'a>(deltas: &mut LowRankBatch<'a>, (rows, part, change): &Applied<'a>) {
             part,
             pair,
             scale: *scale,
-            columns: columns.as_deref().map(Cow::Borrowed),
+            columns: columns.as_deref().map(Arc::from),
         }),
         Change::Factors(factors) => deltas.scale_columns(ColumnFactors {
             rows,
             part,
-            factors: Cow::Borrowed(factors),
+            factors: Arc::from(&factors[..]),
         }),
         Change::Shift(values) => deltas.shift(BiasTerm {
             rows,
@@ -274,7 +275,7 @@ fn factors_on_the_same_rows_are_refused_and_on_others_are_not() {
     let on = |rows: Range<usize>, part: usize| ColumnFactors {
         rows,
         part,
-        factors: Cow::Owned(vec![1.0; 4]),
+        factors: Arc::from([1.0; 4]),
     };
     let held = [(4..6, 0), (0..2, 0), (2..4, 0), (3..5, 1), (6..6, 0)];
     for (rows, part, fits) in [
