@@ -1,6 +1,7 @@
 //! Chat templates rendered as Hugging Face renders them (jinja2 with trim_blocks and lstrip_blocks).
 
 mod clock;
+mod compile;
 mod dialect;
 mod json;
 
@@ -58,7 +59,7 @@ impl ChatTemplate {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// [`ModelError::Text`] if it does not parse.
+    /// [`ModelError::Text`] if it does not parse or is longer than 128 KiB.
     pub fn new(source: &str, markers: Markers) -> Result<Self, ModelError> {
         Self::with_tool_use(source, None, markers)
     }
@@ -66,7 +67,7 @@ impl ChatTemplate {
     /// Compiles `source`, and the template that stands in for it where a conversation has tools.
     ///
     /// # Errors
-    /// [`ModelError::Text`] if one of them does not parse.
+    /// [`ModelError::Text`] if one of them does not parse or is longer than 128 KiB.
     pub fn with_tool_use(source: &str, tool_use: Option<&str>, markers: Markers) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -89,8 +90,7 @@ impl ChatTemplate {
         }
         for (name, source) in [(NAME, Some(source)), (TOOL_USE, tool_use)] {
             if let Some(source) = source {
-                let plain = dialect::respelled(source);
-                environment.add_template_owned(name, plain).map_err(refused)?;
+                compile::add(&mut environment, name, source).map_err(refused)?;
             }
         }
         Ok(Self {

@@ -100,3 +100,26 @@ fn an_empty_list_can_be_reversed() {
         "minijinja's panic becomes an error"
     );
 }
+
+#[test]
+fn no_template_overflows_the_stack_that_compiles_it() {
+    let most = 128 << 10;
+    for (start, link, end) in [
+        ("{{ 1", "+1", " }}"),
+        ("{{ ", "-", "1 }}"),
+        ("{{ ", "not ", "1 }}"),
+        ("{{ a", ".b", " }}"),
+        ("{{ a", "()", " }}"),
+        ("{{ 1", "**1", " }}"),
+        ("{{ 1", "|e", " }}"),
+        ("{{ 1", " if 1 else 1", " }}"),
+        ("{% if 1 %}", "{% elif 1 %}", "{% endif %}"),
+    ] {
+        let links = link.repeat((most - start.len() - end.len()) / link.len());
+        // Whether it compiles does not matter; that the process lives does.
+        let _ = ChatTemplate::new(&format!("{start}{links}{end}"), Markers::default());
+    }
+    let long = ChatTemplate::new(&"x".repeat(most + 1), Markers::default());
+    let error = long.map(drop).unwrap_err().to_string();
+    assert!(error.contains("at most 131072 bytes, got 131073"), "{error}");
+}
