@@ -49,9 +49,9 @@ pub(super) fn pack(
     let Some(target) = target else {
         return PackedMatrix::pack(stored, view.rows, view.cols, |row| view.row(row)).map_err(|error| named(&error));
     };
-    let chunk = view.rows.div_ceil(packing.threads.max(1));
+    let chunk = view.rows.div_ceil(packing.threads.max(1)).max(1);
     let encoded = std::thread::scope(|scope| {
-        let starts = (0..view.rows).step_by(chunk.max(1));
+        let starts = (0..view.rows).step_by(chunk);
         let workers = starts.map(|start| {
             let (view, rows) = (&view, start..(start + chunk).min(view.rows));
             scope.spawn(move || encode(view, rows, target))
@@ -63,10 +63,10 @@ pub(super) fn pack(
             .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         chunks.collect::<Result<Vec<_>, _>>()
     });
-    let encoded = encoded.map_err(|error| named(&error))?.concat();
-    let stride = encoded.len() / view.rows.max(1);
+    let encoded = encoded.map_err(|error| named(&error))?;
+    let stride = view.cols / target.block_len() * target.block_bytes();
     PackedMatrix::pack(target, view.rows, view.cols, |row| {
-        &encoded[row * stride..(row + 1) * stride]
+        &encoded[row / chunk][row % chunk * stride..][..stride]
     })
     .map_err(|error| named(&error))
 }

@@ -48,3 +48,23 @@ fn rounding_costs_no_more_than_stated() {
     }
     assert!(misses.is_empty(), "{}", misses.join("\n"));
 }
+
+/// Rows are shared out in pieces that do not divide them.
+#[test]
+fn rounding_while_loading_is_the_same_on_any_number_of_threads() {
+    let logits = |threads, weights| {
+        let activations = ActivationPrecision::F32;
+        let setup = Setup {
+            threads,
+            activations,
+            weights,
+        };
+        Model::open("gpt2", setup).logits(&Expected::of("gpt2").ids(), &[])
+    };
+    for weights in [WeightPrecision::Eight, WeightPrecision::Four] {
+        let one = logits(1, weights);
+        for threads in [2, 3, 7] {
+            assert!(logits(threads, weights) == one, "{weights:?} on {threads} threads");
+        }
+    }
+}
