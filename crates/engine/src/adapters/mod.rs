@@ -208,7 +208,7 @@ impl AdapterStore {
         })
     }
 
-    /// Takes the name away; running requests finish on it. False if there was none.
+    /// Takes the name away, served or refused; running requests finish on it. False if there was none.
     pub fn unload(&self, name: &str) -> bool {
         self.shared.update(|ledger| ledger.unload(name))
     }
@@ -258,7 +258,7 @@ impl AdapterStore {
     }
 
     /// Keeps a refusal for [`AdapterStore::refused`] until the name is loaded or unloaded.
-    fn note_refusal(&self, name: &str, error: AdapterError) {
+    pub fn note_refusal(&self, name: &str, error: AdapterError) {
         self.shared.update(|ledger| ledger.note_refusal(&name.into(), error));
     }
 }

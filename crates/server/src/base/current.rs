@@ -63,9 +63,8 @@ impl Bases {
 
     /// The current engine's gauges with what still runs and waits on bases that were replaced; counters are of all.
     pub(crate) fn engine_stats(&self) -> EngineStats {
-        let mut stats = self.current().engine.stats();
-        // Held to the end: one that went meanwhile would count twice.
-        let leaving = self.leaving();
+        let (current, leaving) = self.all();
+        let mut stats = current.engine.stats();
         for leaving in leaving.iter().map(|base| base.engine.stats()) {
             stats.running += leaving.running;
             stats.waiting += leaving.waiting;
@@ -76,8 +75,8 @@ impl Bases {
 
     /// The current store's gauges with the bytes that replaced ones still hold; counters are of all.
     pub(crate) fn store_stats(&self) -> StoreStats {
-        let mut stats = self.current().adapters.stats();
-        let leaving = self.leaving();
+        let (current, leaving) = self.all();
+        let mut stats = current.adapters.stats();
         for leaving in leaving.iter().map(|base| base.adapters.stats()) {
             stats.resident += leaving.resident;
             stats.resident_bytes += leaving.resident_bytes;
@@ -86,8 +85,11 @@ impl Bases {
         with_counts_of(stats, self.past.lock().store)
     }
 
-    fn leaving(&self) -> Vec<Arc<Base>> {
-        self.leaving.lock().iter().filter_map(Weak::upgrade).collect()
+    /// The current base and those before it, at one moment: none is in both places. To be held until all is added up: one
+    /// that went meanwhile would count among the past too.
+    fn all(&self) -> (Arc<Base>, Vec<Arc<Base>>) {
+        let leaving = self.leaving.lock();
+        (self.current(), leaving.iter().filter_map(Weak::upgrade).collect())
     }
 }
 

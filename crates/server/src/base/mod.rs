@@ -5,7 +5,6 @@ mod current;
 mod replace;
 mod templates;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -59,8 +58,6 @@ pub(crate) struct Base {
     pub(crate) longest_token: usize,
     /// Until the base is replaced.
     watcher: Mutex<Option<Watcher>>,
-    /// Adapters of the base before this one that do not fit it.
-    misfits: Mutex<BTreeMap<Arc<str>, AdapterError>>,
     past: Arc<Mutex<Past>>,
 }
 
@@ -81,35 +78,23 @@ impl Base {
             tokenizer: base.tokenizer,
             max_context: base.max_context,
             watcher: Mutex::new(base.watcher),
-            misfits: Mutex::default(),
             past,
         }
     }
 
     /// Why an adapter of that name is not served, if it was refused.
     pub(crate) fn refusal(&self, name: &str) -> Option<AdapterError> {
-        let misfit = self.misfits.lock().get(name).cloned();
-        misfit.or_else(|| {
-            let refused = self.adapters.refused();
-            refused
-                .into_iter()
-                .find_map(|(refused, error)| (refused == name).then_some(error))
-        })
+        let refused = self.adapters.refused();
+        refused
+            .into_iter()
+            .find_map(|(refused, error)| (refused == name).then_some(error))
     }
 
     /// Every adapter that was refused and is not served in an earlier form, by name.
-    pub(crate) fn refusals(&self) -> BTreeMap<Arc<str>, AdapterError> {
-        let mut refusals = self.misfits.lock().clone();
-        let refused = self.adapters.refused();
-        refusals.extend(refused.into_iter().map(|(name, error)| (name.into(), error)));
-        refusals.retain(|name, _| self.adapters.get(name).is_none());
+    pub(crate) fn refusals(&self) -> Vec<(String, AdapterError)> {
+        let mut refusals = self.adapters.refused();
+        refusals.retain(|(name, _)| self.adapters.get(name).is_none());
         refusals
-    }
-
-    /// Takes the name of an adapter away, served or refused; false if there was none.
-    pub(crate) fn unload(&self, name: &str) -> bool {
-        let misfit = self.misfits.lock().remove(name).is_some();
-        self.adapters.unload(name) || misfit
     }
 }
 

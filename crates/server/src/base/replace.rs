@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rootstock_engine::SubmitError;
-use rootstock_engine::adapters::AdapterInfo;
+use rootstock_engine::adapters::{AdapterInfo, AdapterStore};
 use rootstock_model::ContentHash;
 use rootstock_model::adapter::AdapterError;
 
@@ -93,13 +93,14 @@ pub(crate) fn replace(app: &App, order: Replacement) -> ApiResult<Replaced> {
     // From here to the end no adapter comes or goes over HTTP, or the new base would miss it.
     let _turn = app.loading.blocking_lock();
     let misfits = move_adapters(&before, &next);
+    // One may have come under that name while the base was loaded, or be in the folder and fit the new base only.
+    check_name(&next.name, &before, &next.adapters)?;
     if order.require_all_adapters && !misfits.is_empty() {
         return Err(ApiError::Misfits(misfits));
     }
     if app.flights.draining() {
         return Err(ApiError::Submit(SubmitError::ShuttingDown));
     }
-    *next.misfits.lock() = misfits.iter().cloned().collect();
     app.bases.put(next);
     // Its thread ends before the answer is given; only the new watcher acts on the folder from here on.
     drop(before.watcher.lock().take());
@@ -125,9 +126,7 @@ pub(crate) fn replace(app: &App, order: Replacement) -> ApiResult<Replaced> {
 /// A base that may take the place of `before`.
 fn load(app: &App, before: &Base, order: &Replacement) -> ApiResult<Base> {
     let name = order.base_name.clone().unwrap_or_else(|| before.name.to_string());
-    if before.adapters.get(&name).is_some() {
-        return Err(ApiError::invalid("base_name", "is the name of an adapter"));
-    }
+    check_name(&name, before, &before.adapters)?;
     tracing::info!(model = order.model, "a base is loaded beside the one that serves");
     let request = BaseRequest {
         model: order.model.clone(),
@@ -138,12 +137,20 @@ fn load(app: &App, before: &Base, order: &Replacement) -> ApiResult<Base> {
     Ok(app.bases.candidate(next))
 }
 
-/// Registers every adapter of `before` with `next`; returns those that do not fit it.
+/// Refuses a new name for the base that one of `adapters` has, which nobody could reach then.
+fn check_name(name: &str, before: &Base, adapters: &AdapterStore) -> ApiResult<()> {
+    if *name != *before.name && adapters.get(name).is_some() {
+        return Err(ApiError::invalid("base_name", "is the name of an adapter"));
+    }
+    Ok(())
+}
+
+/// Registers every adapter of `before` with `next`; returns those that do not fit it, which `next` keeps as refused.
 fn move_adapters(before: &Base, next: &Base) -> Vec<(Arc<str>, AdapterError)> {
     let mut misfits = Vec::new();
     for info in before.adapters.list() {
         if let Err(error) = move_adapter(&info, next) {
-            tracing::warn!(adapter = &*info.name, code = error.code.as_str(), %error, "adapter does not fit the new base");
+            next.adapters.note_refusal(&info.name, error.clone());
             misfits.push((info.name, error));
         }
     }

@@ -45,7 +45,7 @@ pub(crate) async fn unload_adapter(State(app): State<Arc<App>>, request: Request
     fields.finish()?;
     // A base that is replaced at this moment must not bring the name back.
     let _turn = app.loading.lock().await;
-    match app.bases.current().unload(&name) {
+    match app.bases.current().adapters.unload(&name) {
         true => Ok(format!("Success: LoRA adapter '{name}' removed successfully.")),
         false => Err(ApiError::AdapterUnknown(name)),
     }

@@ -136,6 +136,44 @@ async fn a_misfit_can_be_unloaded() {
 }
 
 #[tokio::test]
+async fn a_misfit_is_forgotten_once_its_files_are_gone() {
+    let world = watching();
+    let folder = world.roots.path().join(WATCHED);
+    write_adapter(&folder.join("tenant"), 1.0);
+    let bases = &world.app.bases;
+    until("it is served", || bases.current().adapters.get("tenant").is_some()).await;
+    replace(&world, json!({"model": "wide"})).await;
+    assert_eq!(bases.current().refusals().len(), 1);
+    std::fs::remove_dir_all(folder.join("tenant")).unwrap();
+    until("it is forgotten", || bases.current().refusals().is_empty()).await;
+    let request = completion("a", json!({"model": "tenant"}));
+    assert_eq!(
+        world.post("/v1/completions", &request).await.error().1,
+        "model_not_found"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_adapter_takes_the_name_of_a_base_that_is_being_loaded() {
+    let world = world();
+    let later = async {
+        sleep(Duration::from_millis(20)).await;
+        world.load("tenant").await
+    };
+    let body = json!({"model": "slow", "base_name": "tenant"});
+    let (replaced, loaded) = tokio::join!(world.post(REPLACE, &body), later);
+    assert!(
+        replaced.status != loaded.status,
+        "one of them is refused: {} {}",
+        replaced.text,
+        loaded.text
+    );
+    let models = world.get("/v1/models").await.json();
+    let named = models["data"].as_array().unwrap().iter();
+    assert_eq!(named.filter(|model| model["id"] == "tenant").count(), 1);
+}
+
+#[tokio::test]
 async fn all_adapters_may_be_required() {
     let world = world();
     world.load("tenant").await;

@@ -169,11 +169,11 @@ impl Ledger {
         self.settle();
     }
 
-    /// Takes a name away. False if there was none.
+    /// Takes a name away, served or refused. False if there was none.
     pub(super) fn unload(&mut self, name: &str) -> bool {
-        self.refused.remove(name);
+        let refused = self.refused.remove(name).is_some();
         let Some(entry) = self.names.remove(name) else {
-            return false;
+            return refused;
         };
         self.retire(entry.residency);
         self.settle();
