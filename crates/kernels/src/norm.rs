@@ -47,6 +47,11 @@ impl<'a> RowNorms<'a> {
         }
     }
 
+    pub(crate) fn has_bias(&self) -> bool {
+        let own = self.own.iter().map(|(_, weights)| weights);
+        own.chain([&self.weights]).any(|weights| !weights.bias.is_empty())
+    }
+
     pub(crate) fn of(&self, row: usize) -> RowNorm<'a> {
         let own = self.own.iter().find(|(rows, _)| rows.contains(&row));
         RowNorm {

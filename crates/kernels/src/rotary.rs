@@ -71,8 +71,8 @@ pub fn rotate_and_store(
     for norms in transform.norms.iter().flat_map(|(query, key)| [query, key]) {
         norms.check(heads.head_dim);
         assert!(
-            norms.formula == NormFormula::Rms,
-            "heads are normalised by their root mean square"
+            norms.formula == NormFormula::Rms && !norms.has_bias(),
+            "heads are normalised by their root mean square, without a bias"
         );
     }
     assert_eq!(qkv.len(), places.rows().len() * stride);

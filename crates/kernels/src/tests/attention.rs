@@ -267,3 +267,33 @@ fn query_heads_must_share_out() {
     let qkv = vec![0.0; layer.heads.qkv_width()];
     step(&mut contexts()[0], &layer, &mut cache, &qkv, (0..1, &[0]));
 }
+
+#[test]
+#[should_panic(expected = "without a bias")]
+fn heads_are_normalised_without_a_bias() {
+    let (layer, context) = (Layer::plain(1, 1, 16), &mut contexts()[0]);
+    let ones = [1.0; 16];
+    let mut biased = rms(&ones);
+    biased.weights.bias = &ones;
+    let transform = HeadTransform {
+        norms: Some((rms(&ones), biased)),
+        rotary: None,
+    };
+    let shape = KvShape {
+        layers: 1,
+        blocks: 1,
+        kv_heads: 1,
+        head_dim: 16,
+    };
+    let mut cache = KvCache::new(shape, KvPrecision::F32).unwrap();
+    let mut places = Places::default();
+    places.push(0, 1, [0].into_iter());
+    rotate_and_store(
+        context,
+        &layer.heads,
+        transform,
+        &places,
+        (&mut cache, 0),
+        &mut [1.0; 48],
+    );
+}

@@ -145,7 +145,10 @@ impl Stated<'_> {
     /// Positions before scaling, which the whole file may give too (Phi-3).
     fn original_positions(&self) -> Result<f64, Refusal> {
         let field = "original_max_position_embeddings";
-        Ok(self.agreed(field, field)?.unwrap_or(self.positions as f64))
+        match self.agreed(field, field)?.unwrap_or(self.positions as f64) {
+            original if original < 1.0 => Err(self.config.unsupported(field, original, "1 and more")),
+            original => Ok(original),
+        }
     }
 
     /// Llama 3.1: long waves are stretched by the factor, short ones kept, those between blended.

@@ -126,6 +126,9 @@ fn longrope_serves_the_original_positions_with_the_short_factors() {
         let spec = model.set("original_max_position_embeddings", json!(64)).spec();
         assert_eq!(spec.context_length, 64);
         assert_close(kind, &rotary(&spec, 0), &angles, 1.224_744_9);
+        let model = Model::tiny("phi3").set("rope_parameters", parameters(kind));
+        let none = model.set("original_max_position_embeddings", json!(0.5)).refusal();
+        assert!(none.contains("original_max_position_embeddings: 0.5 is not"), "{none}");
     }
     let contradiction = Model::tiny("phi3").set("rope_parameters", {
         let mut parameters = parameters("longrope");
