@@ -31,7 +31,8 @@ pub enum ActivationPrecision {
     F32,
 }
 
-/// Precision of the weights. What a checkpoint keeps quantized stays as it is.
+/// Precision of the weights. What a checkpoint keeps quantized stays as it is, but for int4 weights that have no form in
+/// blocks (act-order, scales beyond f16): those come as f32 and are rounded like all floating-point weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightPrecision {
     /// As stored.
