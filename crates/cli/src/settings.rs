@@ -180,7 +180,7 @@ impl ServeSettings {
         let models = Models::new(&args.model)?;
         let mut base = BaseSettings::new(args.model, &args.run, engine)?;
         if let Some(name) = args.served_model_name {
-            base.name = name;
+            base.name = served_name(name)?;
         }
         Ok(Self {
             replacements: Replacements::new(models, &base.model, model_roots),
@@ -194,6 +194,24 @@ impl ServeSettings {
                 choices: 128,
             },
         })
+    }
+}
+
+/// A name that requests, logs and metrics can carry. Unlike an adapter's it may have slashes, as in `org/model`.
+fn served_name(name: String) -> Result<String> {
+    let is_special = |character: char| character == ',' || character.is_control();
+    if name.is_empty() || name.len() > 256 || name.chars().any(is_special) {
+        let expected = "expected 1 to 256 bytes without commas and control characters";
+        return Err(usage(format!("--served-model-name: {expected}, got {name:?}")));
+    }
+    Ok(name)
+}
+
+/// A factor on an adapter's effect.
+pub fn adapter_scale(scale: f32) -> Result<f32> {
+    match scale.is_finite() {
+        true => Ok(scale),
+        false => Err(usage(format!("--adapter-scale: expected a finite number, got {scale}"))),
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::UsageError;
 use crate::args::GenerateArgs;
 use crate::base::{Base, Call, Completion};
-use crate::settings::{BaseSettings, GenerationSettings, SINGLE};
+use crate::settings::{BaseSettings, GenerationSettings, SINGLE, adapter_scale};
 
 /// Name under which the adapter of `--adapter` is loaded.
 const ADAPTER: &str = "adapter";
@@ -23,6 +23,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         return Err(UsageError("--system: only --chat sends a system message".to_owned()).into());
     }
     let generation = GenerationSettings::new(args.sampling)?;
+    let scale = adapter_scale(args.adapter_scale)?;
     let settings = BaseSettings::new(args.model, &args.run, SINGLE)?;
     let prompt = match args.prompt {
         Some(prompt) => prompt,
@@ -33,7 +34,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         load(&base, &adapter_path(adapter, args.adapters.as_deref())?)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let adapter = args.adapter.as_ref().map(|_| (ADAPTER, args.adapter_scale));
+    let adapter = args.adapter.as_ref().map(|_| (ADAPTER, scale));
     let completion = runtime.block_on(async {
         let held = base.hold(adapter).await?;
         let prompt = match args.chat {

@@ -34,6 +34,19 @@ fn ranges_refuse_outsiders_and_nan() {
 }
 
 #[test]
+fn names_and_scales_that_nothing_can_come_of_are_refused() {
+    assert_eq!(adapter_scale(-0.5).unwrap(), -0.5);
+    let error = adapter_scale(f32::NAN).unwrap_err();
+    assert_eq!(error.to_string(), "--adapter-scale: expected a finite number, got NaN");
+    assert!(adapter_scale("inf".parse().unwrap()).is_err());
+    assert_eq!(served_name("org/model".to_owned()).unwrap(), "org/model");
+    for name in ["", "a,b", "a\nb", &"x".repeat(257)] {
+        let error = served_name(name.to_owned()).unwrap_err();
+        assert!(error.is::<UsageError>(), "{error}");
+    }
+}
+
+#[test]
 fn a_folder_must_exist() {
     let dir = tempfile::tempdir().unwrap();
     assert!(folder("adapters", dir.path()).is_ok());
