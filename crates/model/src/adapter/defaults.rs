@@ -1,6 +1,7 @@
 //! `rootstock.toml` beside an adapter's weights: what requests of the adapter get where they say nothing themselves.
 //! Names and bounds are those of the HTTP API; the file belongs to the generation that was loaded with it.
 
+use std::ffi::OsStr;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path};
 
@@ -17,6 +18,8 @@ const LARGEST: u64 = 1 << 20;
 /// Stop strings, and bytes of one: as for a request.
 const MOST_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
+/// Parts of the path of a template file, as far down as adapters are watched.
+const DEEPEST: usize = 2;
 
 /// Defaults of one adapter.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -213,10 +216,16 @@ fn malformed(field: &str, expected: &str, got: impl std::fmt::Display) -> Adapte
 /// The text of a template that lies in the folder, links followed.
 fn template_file(dir: &Path, name: &str) -> Result<String, AdapterError> {
     let field = "chat_template_file";
-    let expected = "a path relative to the adapter's folder that stays inside it";
+    let expected = "a path relative to the adapter's folder that stays inside it, at most one subfolder deep and not hidden";
     let path = Path::new(name);
-    let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    if name.is_empty() || !path.components().all(plain) {
+    let hidden = |part: &OsStr| part.as_encoded_bytes().starts_with(b".");
+    let plain = |part| match part {
+        Component::Normal(part) => !hidden(part),
+        part => part == Component::CurDir,
+    };
+    let depth = path.components().filter(|&part| part != Component::CurDir).count();
+    // Deeper and hidden files are not watched, so a change of one would go unseen.
+    if !(1..=DEEPEST).contains(&depth) || !path.components().all(plain) {
         return Err(malformed(field, expected, name));
     }
     let found = dir.join(path);

@@ -128,7 +128,16 @@ fn a_template_must_compile_and_lie_in_the_folder() {
     );
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("secret"), "x").unwrap();
-    for path in ["../secret", "/etc/hostname", "templates/../../secret", ""] {
+    for path in [
+        "../secret",
+        "/etc/hostname",
+        "templates/../../secret",
+        "",
+        ".",
+        "templates/deep/chat.jinja",
+        ".hidden.jinja",
+        "templates/.hidden/chat.jinja",
+    ] {
         write(&format!("chat_template_file = '{path}'"));
         folder.refused_on_load(Code::Malformed, &["chat_template_file", "stays inside"]);
     }
