@@ -15,9 +15,6 @@ use crate::text::{ChatTemplate, Markers};
 pub(super) const FILE: &str = "rootstock.toml";
 /// Of the file and of a template beside it, in bytes.
 const LARGEST: u64 = 1 << 20;
-/// Stop strings, and bytes of one: as for a request.
-const MOST_STOPS: usize = 16;
-const LONGEST_STOP: usize = 1024;
 /// Parts of the path of a template file, as far down as adapters are watched.
 const DEEPEST: usize = 2;
 
@@ -107,17 +104,34 @@ impl AdapterDefaults {
     }
 }
 
+/// What the fields may hold, in a request as in a default.
 impl SamplingDefaults {
+    /// Bounds of `temperature`.
+    pub const TEMPERATURE: RangeInclusive<f32> = 0.0..=2.0;
+    /// Bounds of `top_p`; the smallest positive number keeps 0 out.
+    pub const TOP_P: RangeInclusive<f32> = f32::MIN_POSITIVE..=1.0;
+    /// Bounds of `top_k`.
+    pub const TOP_K: RangeInclusive<i64> = -1..=i64::MAX;
+    /// Bounds of `min_p`.
+    pub const MIN_P: RangeInclusive<f32> = 0.0..=1.0;
+    /// Bounds of `presence_penalty` and `frequency_penalty`.
+    pub const PENALTY: RangeInclusive<f32> = -2.0..=2.0;
+    /// Bounds of `repetition_penalty`.
+    pub const REPETITION_PENALTY: RangeInclusive<f32> = 0.01..=100.0;
+    /// Most stop strings; OpenAI allows 4.
+    pub const MOST_STOPS: usize = 16;
+    /// Most bytes of a stop string; a stream holds back that much text.
+    pub const LONGEST_STOP: usize = 1024;
+
     fn take(mut fields: Fields<'_>) -> Result<Self, AdapterError> {
         let sampling = Self {
-            temperature: fields.number("temperature", 0.0..=2.0)?,
-            // The smallest positive number keeps 0 out.
-            top_p: fields.number("top_p", f32::MIN_POSITIVE..=1.0)?,
-            top_k: fields.integer("top_k", -1..=i64::MAX)?,
-            min_p: fields.number("min_p", 0.0..=1.0)?,
-            presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
-            frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
-            repetition_penalty: fields.number("repetition_penalty", 0.01..=100.0)?,
+            temperature: fields.number("temperature", Self::TEMPERATURE)?,
+            top_p: fields.number("top_p", Self::TOP_P)?,
+            top_k: fields.integer("top_k", Self::TOP_K)?,
+            min_p: fields.number("min_p", Self::MIN_P)?,
+            presence_penalty: fields.number("presence_penalty", Self::PENALTY)?,
+            frequency_penalty: fields.number("frequency_penalty", Self::PENALTY)?,
+            repetition_penalty: fields.number("repetition_penalty", Self::REPETITION_PENALTY)?,
             seed: fields.integer("seed", i64::MIN..=i64::MAX)?,
             max_tokens: fields
                 .integer("max_tokens", 1..=i64::MAX)?
@@ -174,7 +188,8 @@ impl Fields<'_> {
     }
 
     fn stops(&mut self) -> Result<Option<Vec<String>>, AdapterError> {
-        let expected = format!("at most {MOST_STOPS} strings of 1 to {LONGEST_STOP} bytes");
+        let (most, longest) = (SamplingDefaults::MOST_STOPS, SamplingDefaults::LONGEST_STOP);
+        let expected = format!("at most {most} strings of 1 to {longest} bytes");
         let Some(value) = self.table.remove("stop") else {
             return Ok(None);
         };
@@ -183,8 +198,8 @@ impl Fields<'_> {
             Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
             _ => None,
         };
-        let fits = |text: &String| (1..=LONGEST_STOP).contains(&text.len());
-        let strings = strings.filter(|strings: &Vec<String>| strings.len() <= MOST_STOPS && strings.iter().all(fits));
+        let fits = |text: &String| (1..=longest).contains(&text.len());
+        let strings = strings.filter(|strings: &Vec<String>| strings.len() <= most && strings.iter().all(fits));
         strings.map(Some).ok_or_else(|| self.wrong("stop", &expected, &value))
     }
 
@@ -216,7 +231,8 @@ fn malformed(field: &str, expected: &str, got: impl std::fmt::Display) -> Adapte
 /// The text of a template that lies in the folder, links followed.
 fn template_file(dir: &Path, name: &str) -> Result<String, AdapterError> {
     let field = "chat_template_file";
-    let expected = "a path relative to the adapter's folder that stays inside it, at most one subfolder deep and not hidden";
+    let expected =
+        "a path relative to the adapter's folder that stays inside it, at most one subfolder deep and not hidden";
     let path = Path::new(name);
     let hidden = |part: &OsStr| part.as_encoded_bytes().starts_with(b".");
     let plain = |part| match part {

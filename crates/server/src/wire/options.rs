@@ -8,10 +8,6 @@ use serde_json::{Map, Value};
 use super::fields::{Fields, integer_in, number_in, wrong_type};
 use crate::error::{ApiError, ApiResult};
 
-/// Stop strings of one request; OpenAI allows 4.
-const MAX_STOPS: usize = 16;
-/// Bytes of one stop string; a stream holds back that much text.
-const MAX_STOP_BYTES: usize = 1024;
 /// Entries of logit_bias, and stop tokens: each is looked at in every step, between the steps of all other requests,
 /// and kept once per choice. OpenAI allows 300 biases.
 const MAX_TOKEN_ENTRIES: usize = 1024;
@@ -195,16 +191,16 @@ fn asked(fields: &mut Fields, min_tokens: usize) -> ApiResult<SamplingDefaults> 
     let max_tokens = fields.count("max_tokens", min_tokens..=usize::MAX)?;
     let max_completion_tokens = fields.count("max_completion_tokens", min_tokens..=usize::MAX)?;
     Ok(SamplingDefaults {
-        temperature: fields.number("temperature", 0.0..=2.0)?,
-        top_p: match fields.number("top_p", 0.0..=1.0)? {
+        temperature: fields.number("temperature", SamplingDefaults::TEMPERATURE)?,
+        top_p: match fields.number("top_p", 0.0..=*SamplingDefaults::TOP_P.end())? {
             Some(0.0) => return Err(ApiError::invalid("top_p", "must be above 0")),
             top_p => top_p,
         },
-        top_k: fields.integer("top_k", -1..=i64::MAX)?,
-        min_p: fields.number("min_p", 0.0..=1.0)?,
-        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
-        frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
-        repetition_penalty: fields.number("repetition_penalty", 0.01..=100.0)?,
+        top_k: fields.integer("top_k", SamplingDefaults::TOP_K)?,
+        min_p: fields.number("min_p", SamplingDefaults::MIN_P)?,
+        presence_penalty: fields.number("presence_penalty", SamplingDefaults::PENALTY)?,
+        frequency_penalty: fields.number("frequency_penalty", SamplingDefaults::PENALTY)?,
+        repetition_penalty: fields.number("repetition_penalty", SamplingDefaults::REPETITION_PENALTY)?,
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?,
         max_tokens: max_completion_tokens.or(max_tokens),
         stop: stop_strings(fields)?,
@@ -232,11 +228,12 @@ fn stop_strings(fields: &mut Fields) -> ApiResult<Option<Vec<String>>> {
         Some(Value::String(text)) => vec![Value::String(text)],
         Some(other) => return Err(wrong_type("stop", "a string or an array of strings", &other)),
     };
-    at_most("stop", items.len(), MAX_STOPS)?;
+    let longest = SamplingDefaults::LONGEST_STOP;
+    at_most("stop", items.len(), SamplingDefaults::MOST_STOPS)?;
     let stop = |item| match item {
         Value::String(text) if text.is_empty() => Err(ApiError::invalid("stop", "may not hold an empty string")),
-        Value::String(text) if text.len() > MAX_STOP_BYTES => {
-            let problem = format!("may not hold strings above {MAX_STOP_BYTES} bytes");
+        Value::String(text) if text.len() > longest => {
+            let problem = format!("may not hold strings above {longest} bytes");
             Err(ApiError::invalid("stop", problem))
         }
         Value::String(text) => Ok(text),
