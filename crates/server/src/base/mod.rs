@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rootstock_engine::Engine;
-use rootstock_engine::adapters::{AdapterStore, Watcher};
+use rootstock_engine::adapters::{AdapterInfo, AdapterStore, Watcher};
 use rootstock_model::ContentHash;
 use rootstock_model::adapter::AdapterError;
 use rootstock_model::text::{ChatTemplate, Markers, TokenId, Tokenizer};
@@ -88,6 +88,13 @@ impl Base {
         refused
             .into_iter()
             .find_map(|(refused, error)| (refused == name).then_some(error))
+    }
+
+    /// Why the watcher has refused the adapter at that place already.
+    fn refusal_by_watcher(&self, info: &AdapterInfo) -> Option<AdapterError> {
+        let watcher = self.watcher.lock();
+        let watched = watcher.as_ref().is_some_and(|watcher| watcher.watches(&info.path));
+        self.refusal(&info.name).filter(|_| watched)
     }
 
     /// Every adapter that was refused and is not served in an earlier form, by name.

@@ -150,7 +150,6 @@ fn move_adapters(before: &Base, next: &Base) -> Vec<(Arc<str>, AdapterError)> {
     let mut misfits = Vec::new();
     for info in before.adapters.list() {
         if let Err(error) = move_adapter(&info, next) {
-            next.adapters.note_refusal(&info.name, error.clone());
             misfits.push((info.name, error));
         }
     }
@@ -161,8 +160,12 @@ fn move_adapter(info: &AdapterInfo, next: &Base) -> Result<(), AdapterError> {
     let name = &info.name;
     // The watcher of the new base has been at its folder already, and may have found another adapter of that name there.
     let known = next.adapters.get(name).is_some_and(|known| known.path == info.path);
+    if !known && let Some(error) = next.refusal_by_watcher(info) {
+        return Err(error);
+    }
     if !known && let Err(error) = next.adapters.register(name, &info.path) {
         next.adapters.unload(name);
+        next.adapters.note_refusal(name, error.clone());
         return Err(error);
     }
     if info.pinned {

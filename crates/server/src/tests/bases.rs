@@ -144,6 +144,7 @@ async fn a_misfit_is_forgotten_once_its_files_are_gone() {
     until("it is served", || bases.current().adapters.get("tenant").is_some()).await;
     replace(&world, json!({"model": "wide"})).await;
     assert_eq!(bases.current().refusals().len(), 1);
+    assert_eq!(bases.current().adapters.stats().refusals, 1, "counted once");
     std::fs::remove_dir_all(folder.join("tenant")).unwrap();
     until("it is forgotten", || bases.current().refusals().is_empty()).await;
     let request = completion("a", json!({"model": "tenant"}));

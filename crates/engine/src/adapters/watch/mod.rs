@@ -35,6 +35,7 @@ const POLL_SHARE: u32 = 50;
 pub struct Watcher {
     signals: Sender<Signal>,
     thread: Option<JoinHandle<()>>,
+    dir: PathBuf,
     _events: Option<RecommendedWatcher>,
 }
 
@@ -76,14 +77,23 @@ impl Watcher {
         };
         folder.register_all()?;
         folder.store.warm_up();
+        let dir = folder.dir.clone();
         let thread = std::thread::Builder::new()
             .name("adapter-watcher".to_owned())
             .spawn(move || folder.run(&inbox, poll))?;
         Ok(Self {
             signals,
             thread: Some(thread),
+            dir,
             _events: events,
         })
+    }
+}
+
+impl Watcher {
+    /// Whether the adapter at `path` is one of its folder's.
+    pub fn watches(&self, path: &Path) -> bool {
+        path.parent() == Some(&*self.dir)
     }
 }
 
