@@ -18,12 +18,21 @@ pub(super) struct NativeAdapter {
     maps: Vec<Option<MapChange>>,
     pub embedding: Option<EmbeddingChange>,
     norms: Vec<(NormSite, NormChange)>,
+    /// Whether any map has a magnitude.
+    pub has_magnitudes: bool,
 }
 
-/// What an adapter changes of one linear map.
+/// What an adapter changes of one linear map. Every step looks at the changes of all its adapters, none of which is in a
+/// cache by then: what most adapters do not have is one pointer beside the pair.
 #[derive(Default)]
 pub(super) struct MapChange {
     pub pair: Option<ScaledPair>,
+    pub beyond: Option<Box<BeyondPair>>,
+}
+
+/// What an adapter may change of a linear map beside its pair.
+#[derive(Default)]
+pub(super) struct BeyondPair {
     pub magnitude: Option<Magnitude>,
     /// Added to the outputs under a factor of 1.
     pub shift: Option<Vec<f32>>,
@@ -73,18 +82,28 @@ impl NativeAdapter {
     /// Whether it has an effect under the factor `scale`: a magnitude has one even under 0, which makes the norms of the
     /// base's rows those that the adapter learned.
     pub fn is_active(&self, scale: f32) -> bool {
-        let embedding = self.embedding.as_ref().and_then(|change| change.magnitude.as_ref());
-        let maps = self.maps.iter().flatten().filter_map(|map| map.magnitude.as_ref());
-        scale != 0.0 || maps.chain(embedding).next().is_some()
+        let embedding = self.embedding.as_ref().is_some_and(|change| change.magnitude.is_some());
+        scale != 0.0 || self.has_magnitudes || embedding
     }
 }
 
 impl MapChange {
+    /// The magnitude on the map, if there is one.
+    pub fn magnitude(&self) -> Option<&Magnitude> {
+        self.beyond.as_ref()?.magnitude.as_ref()
+    }
+
     fn bytes(&self) -> usize {
         let pair = self.pair.as_ref().map_or(0, |scaled| scaled.pair.bytes());
+        pair + self.beyond.as_ref().map_or(0, |beyond| beyond.bytes())
+    }
+}
+
+impl BeyondPair {
+    fn bytes(&self) -> usize {
         let magnitude = self.magnitude.as_ref().map_or(0, Magnitude::bytes);
         let dense = self.dense.as_ref().map_or(0, PackedMatrix::bytes);
-        pair + magnitude + dense + self.shift.as_ref().map_or(0, |shift| size_of_val(&shift[..]))
+        size_of::<Self>() + magnitude + dense + self.shift.as_ref().map_or(0, |shift| size_of_val(&shift[..]))
     }
 }
 

@@ -24,13 +24,8 @@ pub(super) fn terms<'a>(
 ) -> LowRankBatch<'a> {
     let mut batch: LowRankBatch<'a> = memory;
     for (rows, segment) in segments {
-        for (part, &site) in sites.iter().enumerate() {
-            let magnitude =
-                |&(adapter, factor): &(&'a NativeAdapter, f32)| Some((adapter.map(site)?.magnitude.as_ref()?, factor));
-            if let Some(factors) = column_factors(segment.adapters.iter().filter_map(magnitude)) {
-                let rows = rows.clone();
-                batch.scale_columns(ColumnFactors { rows, part, factors });
-            }
+        if segment.adapters.iter().any(|(adapter, _)| adapter.has_magnitudes) {
+            scale_columns(&mut batch, sites, (rows, segment));
         }
         for &(adapter, factor) in &segment.adapters {
             for (part, &site) in sites.iter().enumerate() {
@@ -43,6 +38,17 @@ pub(super) fn terms<'a>(
     batch
 }
 
+/// What the magnitudes of a segment make of the base's products.
+fn scale_columns<'a>(batch: &mut LowRankBatch<'a>, sites: &[Site], (rows, segment): (&Range<usize>, &'a Segment<'a>)) {
+    for (part, &site) in sites.iter().enumerate() {
+        let magnitude = |&(adapter, factor): &(&'a NativeAdapter, f32)| Some((adapter.map(site)?.magnitude()?, factor));
+        if let Some(factors) = column_factors(segment.adapters.iter().filter_map(magnitude)) {
+            let rows = rows.clone();
+            batch.scale_columns(ColumnFactors { rows, part, factors });
+        }
+    }
+}
+
 /// Adds what one adapter changes of one map under a request's factor.
 fn push<'a>(batch: &mut LowRankBatch<'a>, change: &'a MapChange, factor: f32, (rows, part): (&Range<usize>, usize)) {
     if let Some(scaled) = &change.pair {
@@ -51,10 +57,13 @@ fn push<'a>(batch: &mut LowRankBatch<'a>, change: &'a MapChange, factor: f32, (r
             part,
             pair: &scaled.pair,
             scale: scaled.scale * factor,
-            columns: change.magnitude.as_ref().map(|magnitude| magnitude.factors(factor)),
+            columns: change.magnitude().map(|magnitude| magnitude.factors(factor)),
         });
     }
-    if let Some(matrix) = &change.dense {
+    let Some(beyond) = &change.beyond else {
+        return;
+    };
+    if let Some(matrix) = &beyond.dense {
         let (rows, scale) = (rows.clone(), factor);
         batch.dense(DenseTerm {
             rows,
@@ -63,7 +72,7 @@ fn push<'a>(batch: &mut LowRankBatch<'a>, change: &'a MapChange, factor: f32, (r
             scale,
         });
     }
-    if let Some(shift) = &change.shift {
+    if let Some(shift) = &beyond.shift {
         let values = match factor {
             1.0 => Cow::Borrowed(&shift[..]),
             factor => shift.iter().map(|value| value * factor).collect(),

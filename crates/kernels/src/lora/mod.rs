@@ -126,12 +126,15 @@ impl<'a> LowRankBatch<'a> {
         self.order.push(Term::Dense(term));
     }
 
-    /// Forgets all terms and keeps the memory of their products, for terms that live elsewhere.
+    /// Forgets all terms and keeps their memory, for terms that live elsewhere.
     pub fn reuse<'b>(mut self) -> LowRankBatch<'b> {
         self.inner.clear();
+        self.factors.clear();
         LowRankBatch {
+            terms: emptied(self.terms),
             inner: self.inner,
-            ..LowRankBatch::default()
+            order: emptied(self.order),
+            factors: self.factors,
         }
     }
 
@@ -184,4 +187,10 @@ impl<'a> LowRankBatch<'a> {
             assert_eq!(Some(got), outputs(part), "outputs of an adapter's term on map {part}");
         }
     }
+}
+
+/// The memory of a vector for elements that differ in lifetimes alone: collecting in place keeps the allocation.
+fn emptied<T, U>(mut vector: Vec<T>) -> Vec<U> {
+    vector.clear();
+    vector.into_iter().filter_map(|_| None).collect()
 }

@@ -56,7 +56,9 @@ impl NativePreparer {
         }
         let pair = LowRankPair::pack(typed(&low_rank.a)?, typed(&low_rank.b)?, rank, (inputs, outputs));
         let change = change(adapter, site)?;
-        change.magnitude = magnitude;
+        if let Some(magnitude) = magnitude {
+            change.beyond.get_or_insert_default().magnitude = Some(magnitude);
+        }
         change.pair = Some(ScaledPair {
             pair: pair.map_err(|error| misfit(site, error))?,
             scale: low_rank.scale,
@@ -111,9 +113,10 @@ impl NativePreparer {
             (BiasKind::Adds(scale), _) => values.iter_mut().for_each(|value| *value *= scale),
         }
         let change = change(adapter, effect.site)?;
-        match &mut change.shift {
+        let beyond = change.beyond.get_or_insert_default();
+        match &mut beyond.shift {
             Some(shift) => shift.iter_mut().zip(values).for_each(|(shift, value)| *shift += value),
-            None => change.shift = Some(values),
+            None => beyond.shift = Some(values),
         }
         Ok(())
     }
@@ -140,7 +143,7 @@ impl NativePreparer {
         let packed = PackedMatrix::pack(BlockFormat::F32, rows, cols, bytes).map_err(|error| misfit(site, error))?;
         match site {
             Site::Embedding => adapter.embedding.get_or_insert_default().dense = Some(packed),
-            _ => change(adapter, site)?.dense = Some(packed),
+            _ => change(adapter, site)?.beyond.get_or_insert_default().dense = Some(packed),
         }
         Ok(())
     }
@@ -237,6 +240,7 @@ impl AdapterPreparer for NativePreparer {
             maps: std::iter::repeat_with(|| None).take(maps).collect(),
             embedding: None,
             norms: Vec::new(),
+            has_magnitudes: false,
         };
         for effect in &adapter.effects {
             match effect {
@@ -246,6 +250,8 @@ impl AdapterPreparer for NativePreparer {
                 Effect::Norm(norm) => self.norm(norm, &mut prepared)?,
             }
         }
+        let mut maps_with = prepared.maps.iter().flatten();
+        prepared.has_magnitudes = maps_with.any(|map| map.magnitude().is_some());
         let norms = prepared.norms.iter().map(|(_, norm)| size_of_val(&norm.weight[..]) * 2);
         prepared.bytes = size_of::<NativeAdapter>()
             + maps * size_of::<Option<MapChange>>()
