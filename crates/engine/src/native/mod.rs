@@ -1,4 +1,4 @@
-//! The native runner: the decoder of an [`ArchSpec`](rootstock_model::ArchSpec) on our own kernels, over weights packed
+//! The native runner: the decoder of an [`ArchSpec`] on our own kernels, over weights packed
 //! at load. All rows of a step, prefill and decode, of any adapters, go through each product once.
 
 mod adapter;

@@ -1,7 +1,7 @@
 //! A base model on disk: architecture, tensors by role, tokenizer and chat template, whatever container they come in.
 //!
-//! A container ([`gguf`], [`hf`]) gives three things: the [`ArchSpec`] its metadata describes, its files as
-//! [`Shards`](shards::Shards), and a [`NameTable`](roles::NameTable) that says where each role lies. Everything else is
+//! A container (`gguf`, `hf`) gives three things: the [`ArchSpec`] its metadata describes, its files as `Shards`, and a
+//! `NameTable` that says where each role lies. Everything else is
 //! shared: every tensor the architecture needs is there with its shape, and no other.
 
 mod gguf;
