@@ -136,7 +136,7 @@ pub const FIELDS: [Field; 44] = [
 /// A value of `init_lora_weights`.
 #[derive(Debug, Clone, Copy)]
 pub struct Initialisation {
-    /// The value as JSON spells it; a string stands for any spelling that [`Self::covers`].
+    /// The value as JSON spells it; a string stands for any spelling that `covers` accepts.
     pub value: &'static str,
     /// Whether it leaves the base as it is.
     pub base: BaseUnder,
