@@ -16,4 +16,4 @@ pub use arch::{
 pub use checkpoint::Checkpoint;
 pub use error::ModelError;
 pub use hash::ContentHash;
-pub use weights::{MatrixView, Norm, RowOrder};
+pub use weights::{MatrixView, Norm, RowOrder, append_floats};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use half::{bf16, f16};
 use rootstock_formats::DType;
 
 /// A matrix stored row by row: `rows` outputs of `cols` inputs each, quantized along a row.
@@ -66,4 +67,22 @@ pub struct Norm {
     pub weight: Vec<f32>,
     /// Added afterwards; present for [`NormKind::Layer`](crate::NormKind::Layer).
     pub bias: Option<Vec<f32>>,
+}
+
+/// Appends the values of floating-point elements, little endian; nothing for a type that
+/// [is not floating-point](DType::is_float).
+pub fn append_floats(dtype: DType, bytes: &[u8], to: &mut Vec<f32>) {
+    match dtype {
+        DType::F32 => to.extend(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x))),
+        DType::F16 => to.extend(bytes.as_chunks().0.iter().map(|&x| f16::from_le_bytes(x).to_f32())),
+        DType::BF16 => to.extend(bytes.as_chunks().0.iter().map(|&x| bf16::from_le_bytes(x).to_f32())),
+        _ => {}
+    }
+}
+
+/// The values of floating-point elements as [`append_floats`] reads them.
+pub(crate) fn floats(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let mut values = Vec::new();
+    append_floats(dtype, bytes, &mut values);
+    values
 }

@@ -4,10 +4,9 @@ use std::fmt;
 use std::ops::Range;
 use std::panic::resume_unwind;
 
-use half::{bf16, f16};
 use rootstock_formats::DType;
 use rootstock_kernels::{BlockFormat, PackedMatrix, encode_row};
-use rootstock_model::{MatrixView, ModelError, Site};
+use rootstock_model::{MatrixView, ModelError, Site, append_floats};
 
 use super::WeightPrecision;
 use super::weights::fault;
@@ -75,7 +74,8 @@ pub(super) fn pack(
 fn encode(view: &MatrixView<'_>, rows: Range<usize>, target: BlockFormat) -> Result<Vec<u8>, String> {
     let (mut encoded, mut values) = (Vec::new(), Vec::new());
     for row in rows {
-        decode(view.dtype, view.row(row), &mut values);
+        values.clear();
+        append_floats(view.dtype, view.row(row), &mut values);
         encode_row(target, &values, &mut encoded).map_err(|error| format!("row {row}: {error}"))?;
     }
     Ok(encoded)
@@ -108,29 +108,6 @@ fn format(dtype: DType) -> Option<BlockFormat> {
         DType::I4 => BlockFormat::I4,
         DType::I32 | DType::I64 | DType::U8 | DType::I8 => return None,
     })
-}
-
-/// The values of floating-point elements, little endian; nothing for other types.
-pub(super) fn decode(dtype: DType, bytes: &[u8], to: &mut Vec<f32>) {
-    to.clear();
-    match dtype {
-        DType::F32 => to.extend(bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value))),
-        DType::F16 => to.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&value| f16::from_le_bytes(value).to_f32()),
-        ),
-        DType::BF16 => to.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&value| bf16::from_le_bytes(value).to_f32()),
-        ),
-        _ => {}
-    }
 }
 
 impl fmt::Display for Role {

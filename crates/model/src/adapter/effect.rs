@@ -2,6 +2,7 @@
 
 use rootstock_formats::DType;
 
+use crate::weights::floats;
 use crate::{NormSite, Site};
 
 /// One change an adapter makes to the base. Changes to one site add up: a pair beside a [`MatrixEffect`] adds to the matrix
@@ -95,14 +96,6 @@ pub struct AdapterTensor {
 impl AdapterTensor {
     /// Every value, row by row.
     pub fn to_f32(&self) -> Vec<f32> {
-        let halves = || self.bytes.chunks_exact(2).map(|x| [x[0], x[1]]);
-        match self.dtype {
-            DType::F16 => halves().map(|x| half::f16::from_le_bytes(x).to_f32()).collect(),
-            DType::BF16 => halves().map(|x| half::bf16::from_le_bytes(x).to_f32()).collect(),
-            _ => {
-                let singles = self.bytes.chunks_exact(4);
-                singles.map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect()
-            }
-        }
+        floats(self.dtype, &self.bytes)
     }
 }

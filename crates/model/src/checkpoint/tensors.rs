@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use half::{bf16, f16};
 use rootstock_formats::{DType, TensorInfo};
 
 use super::Refusal;
 use super::roles::{NameTable, Place, Role, TensorPlace};
 use super::shards::Shards;
+use crate::weights::floats;
 use crate::{ArchSpec, MatrixView};
 
 /// Where every tensor of a model lies in its files, and the vectors themselves.
@@ -163,32 +163,13 @@ fn transposed(bytes: &[u8], size: usize, outputs: usize, wanted: std::ops::Range
 
 fn vector(shards: &Shards, at: &TensorPlace, shape: &[usize]) -> Result<Vec<f32>, Refusal> {
     let (info, bytes) = lookup(shards, &at.name, shape)?;
-    let mut values: Vec<f32> = match info.dtype {
-        DType::F32 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| f32::from_le_bytes(value))
-            .collect(),
-        DType::F16 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| f16::from_le_bytes(value).to_f32())
-            .collect(),
-        DType::BF16 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| bf16::from_le_bytes(value).to_f32())
-            .collect(),
-        dtype => {
-            return Err(Refusal::unsupported(format_args!(
-                "tensor {}: {dtype} is not supported for a vector (supported: F32, F16, BF16)",
-                at.name
-            )));
-        }
-    };
+    if !info.dtype.is_float() {
+        return Err(Refusal::unsupported(format_args!(
+            "tensor {}: {} is not supported for a vector (supported: F32, F16, BF16)",
+            at.name, info.dtype
+        )));
+    }
+    let mut values = floats(info.dtype, bytes);
     if let Some(part) = &at.part {
         values = values[part.rows.clone()].to_vec();
     }

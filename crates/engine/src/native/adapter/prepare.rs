@@ -14,7 +14,6 @@ use rootstock_model::{Norm, Site};
 use super::{MapChange, NativeAdapter, NormChange, ScaledPair, index};
 use crate::native::dora::{Magnitude, Products};
 use crate::native::embed::{EmbeddingChange, EmbeddingPair};
-use crate::native::pack::decode;
 use crate::native::weights::PackedModel;
 use crate::runner::{AdapterPreparer, PreparedAdapter};
 
@@ -226,9 +225,7 @@ fn typed(tensor: &AdapterTensor) -> Result<(ElementType, &[u8]), AdapterError> {
 
 fn floats(tensor: &AdapterTensor) -> Result<Vec<f32>, AdapterError> {
     typed(tensor)?;
-    let mut values = Vec::new();
-    decode(tensor.dtype, &tensor.bytes, &mut values);
-    Ok(values)
+    Ok(tensor.to_f32())
 }
 
 impl AdapterPreparer for NativePreparer {

@@ -93,7 +93,7 @@ impl<'a> Module<'a> {
         Ok(Self {
             codes: Codes::new(layout, integers(layout.codes())?),
             zeros,
-            scales: floats(info, bytes),
+            scales: crate::weights::floats(info.dtype, bytes),
             scales_by_output: layout == Layout::Packed,
             groups: Groups::find(place, shards, cols)?,
             outputs,
@@ -136,30 +136,6 @@ pub(super) fn integers(info: &TensorInfo, bytes: &[u8]) -> Vec<i64> {
             .0
             .iter()
             .map(|&value| i64::from(i32::from_le_bytes(value)))
-            .collect(),
-    }
-}
-
-/// Numbers of a tensor of floating-point elements.
-fn floats(info: &TensorInfo, bytes: &[u8]) -> Vec<f32> {
-    match info.dtype {
-        DType::F16 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| half::f16::from_le_bytes(value).to_f32())
-            .collect(),
-        DType::BF16 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| half::bf16::from_le_bytes(value).to_f32())
-            .collect(),
-        _ => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&value| f32::from_le_bytes(value))
             .collect(),
     }
 }
