@@ -3,7 +3,7 @@
 use crate::simd::Simd;
 use crate::simd::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{avx2::Avx2, avx512::Avx512};
+use crate::simd::{amx::Amx, avx2::Avx2, avx512::Avx512};
 
 /// An instruction set that this CPU has; holding one is the proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Isa(Kind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Amx(Amx),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
@@ -50,12 +52,20 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// A computation on the tile registers and the vectors beside them.
+#[cfg(target_arch = "x86_64")]
+pub(crate) trait TileKernel {
+    /// Implementations are `#[inline(always)]`, as those of [`Kernel::run`].
+    fn run(self, simd: Avx512, amx: Amx);
+}
+
 impl Isa {
     /// Every instruction set of this CPU that kernels are written for, best first.
     pub fn available() -> Vec<Isa> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            all.extend(Amx::detect().map(|isa| Isa(Kind::Amx(isa))));
             all.extend(Avx512::detect().map(|isa| Isa(Kind::Avx512(isa))));
             all.extend(Avx2::detect().map(|isa| Isa(Kind::Avx2(isa))));
         }
@@ -87,6 +97,8 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
+            Kind::Amx(_) => "avx512-amx",
+            #[cfg(target_arch = "x86_64")]
             Kind::Avx512(_) => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2(_) => "avx2",
@@ -99,6 +111,9 @@ impl Isa {
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Amx` exists only where the CPU has these features.
+            Kind::Amx(amx) => unsafe { run_avx512(amx.vectors(), kernel) },
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Avx512` exists only where the CPU has these features.
             Kind::Avx512(simd) => unsafe { run_avx512(simd, kernel) },
             #[cfg(target_arch = "x86_64")]
@@ -107,6 +122,26 @@ impl Isa {
             Kind::Scalar(simd) => kernel.run(simd),
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Isa {
+    /// Runs a kernel on tile registers where the instruction set has them; else false.
+    #[inline]
+    pub(crate) fn run_in_tiles(self, kernel: impl TileKernel) -> bool {
+        let Kind::Amx(amx) = self.0 else {
+            return false;
+        };
+        // SAFETY: an `Amx` exists only where the CPU has these features.
+        unsafe { run_amx(amx, kernel) };
+        true
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn run_amx(amx: Amx, kernel: impl TileKernel) {
+    kernel.run(amx.vectors(), amx);
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -7,8 +7,10 @@ use crate::simd::Simd;
 pub(super) trait Encoding: Copy {
     /// Lines of an input block.
     const LINES: usize;
+    /// What is subtracted from a quant, in eight bits, to give its value.
+    const ZERO: i8;
     /// Integer accumulator before the first product of a group, given the sum of its inputs.
-    fn start<S: Simd>(s: S, sum: i32) -> S::I;
+    fn start<S: Simd>(s: S, sum: i32) -> i32;
     fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I;
     /// Weights of groups `2 * pair` and `2 * pair + 1` of a block whose lines start at `lines`.
     ///
@@ -29,9 +31,10 @@ pub(super) struct Signed;
 
 impl<const ZERO: i32> Encoding for Nibbles<ZERO> {
     const LINES: usize = 4;
+    const ZERO: i8 = ZERO as i8;
     #[inline(always)]
-    fn start<S: Simd>(s: S, sum: i32) -> S::I {
-        s.splat_i32(-ZERO * sum)
+    fn start<S: Simd>(_s: S, sum: i32) -> i32 {
+        -ZERO * sum
     }
     #[inline(always)]
     fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
@@ -47,9 +50,10 @@ impl<const ZERO: i32> Encoding for Nibbles<ZERO> {
 
 impl<const ZERO: i32> Encoding for Bytes<ZERO> {
     const LINES: usize = 8;
+    const ZERO: i8 = ZERO as i8;
     #[inline(always)]
-    fn start<S: Simd>(s: S, sum: i32) -> S::I {
-        s.splat_i32(-ZERO * sum)
+    fn start<S: Simd>(_s: S, sum: i32) -> i32 {
+        -ZERO * sum
     }
     #[inline(always)]
     fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I {
@@ -64,8 +68,9 @@ impl<const ZERO: i32> Encoding for Bytes<ZERO> {
 
 impl Encoding for Signed {
     const LINES: usize = 8;
+    const ZERO: i8 = i8::MIN;
     #[inline(always)]
-    fn start<S: Simd>(s: S, sum: i32) -> S::I {
+    fn start<S: Simd>(s: S, sum: i32) -> i32 {
         s.dot_u8_start(sum)
     }
     #[inline(always)]

@@ -13,6 +13,8 @@ mod scales;
 mod sink;
 mod terms;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -81,7 +83,7 @@ pub fn linear(
             thread,
             threads,
         };
-        PANEL.with_borrow_mut(|panel| share.run(then, panel));
+        SCRATCH.with_borrow_mut(|scratch| share.run(then, scratch));
     });
 }
 
@@ -143,9 +145,27 @@ struct Operands<'a> {
     sink: Sink<'a>,
 }
 
+/// Memory of a thread for its products.
+struct Scratch {
+    /// Unpacked columns.
+    panel: Vec<Line>,
+    /// Scales of rows as the tile registers' product wants them.
+    #[cfg(target_arch = "x86_64")]
+    inputs: Vec<tiles::InputScales>,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self {
+            panel: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            inputs: Vec::new(),
+        }
+    }
+}
+
 thread_local! {
-    /// Unpacked column pair of this thread.
-    static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
 impl Share<'_> {
@@ -178,11 +198,11 @@ impl Share<'_> {
 
     /// Everything on this thread's columns. What is generic over the instruction set starts at the kernels below: each is
     /// compiled once, however many maps and terms run through it.
-    fn run(&self, then: Then, panel: &mut Vec<Line>) {
+    fn run(&self, then: Then, scratch: &mut Scratch) {
         for index in 0..self.parts.len() {
-            self.product(index, then, panel);
+            self.product(index, then, scratch);
             for term in &self.deltas.order {
-                self.add_term(index, term, panel);
+                self.add_term(index, term, scratch);
             }
         }
         match then {
@@ -193,7 +213,7 @@ impl Share<'_> {
     }
 
     /// The base product of a map, to the output.
-    fn product(&self, index: usize, then: Then, panel: &mut Vec<Line>) {
+    fn product(&self, index: usize, then: Then, scratch: &mut Scratch) {
         let part = &self.parts[index];
         let operands = Operands {
             x: self.x,
@@ -206,14 +226,14 @@ impl Share<'_> {
                 ..self.sink(part)
             },
         };
-        self.run_product(&operands, self.pairs(part), panel);
+        self.run_product(&operands, self.pairs(part), scratch);
     }
 
-    fn run_product(&self, operands: &Operands<'_>, pairs: Range<usize>, panel: &mut Vec<Line>) {
+    fn run_product(&self, operands: &Operands<'_>, pairs: Range<usize>, scratch: &mut Scratch) {
         match (&operands.matrix.weights, self.x.precision()) {
             (Weights::Dense(elements), _) => dense::product(self.isa, operands, elements, pairs),
             (Weights::Quantized(blocks), Precision::Int8) => {
-                quantized::product(self.isa, operands, blocks, pairs, panel);
+                quantized::product(self.isa, operands, blocks, pairs, scratch);
             }
             (Weights::Quantized(blocks), Precision::F32) => {
                 self.isa.run(decoded::Product {

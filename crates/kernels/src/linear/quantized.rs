@@ -6,10 +6,10 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::Operands;
 use super::encoding::{Bytes, Encoding, Nibbles, Signed};
 use super::scales::{Plain, Scales, TwoLevels, WithMinima, WithZeros};
 use super::tile::{Columns, all_rows, tile};
+use super::{Operands, Scratch};
 use crate::isa::{Isa, Kernel};
 use crate::matrix::{BlockFormat, Blocks, Line};
 use crate::simd::Simd;
@@ -17,8 +17,12 @@ use crate::simd::Simd;
 /// Rows from which unpacking a panel pays.
 const PANEL_ROWS: usize = 13;
 
-/// The product of the rows with the column pairs `pairs` of a quantized matrix; `panel` is memory of this thread.
-pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs: Range<usize>, panel: &mut Vec<Line>) {
+/// Rows from which tile registers pay.
+#[cfg(target_arch = "x86_64")]
+const AMX_ROWS: usize = 12;
+
+/// The product of the rows with the column pairs `pairs` of a quantized matrix; `scratch` is of this thread.
+pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs: Range<usize>, scratch: &mut Scratch) {
     let job = Job {
         isa,
         operands,
@@ -26,16 +30,16 @@ pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs:
         pairs,
     };
     match operands.matrix.format() {
-        BlockFormat::Q4_0 => job.nibbles::<8, _>(Plain::of(blocks), panel),
-        BlockFormat::Q4_1 => job.nibbles::<0, _>(WithMinima::of(blocks), panel),
-        BlockFormat::Q5_0 | BlockFormat::Q8_0 => job.bytes::<Signed, _>(Plain::of(blocks)),
-        BlockFormat::Q5_1 => job.bytes::<Bytes<0>, _>(WithMinima::of(blocks)),
-        BlockFormat::Q2_K => job.nibbles::<0, _>(TwoLevels::<2, true>::of(blocks), panel),
-        BlockFormat::Q3_K => job.nibbles::<4, _>(TwoLevels::<2, false>::of(blocks), panel),
-        BlockFormat::Q4_K => job.nibbles::<0, _>(TwoLevels::<1, true>::of(blocks), panel),
-        BlockFormat::Q5_K => job.bytes::<Bytes<0>, _>(TwoLevels::<1, true>::of(blocks)),
-        BlockFormat::Q6_K => job.bytes::<Signed, _>(TwoLevels::<2, false>::of(blocks)),
-        BlockFormat::I4 => job.nibbles::<0, _>(WithZeros::of(blocks), panel),
+        BlockFormat::Q4_0 => job.nibbles::<8, _>(Plain::of(blocks), scratch),
+        BlockFormat::Q4_1 => job.nibbles::<0, _>(WithMinima::of(blocks), scratch),
+        BlockFormat::Q5_0 | BlockFormat::Q8_0 => job.bytes::<Signed, _>(Plain::of(blocks), scratch),
+        BlockFormat::Q5_1 => job.bytes::<Bytes<0>, _>(WithMinima::of(blocks), scratch),
+        BlockFormat::Q2_K => job.nibbles::<0, _>(TwoLevels::<2, true>::of(blocks), scratch),
+        BlockFormat::Q3_K => job.nibbles::<4, _>(TwoLevels::<2, false>::of(blocks), scratch),
+        BlockFormat::Q4_K => job.nibbles::<0, _>(TwoLevels::<1, true>::of(blocks), scratch),
+        BlockFormat::Q5_K => job.bytes::<Bytes<0>, _>(TwoLevels::<1, true>::of(blocks), scratch),
+        BlockFormat::Q6_K => job.bytes::<Signed, _>(TwoLevels::<2, false>::of(blocks), scratch),
+        BlockFormat::I4 => job.nibbles::<0, _>(WithZeros::of(blocks), scratch),
         BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("dense weights have no blocks"),
     }
 }
@@ -49,20 +53,49 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn nibbles<const ZERO: i32, Sc: Scales>(self, scales: Sc, panel: &mut Vec<Line>) {
+    fn nibbles<const ZERO: i32, Sc: Scales>(self, scales: Sc, scratch: &mut Scratch) {
+        if self.in_tiles::<Nibbles<ZERO>, Sc>(scales, scratch) {
+            return;
+        }
         if self.operands.rows.len() < PANEL_ROWS {
-            return self.bytes::<Nibbles<ZERO>, Sc>(scales);
+            return self.in_place::<Nibbles<ZERO>, Sc>(scales);
         }
         self.isa.run(InPanels::<Sc, ZERO> {
             operands: self.operands,
             lines: self.lines,
             scales,
             pairs: self.pairs,
-            panel,
+            panel: &mut scratch.panel,
         });
     }
 
-    fn bytes<E: Encoding, Sc: Scales>(self, scales: Sc) {
+    fn bytes<E: Encoding, Sc: Scales>(self, scales: Sc, scratch: &mut Scratch) {
+        if !self.in_tiles::<E, Sc>(scales, scratch) {
+            self.in_place::<E, Sc>(scales);
+        }
+    }
+
+    /// True if the instruction set has tiles and the rows are enough for them, which then have done it.
+    #[cfg(target_arch = "x86_64")]
+    fn in_tiles<E: Encoding, Sc: Scales>(&self, scales: Sc, scratch: &mut Scratch) -> bool {
+        let enough = self.operands.rows.len() >= AMX_ROWS;
+        enough
+            && self.isa.run_in_tiles(super::tiles::InTiles::<E, Sc> {
+                operands: self.operands,
+                lines: self.lines,
+                scales,
+                pairs: self.pairs.clone(),
+                scratch,
+                encoding: PhantomData,
+            })
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn in_tiles<E: Encoding, Sc: Scales>(&self, _scales: Sc, _scratch: &mut Scratch) -> bool {
+        false
+    }
+
+    fn in_place<E: Encoding, Sc: Scales>(self, scales: Sc) {
         self.isa.run(InPlace::<E, Sc> {
             operands: self.operands,
             lines: self.lines,

@@ -1,15 +1,14 @@
 //! What adapters add to the columns of a map, after its base product.
 
 use super::sink::{Factors, Sink};
-use super::{Operands, Part, Share};
+use super::{Operands, Part, Scratch, Share};
 use crate::isa::Kernel;
 use crate::lora::{LowRankTerm, Term, expand};
-use crate::matrix::Line;
 use crate::simd::Simd;
 
 impl Share<'_> {
     /// Adds a term to this thread's columns of a map, if the term is for that map.
-    pub(super) fn add_term(&self, index: usize, term: &Term<'_>, panel: &mut Vec<Line>) {
+    pub(super) fn add_term(&self, index: usize, term: &Term<'_>, scratch: &mut Scratch) {
         let part = &self.parts[index];
         let columns = self.columns(part);
         match term {
@@ -43,7 +42,7 @@ impl Share<'_> {
                         ..self.sink(part)
                     },
                 };
-                self.run_product(&operands, self.pairs(part), panel);
+                self.run_product(&operands, self.pairs(part), scratch);
             }
             _ => {}
         }

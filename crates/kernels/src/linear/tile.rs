@@ -6,7 +6,7 @@
 //!   acc[R][C] = 0                                   f32
 //!   for block in 0..inputs / 32, for group in block:
 //!     dot[R][C] = sum of the group's products       i32, exact, so the order within does not matter
-//!     acc = fma(f32(dot) * weight_scale, input_scale, acc)
+//!     acc = fma(dot * weight_scale, input_scale, acc)
 //!     acc = fma(minimum, input_scaled_sum, acc)     only encodings with a minimum
 //! ```
 //!
@@ -25,6 +25,11 @@ use super::scales::Scales;
 use crate::activations::{Activations, BlockScale};
 use crate::matrix::{BLOCK, COLUMNS, Line};
 use crate::simd::Simd;
+
+/// Integer sums start at the bits of this: as long as they stay below 2^22, their bits are those of the f32 `DOT_BIAS + sum`,
+/// and `fma(that, scale, -DOT_BIAS * scale)` is `sum * scale` rounded once. It saves the conversion. `-DOT_BIAS * scale` is
+/// exact: scales have 18 bits at most, and the bias two.
+pub(super) const DOT_BIAS: f32 = 12_582_912.0;
 
 /// Column blocks from `block` on: their lines, and the scales of the whole matrix.
 #[derive(Clone, Copy)]
@@ -94,8 +99,9 @@ pub(super) fn tile<S: Simd, E: Encoding, Sc: Scales, const R: usize, const C: us
                 let place = (block + c) * blocks + input_block;
                 // SAFETY: the scales have all places of these column blocks (asserted).
                 let scale = unsafe { scales.scale(s, place, group) };
+                let biased = s.mul(scale, s.splat(-DOT_BIAS));
                 for r in 0..R {
-                    let weighted = s.mul(s.to_f32(dot[r][c]), scale);
+                    let weighted = s.mul_add(s.bits_as_f32(dot[r][c]), scale, biased);
                     acc[r][c] = s.mul_add(weighted, s.splat(rows.scale(r).scale), acc[r][c]);
                 }
                 if Sc::MINIMA {
@@ -156,7 +162,8 @@ unsafe fn dot<S: Simd, E: Encoding, Sc: Scales, const R: usize, const C: usize>(
     let blocks = rows.x.width() / BLOCK;
     let mut even = [[s.splat_i32(0); C]; R];
     for r in 0..R {
-        even[r] = [E::start(s, rows.scale(r).sum_of(group, Sc::GROUPS)); C];
+        let start = E::start(s, rows.scale(r).sum_of(group, Sc::GROUPS)) + DOT_BIAS.to_bits() as i32;
+        even[r] = [s.splat_i32(start); C];
     }
     let mut odd = [[s.splat_i32(0); C]; R];
     let split = R * C <= 4;

@@ -194,6 +194,10 @@ unsafe impl Simd for Avx2 {
         }))
     }
     #[inline(always)]
+    fn bits_as_f32(self, a: Self::I) -> Self::F {
+        op!([_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])])
+    }
+    #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {
         [op!(_mm256_set1_epi32(value)); 2]
     }
@@ -243,8 +247,8 @@ unsafe impl Simd for Avx2 {
         ])
     }
     #[inline(always)]
-    fn dot_u8_start(self, _input_sum: i32) -> Self::I {
-        self.splat_i32(0)
+    fn dot_u8_start(self, _input_sum: i32) -> i32 {
+        0
     }
     #[inline(always)]
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {

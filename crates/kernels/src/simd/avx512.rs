@@ -135,6 +135,10 @@ unsafe impl Simd for Avx512 {
         ))))
     }
     #[inline(always)]
+    fn bits_as_f32(self, a: Self::I) -> Self::F {
+        op!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {
         op!(_mm512_set1_epi32(value))
     }
@@ -172,8 +176,8 @@ unsafe impl Simd for Avx512 {
         op!(_mm512_dpbusd_epi32(acc, weights, inputs))
     }
     #[inline(always)]
-    fn dot_u8_start(self, input_sum: i32) -> Self::I {
-        op!(_mm512_set1_epi32(-128 * input_sum))
+    fn dot_u8_start(self, input_sum: i32) -> i32 {
+        -128 * input_sum
     }
     #[inline(always)]
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {

@@ -5,6 +5,8 @@
 //! every implementation, reductions follow one tree, integer products are exact.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -65,6 +67,8 @@ pub(crate) unsafe trait Simd: Copy {
     fn to_f32(self, a: Self::I) -> Self::F;
     /// `2^a` for a in -126..=127.
     fn exp2i(self, a: Self::I) -> Self::F;
+    /// The same bits.
+    fn bits_as_f32(self, a: Self::I) -> Self::F;
     fn splat_i32(self, value: i32) -> Self::I;
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
     /// Writes each lane as i8; of no meaning for a lane beyond it.
@@ -81,7 +85,7 @@ pub(crate) unsafe trait Simd: Copy {
     /// `acc + sum of four products` per lane; `weights` are 0..=127, `inputs` signed.
     fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
     /// Start of a chain of [`Self::dot_u8`], given the sum of the block's inputs.
-    fn dot_u8_start(self, input_sum: i32) -> Self::I;
+    fn dot_u8_start(self, input_sum: i32) -> i32;
     /// As `dot_u7` for weights stored as value + 128; with [`Self::dot_u8_start`] the chain ends at the product with the value.
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
 }

@@ -142,6 +142,10 @@ unsafe impl Simd for Scalar {
         a.map(|v| f32::from_bits((v.wrapping_add(127) as u32) << 23))
     }
     #[inline(always)]
+    fn bits_as_f32(self, a: Self::I) -> Self::F {
+        a.map(|lane| f32::from_bits(lane as u32))
+    }
+    #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {
         [value; LANES]
     }
@@ -184,8 +188,8 @@ unsafe impl Simd for Scalar {
         dot4(acc, weights, inputs, 0)
     }
     #[inline(always)]
-    fn dot_u8_start(self, _input_sum: i32) -> Self::I {
-        [0; LANES]
+    fn dot_u8_start(self, _input_sum: i32) -> i32 {
+        0
     }
     #[inline(always)]
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {

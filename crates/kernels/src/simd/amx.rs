@@ -1,0 +1,178 @@
+//! Tile registers (AMX): one instruction multiplies sixteen rows of int8 by sixteen columns of int8.
+//!
+//! Only integers go through tiles: their sums are exact, so that the results are those of the vector instructions, bit
+//! for bit. Tiles are configured and released within one call of a kernel, so that no other code sees them in use.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid_count, __m512i, _mm512_set1_epi8, _mm512_sub_epi8};
+use std::sync::OnceLock;
+
+use super::avx512::Avx512;
+
+/// Rows of a tile at most.
+pub(crate) const TILE_ROWS: usize = 16;
+
+/// Proof that the CPU has int8 tiles beside AVX-512, and that the operating system lets this process use them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Amx(Avx512);
+
+/// Memory of the configuration instruction: palette 1, then bytes per row and rows of each of eight tiles.
+#[repr(C, align(64))]
+struct Configuration([u8; 64]);
+
+/// Registers that take sums; with four, the unit is busy while results are stored.
+pub(crate) const SUMS: usize = 4;
+
+macro_rules! multiply {
+    ($sums:tt, $rows:tt, $columns:tt, $inputs:ident, $stride:ident, $weights:ident, $start:ident) => {
+        asm!(
+            concat!("tileloadd ", $rows, ", [{inputs} + {stride}]"),
+            concat!("tileloadd ", $columns, ", [{weights} + {line}]"),
+            concat!("tileloadd ", $sums, ", [{start} + {none}]"),
+            concat!("tdpbssd ", $sums, ", ", $rows, ", ", $columns),
+            inputs = in(reg) $inputs,
+            stride = in(reg) $stride,
+            weights = in(reg) $weights,
+            line = in(reg) 64usize,
+            start = in(reg) $start,
+            none = in(reg) 0usize,
+            out($sums) _,
+            out($rows) _,
+            out($columns) _,
+            options(nostack, preserves_flags, readonly)
+        )
+    };
+}
+
+macro_rules! store {
+    ($sums:tt, $out:ident) => {
+        asm!(
+            concat!("tilestored [{out} + {line}], ", $sums),
+            out = in(reg) $out,
+            line = in(reg) 64usize,
+            options(nostack, preserves_flags)
+        )
+    };
+}
+
+impl Amx {
+    pub(crate) fn detect() -> Option<Self> {
+        static USABLE: OnceLock<bool> = OnceLock::new();
+        let vectors = Avx512::detect()?;
+        USABLE
+            .get_or_init(|| has_int8_tiles() && request_permission())
+            .then_some(Self(vectors))
+    }
+
+    /// The vector instructions beside the tiles.
+    pub(crate) fn vectors(self) -> Avx512 {
+        self.0
+    }
+
+    /// Shapes the tiles for [`Self::multiply`]: `rows` (1..=16) rows of `depth` (4..=64, by fours) inputs.
+    #[inline(always)]
+    pub(crate) fn configure(self, rows: usize, depth: usize) {
+        assert!((1..=TILE_ROWS).contains(&rows) && depth.is_multiple_of(4) && (4..=64).contains(&depth));
+        let mut configuration = Configuration([0; 64]);
+        let bytes = &mut configuration.0;
+        bytes[0] = 1;
+        for tile in 0..8 {
+            let (tile_rows, row_bytes) = match tile {
+                0..4 => (rows, 64),
+                4..6 => (rows, depth),
+                _ => (depth / 4, 64),
+            };
+            bytes[16 + 2 * tile] = row_bytes as u8;
+            bytes[48 + tile] = tile_rows as u8;
+        }
+        // SAFETY: an `Amx` exists only where tiles may be used, and the shapes are within their limits.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, preserves_flags)) }
+    }
+
+    /// Back to the state without tiles.
+    #[inline(always)]
+    pub(crate) fn release(self) {
+        // SAFETY: an `Amx` exists only where tiles may be used.
+        unsafe { asm!("tilerelease", options(nostack, preserves_flags)) }
+    }
+
+    /// Products of rows of int8 inputs with sixteen columns, added to `start` in every row, into one of [`SUMS`] registers.
+    ///
+    /// # Safety
+    /// Tiles are configured; `inputs` are rows at `stride` bytes of the configured shape; `weights` are `depth / 4` lines of
+    /// 64 bytes, the byte `4 * column + t` of line `l` for input `4 * l + t`.
+    #[inline(always)]
+    pub(crate) unsafe fn multiply<const SUM: usize>(
+        self,
+        (inputs, stride): (*const i8, usize),
+        weights: *const u8,
+        start: &[i32; 16],
+    ) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match SUM {
+                0 => multiply!("tmm0", "tmm4", "tmm6", inputs, stride, weights, start),
+                1 => multiply!("tmm1", "tmm5", "tmm7", inputs, stride, weights, start),
+                2 => multiply!("tmm2", "tmm4", "tmm6", inputs, stride, weights, start),
+                _ => multiply!("tmm3", "tmm5", "tmm7", inputs, stride, weights, start),
+            }
+        }
+    }
+
+    /// Writes the products of [`Self::multiply`]: rows of sixteen i32.
+    ///
+    /// # Safety
+    /// `out` takes as many rows as are configured.
+    #[inline(always)]
+    pub(crate) unsafe fn store<const SUM: usize>(self, out: *mut i32) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match SUM {
+                0 => store!("tmm0", out),
+                1 => store!("tmm1", out),
+                2 => store!("tmm2", out),
+                _ => store!("tmm3", out),
+            }
+        }
+    }
+
+    /// Each of 64 bytes minus `zero`, wrapping.
+    #[inline(always)]
+    pub(crate) fn subtract(self, bytes: __m512i, zero: i8) -> __m512i {
+        // SAFETY: an `Amx` implies AVX-512.
+        unsafe { _mm512_sub_epi8(bytes, _mm512_set1_epi8(zero)) }
+    }
+}
+
+/// AMX-TILE and AMX-INT8.
+fn has_int8_tiles() -> bool {
+    let features = __cpuid_count(7, 0).edx;
+    features >> 24 & 3 == 3
+}
+
+/// Asks the kernel for the memory of tile registers in this process's threads.
+#[cfg(target_os = "linux")]
+fn request_permission() -> bool {
+    const ARCH_PRCTL: isize = 158;
+    const REQUEST_PERMISSION: usize = 0x1023;
+    const TILE_DATA: usize = 18;
+    let result: isize;
+    // SAFETY: a system call that touches no memory of ours.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") REQUEST_PERMISSION,
+            in("rsi") TILE_DATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack)
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn request_permission() -> bool {
+    false
+}
