@@ -29,7 +29,11 @@ pub(crate) unsafe trait Simd: Copy {
 
     /// Rows of a register tile of the integer GEMM that do not spill.
     const TILE_ROWS: usize;
+    /// Sums of a register tile of float products that do not spill.
+    const TILE_SUMS: usize;
 
+    /// Brings a cache line near; any address will do.
+    fn prefetch<T>(self, _at: *const T) {}
     fn splat(self, value: f32) -> Self::F;
     /// Reads 16 f32.
     unsafe fn load(self, from: *const f32) -> Self::F;

@@ -42,6 +42,7 @@ unsafe impl Simd for Scalar {
     type I = [i32; LANES];
     type B = [u8; 64];
     const TILE_ROWS: usize = 4;
+    const TILE_SUMS: usize = 6;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
