@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::HashSet;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use crate::matrix::ShapeError;
 use crate::simd::{LANES, Simd};
@@ -249,8 +249,12 @@ impl Places {
     }
 
     /// The rows of each sequence; their positions follow each other.
-    pub(crate) fn sequences(&self) -> impl Iterator<Item = &[Place]> {
-        self.rows.chunk_by(|a, b| a.table == b.table)
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut end = 0;
+        self.rows.chunk_by(|a, b| a.table == b.table).map(move |rows| {
+            end += rows.len();
+            end - rows.len()..end
+        })
     }
 
     /// Blocks of the sequence of `place`, up to the one of its position.

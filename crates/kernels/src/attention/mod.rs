@@ -6,6 +6,7 @@
 //! scores along the dimensions, values along the tokens, so that neither chunking nor the batch changes bits.
 
 mod products;
+mod softmax;
 mod tile;
 
 use std::cell::RefCell;
@@ -93,17 +94,11 @@ fn attend_to<E: KvElement>(
 ) {
     let isa = context.isa;
     let out = Disjoint::new(out);
-    let runs = runs(heads, places);
+    let shares = shares(heads, places);
     let next = AtomicUsize::new(0);
     context.pool.run(|_| {
         MEMORY.with_borrow_mut(|memory| {
-            loop {
-                // One head after another: the pages of one stay in a core's cache.
-                let task = next.fetch_add(1, Ordering::Relaxed);
-                if task >= runs.len() * heads.kv_heads {
-                    break;
-                }
-                let (rows, kv_head) = (runs[task % runs.len()].clone(), task / runs.len());
+            while let Some(Share { rows, kv_head }) = shares.get(next.fetch_add(1, Ordering::Relaxed)).cloned() {
                 let (first, last) = (places.rows()[rows.start], places.rows()[rows.end - 1]);
                 let seen = Seen::new(heads, first.position as usize);
                 isa.run(Task {
@@ -128,19 +123,29 @@ fn attend_to<E: KvElement>(
     });
 }
 
-/// Consecutive rows of one sequence that make a task each, those that see most first: the last tasks to be taken are
-/// short, so that threads end together.
-fn runs(heads: &AttentionHeads, places: &Places) -> Vec<Range<usize>> {
+/// Consecutive rows of one sequence and a key/value head: a task.
+#[derive(Clone)]
+struct Share {
+    rows: Range<usize>,
+    kv_head: usize,
+}
+
+/// All tasks. The longest sequences come first, and of each its last rows, which see most, so that threads end together;
+/// one head after another, because its pages fit in a core's cache.
+fn shares(heads: &AttentionHeads, places: &Places) -> Vec<Share> {
     let rows = (TASK_QUERIES * heads.kv_heads / heads.heads.max(1)).max(1);
-    let mut runs = Vec::with_capacity(places.rows().len().div_ceil(rows));
-    let mut start = 0;
-    for sequence in places.sequences() {
-        let end = start + sequence.len();
-        runs.extend((start..end).step_by(rows).map(|first| first..(first + rows).min(end)));
-        start = end;
+    let mut sequences: Vec<Range<usize>> = places.sequences().collect();
+    sequences.sort_by_key(|sequence| Reverse(places.rows()[sequence.end - 1].position));
+    let mut shares = Vec::with_capacity((places.rows().len() / rows + sequences.len()) * heads.kv_heads);
+    for sequence in sequences {
+        for kv_head in 0..heads.kv_heads {
+            for first in sequence.clone().step_by(rows).rev() {
+                let rows = first..(first + rows).min(sequence.end);
+                shares.push(Share { rows, kv_head });
+            }
+        }
     }
-    runs.sort_by_key(|run| Reverse(places.rows()[run.start].position));
-    runs
+    shares
 }
 
 thread_local! {

@@ -80,8 +80,7 @@ unsafe fn score_pages<S: Simd, E: KvElement, const Q: usize, const W: usize>(
     }
     for (scores, w) in scores.chunks_exact_mut(Q).zip(0..W) {
         for q in 0..Q {
-            // SAFETY: a vector has sixteen elements.
-            unsafe { s.store(scores[q].0.as_mut_ptr(), sums[q][w]) };
+            scores[q].set(s, sums[q][w]);
         }
     }
 }
@@ -132,8 +131,7 @@ unsafe fn weigh_vectors<S: Simd, E: KvElement, const Q: usize, const N: usize, c
     let mut acc = [[s.splat(0.0); W]; N];
     for n in 0..N {
         for w in 0..W {
-            // SAFETY: a vector has sixteen elements.
-            acc[n][w] = unsafe { s.load(sums[(vector + w) * Q + first + n].0.as_ptr()) };
+            acc[n][w] = sums[(vector + w) * Q + first + n].get(s);
         }
     }
     for page in tokens.start / BLOCK_TOKENS..tokens.end.div_ceil(BLOCK_TOKENS) {
@@ -163,8 +161,7 @@ unsafe fn weigh_vectors<S: Simd, E: KvElement, const Q: usize, const N: usize, c
     }
     for n in 0..N {
         for w in 0..W {
-            // SAFETY: a vector has sixteen elements.
-            unsafe { s.store(sums[(vector + w) * Q + first + n].0.as_mut_ptr(), acc[n][w]) };
+            sums[(vector + w) * Q + first + n].set(s, acc[n][w]);
         }
     }
 }

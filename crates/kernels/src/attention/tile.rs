@@ -17,15 +17,30 @@ use std::ops::Range;
 
 use super::AttentionHeads;
 use super::products::{score, weigh};
+use super::softmax::softmax;
 use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
 use crate::kv::{BLOCK_TOKENS, KvElement};
-use crate::simd::{LANES, Simd, exp};
+use crate::simd::{LANES, Simd};
 
 /// One vector, in one cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Lanes(pub(super) [f32; LANES]);
+
+impl Lanes {
+    #[inline(always)]
+    pub(super) fn get<S: Simd>(&self, s: S) -> S::F {
+        // SAFETY: sixteen elements.
+        unsafe { s.load(self.0.as_ptr()) }
+    }
+
+    #[inline(always)]
+    pub(super) fn set<S: Simd>(&mut self, s: S, value: S::F) {
+        // SAFETY: sixteen elements.
+        unsafe { s.store(self.0.as_mut_ptr(), value) }
+    }
+}
 
 /// The pages of one key/value head that a task sees.
 pub(super) struct Pages<'a, E> {
@@ -159,7 +174,7 @@ impl<E: KvElement> Task<'_, E> {
         score::<S, E, Q, W>(s, &self.pages, pages, packed, scores);
         let mut totals = [1.0; Q];
         for (q, query) in queries.clone().enumerate() {
-            totals[q] = softmax::<S, Q>(s, self.tokens(query), q, scores);
+            totals[q] = softmax::<S, Q>(s, self.tokens(query), &mut scores[q..]);
         }
         sums.fill(Lanes([0.0; LANES]));
         let common = last.start..first.end.max(last.start);
@@ -189,8 +204,7 @@ impl<E: KvElement> Task<'_, E> {
                     // SAFETY: sixteen elements.
                     value = s.mul(unsafe { s.load(from.as_ptr()) }, s.splat(self.heads.scale));
                 }
-                // SAFETY: a vector has sixteen elements.
-                unsafe { s.store(packed[vector * Q + q].0.as_mut_ptr(), value) };
+                packed[vector * Q + q].set(s, value);
             }
         }
     }
@@ -206,38 +220,9 @@ impl<E: KvElement> Task<'_, E> {
             let out = unsafe { self.out.part(start..start + dim) };
             let factor = s.splat(1.0 / totals[q]);
             for (vector, out) in out.chunks_exact_mut(LANES).enumerate() {
-                // SAFETY: sixteen elements each.
-                unsafe { s.store(out.as_mut_ptr(), s.mul(s.load(sums[vector * Q + q].0.as_ptr()), factor)) };
+                // SAFETY: sixteen elements.
+                unsafe { s.store(out.as_mut_ptr(), s.mul(sums[vector * Q + q].get(s), factor)) };
             }
         }
     }
-}
-
-/// Replaces the scores of query `q` over `tokens` by `e^(score - largest)`; returns their sum. What lies in the same
-/// pages beside `tokens` adds nothing that an f32 could hold beside the largest, which is 1.
-#[inline(always)]
-fn softmax<S: Simd, const Q: usize>(s: S, tokens: Range<usize>, q: usize, scores: &mut [Lanes]) -> f32 {
-    let (first, last) = (tokens.start / BLOCK_TOKENS, (tokens.end - 1) / BLOCK_TOKENS);
-    let scores = &mut scores[first * Q + q..=last * Q + q];
-    scores[0].0[..tokens.start % BLOCK_TOKENS].fill(f32::NEG_INFINITY);
-    let end = &mut scores[(last - first) * Q].0;
-    // SAFETY: vectors have sixteen elements, here and below.
-    let seen = s.keep(
-        unsafe { s.load(end.as_ptr()) },
-        tokens.end - last * BLOCK_TOKENS,
-        f32::NEG_INFINITY,
-    );
-    unsafe { s.store(end.as_mut_ptr(), seen) };
-    let mut largest = s.splat(f32::NEG_INFINITY);
-    for score in scores.iter().step_by(Q) {
-        largest = s.max(largest, unsafe { s.load(score.0.as_ptr()) });
-    }
-    let largest = s.splat(s.maximum(largest));
-    let mut total = s.splat(0.0);
-    for score in scores.iter_mut().step_by(Q) {
-        let weight = exp(s, s.sub(unsafe { s.load(score.0.as_ptr()) }, largest));
-        unsafe { s.store(score.0.as_mut_ptr(), weight) };
-        total = s.add(total, weight);
-    }
-    s.sum(total)
 }

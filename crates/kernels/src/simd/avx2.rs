@@ -199,6 +199,10 @@ unsafe impl Simd for Avx2 {
         }))
     }
     #[inline(always)]
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F {
+        op!(a.map(|half| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(half)))))
+    }
+    #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {
         [op!(_mm256_set1_epi32(value)); 2]
     }

@@ -56,7 +56,10 @@ unsafe impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> Self::F {
-        op!(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
+        // With the current rounding mode, which does not matter here, the load folds into the conversion.
+        op!(_mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(_mm256_loadu_si256(
+            from.cast()
+        )))
     }
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> Self::F {
@@ -138,6 +141,10 @@ unsafe impl Simd for Avx512 {
             a,
             _mm512_set1_epi32(127)
         ))))
+    }
+    #[inline(always)]
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F {
+        op!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a))))
     }
     #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {

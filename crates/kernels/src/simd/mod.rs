@@ -69,6 +69,8 @@ pub(crate) unsafe trait Simd: Copy {
     fn to_f32(self, a: Self::I) -> Self::F;
     /// `2^a` for a in -126..=127.
     fn exp2i(self, a: Self::I) -> Self::F;
+    /// `2^(k - 127)` where the mantissas of `a` end in the eight bits of k, which is not 0 or 255.
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F;
     fn splat_i32(self, value: i32) -> Self::I;
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
     /// Writes each lane as i8; of no meaning for a lane beyond it.

@@ -143,6 +143,10 @@ unsafe impl Simd for Scalar {
         a.map(|v| f32::from_bits((v.wrapping_add(127) as u32) << 23))
     }
     #[inline(always)]
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F {
+        a.map(|v| f32::from_bits(v.to_bits() << 23))
+    }
+    #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {
         [value; LANES]
     }
