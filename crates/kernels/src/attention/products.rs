@@ -28,33 +28,39 @@ pub(super) fn score<S: Simd, E: KvElement, const Q: usize, const W: usize>(
         // SAFETY: queries and scores are as long as asserted.
         unsafe {
             if page + 1 == range.end {
-                score_pages::<S, E, Q, 1>(s, pages, page, queries, &mut scores[page * Q..]);
+                score_pages::<S, E, Q, 1>(s, pages, page..range.end, queries, scores);
                 page += 1;
             } else {
-                score_pages::<S, E, Q, W>(s, pages, page, queries, &mut scores[page * Q..range.end * Q]);
+                score_pages::<S, E, Q, W>(s, pages, page..range.end, queries, scores);
                 page += W;
             }
         }
     }
 }
 
-/// The W pages from `page` on; beyond the last it is computed again and left out.
+/// The first W pages of `range`; beyond the last it is computed again and left out. Meanwhile the next keys are brought
+/// near, and after the last ones the first values.
 ///
 /// # Safety
-/// There are Q queries of the pages' width, and whole pages of scores.
+/// There are Q queries of the pages' width.
 #[inline(always)]
 unsafe fn score_pages<S: Simd, E: KvElement, const Q: usize, const W: usize>(
     s: S,
     pages: &Pages<'_, E>,
-    page: usize,
+    range: Range<usize>,
     queries: &[Lanes],
     scores: &mut [Lanes],
 ) {
     let mut keys = [std::ptr::null(); W];
     let mut next = [std::ptr::null(); W];
     for w in 0..W {
-        keys[w] = pages.at(pages.keys, page + w);
-        next[w] = pages.at(pages.keys, page + W + w);
+        let ahead = range.start + W + w;
+        keys[w] = pages.at(pages.keys, range.start + w);
+        next[w] = if ahead < range.end {
+            pages.at(pages.keys, ahead)
+        } else {
+            pages.at(pages.values, ahead - range.end)
+        };
     }
     let mut sums = [[s.splat(0.0); W]; Q];
     for queries in queries.chunks_exact(Q) {
@@ -78,6 +84,7 @@ unsafe fn score_pages<S: Simd, E: KvElement, const Q: usize, const W: usize>(
             next[w] = next[w].wrapping_add(LANES * BLOCK_TOKENS);
         }
     }
+    let scores = &mut scores[range.start * Q..range.end * Q];
     for (scores, w) in scores.chunks_exact_mut(Q).zip(0..W) {
         for q in 0..Q {
             scores[q].set(s, sums[q][w]);
