@@ -6,12 +6,16 @@
 //! ```
 
 use std::collections::HashSet;
+use std::ops::{Deref, DerefMut, Range};
 
 use crate::matrix::ShapeError;
 use crate::simd::{LANES, Simd};
 
 /// Tokens per block: one vector of scores.
 pub const BLOCK_TOKENS: usize = LANES;
+
+/// Bytes.
+const CACHE_LINE: usize = 64;
 
 /// How keys and values are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +74,39 @@ pub struct KvCache {
 
 /// Keys and values, as many of each.
 pub(crate) enum Storage {
-    F16 { keys: Vec<u16>, values: Vec<u16> },
-    F32 { keys: Vec<f32>, values: Vec<f32> },
+    F16 { keys: Elements<u16>, values: Elements<u16> },
+    F32 { keys: Elements<f32>, values: Elements<f32> },
+}
+
+/// Elements from a cache line's start on, zero at first.
+pub(crate) struct Elements<E> {
+    /// With room to begin on a cache line: an aligned allocation would be cleared, and so made resident, at once.
+    memory: Vec<E>,
+    start: usize,
+    len: usize,
+}
+
+impl<E: KvElement> Elements<E> {
+    fn zeroed(len: usize) -> Self {
+        let spare = CACHE_LINE / size_of::<E>();
+        let memory = vec![E::default(); len + spare];
+        let start = memory.as_ptr().align_offset(CACHE_LINE).min(spare);
+        Self { memory, start, len }
+    }
+}
+
+impl<E> Deref for Elements<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
+impl<E> DerefMut for Elements<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        &mut self.memory[self.start..][..self.len]
+    }
 }
 
 /// An element of keys and values.
@@ -131,12 +166,12 @@ impl KvCache {
         let len = counted.ok_or_else(|| ShapeError(format!("{shape:?} is beyond counting")))?;
         let storage = match precision {
             KvPrecision::F16 => Storage::F16 {
-                keys: vec![0; len],
-                values: vec![0; len],
+                keys: Elements::zeroed(len),
+                values: Elements::zeroed(len),
             },
             KvPrecision::F32 => Storage::F32 {
-                keys: vec![0.0; len],
-                values: vec![0.0; len],
+                keys: Elements::zeroed(len),
+                values: Elements::zeroed(len),
             },
         };
         Ok(Self { shape, storage })
@@ -211,6 +246,15 @@ impl Places {
     /// One entry per row.
     pub fn rows(&self) -> &[Place] {
         &self.rows
+    }
+
+    /// The rows of each sequence; their positions follow each other.
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut end = 0;
+        self.rows.chunk_by(|a, b| a.table == b.table).map(move |rows| {
+            end += rows.len();
+            end - rows.len()..end
+        })
     }
 
     /// Blocks of the sequence of `place`, up to the one of its position.

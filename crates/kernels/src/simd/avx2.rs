@@ -89,7 +89,12 @@ unsafe impl Simd for Avx2 {
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     const TILE_ROWS: usize = 2;
+    const TILE_SUMS: usize = 6;
 
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(at.cast()));
+    }
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         [op!(_mm256_set1_ps(value)); 2]
@@ -196,6 +201,10 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     fn bits_as_f32(self, a: Self::I) -> Self::F {
         op!([_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])])
+    }
+    #[inline(always)]
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F {
+        op!(a.map(|half| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(half)))))
     }
     #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {

@@ -36,7 +36,12 @@ unsafe impl Simd for Avx512 {
     type I = __m512i;
     type B = __m512i;
     const TILE_ROWS: usize = 6;
+    const TILE_SUMS: usize = 24;
 
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(at.cast()));
+    }
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         op!(_mm512_set1_ps(value))
@@ -51,7 +56,10 @@ unsafe impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> Self::F {
-        op!(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
+        // With the current rounding mode, which does not matter here, the load folds into the conversion.
+        op!(_mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(_mm256_loadu_si256(
+            from.cast()
+        )))
     }
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> Self::F {
@@ -137,6 +145,10 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     fn bits_as_f32(self, a: Self::I) -> Self::F {
         op!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F {
+        op!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a))))
     }
     #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {

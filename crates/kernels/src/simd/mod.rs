@@ -31,7 +31,11 @@ pub(crate) unsafe trait Simd: Copy {
 
     /// Rows of a register tile of the integer GEMM that do not spill.
     const TILE_ROWS: usize;
+    /// Sums of a register tile of float products that do not spill.
+    const TILE_SUMS: usize;
 
+    /// Brings a cache line near; any address will do.
+    fn prefetch<T>(self, _at: *const T) {}
     fn splat(self, value: f32) -> Self::F;
     /// Reads 16 f32.
     unsafe fn load(self, from: *const f32) -> Self::F;
@@ -69,6 +73,8 @@ pub(crate) unsafe trait Simd: Copy {
     fn exp2i(self, a: Self::I) -> Self::F;
     /// The same bits.
     fn bits_as_f32(self, a: Self::I) -> Self::F;
+    /// `2^(k - 127)` where the mantissas of `a` end in the eight bits of k, which is not 0 or 255.
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F;
     fn splat_i32(self, value: i32) -> Self::I;
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
     /// Writes each lane as i8; of no meaning for a lane beyond it.

@@ -42,6 +42,7 @@ unsafe impl Simd for Scalar {
     type I = [i32; LANES];
     type B = [u8; 64];
     const TILE_ROWS: usize = 4;
+    const TILE_SUMS: usize = 6;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
@@ -144,6 +145,10 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     fn bits_as_f32(self, a: Self::I) -> Self::F {
         a.map(|lane| f32::from_bits(lane as u32))
+    }
+    #[inline(always)]
+    fn exp2_of_mantissa(self, a: Self::F) -> Self::F {
+        a.map(|v| f32::from_bits(v.to_bits() << 23))
     }
     #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I {

@@ -183,44 +183,110 @@ fn attention_matches_the_reference_in_any_chunking() {
         Layer::plain(4, 2, 16).seeing(16),
         Layer::plain(2, 1, 32).seeing(1),
         Layer::plain(2, 1, 32).seeing(37),
+        Layer::plain(1, 1, 16).seeing(2),
+        Layer::plain(3, 1, 16).seeing(3),
+        Layer::plain(12, 1, 32).seeing(5),
+        Layer::plain(7, 1, 16),
+        Layer::plain(13, 1, 16),
+        Layer::plain(25, 1, 16).seeing(18),
         normed,
         partial,
         unrotated,
     ];
     for layer in layers {
-        let AttentionHeads { kv_heads, head_dim, .. } = layer.heads;
-        let heads = layer.heads;
-        let tokens = 53;
-        let qkv = random.numbers(tokens * heads.qkv_width());
-        for precision in [KvPrecision::F16, KvPrecision::F32] {
-            let expected = reference(&layer, &qkv, precision);
-            let tolerance = if precision == KvPrecision::F16 { 2e-3 } else { 2e-6 };
-            let mut bits: Option<Vec<f32>> = None;
-            for mut context in contexts() {
-                for chunk in [1, 5, 16, 53] {
-                    let mut cache = cache((9, kv_heads, head_dim), precision);
-                    // Whatever stale blocks hold must not be seen.
-                    match &mut cache.storage {
-                        Storage::F16 { keys, values } => {
-                            keys.fill(half::f16::NAN.to_bits());
-                            values.fill(half::f16::INFINITY.to_bits());
-                        }
-                        Storage::F32 { keys, values } => {
-                            keys.fill(f32::NAN);
-                            values.fill(f32::INFINITY);
-                        }
-                    }
-                    let blocks = [7, 0, 3, 8];
-                    let mut got = Vec::new();
-                    for start in (0..tokens).step_by(chunk) {
-                        let range = start..(start + chunk).min(tokens);
-                        got.extend(step(&mut context, &layer, &mut cache, &qkv, (range, &blocks)));
-                    }
-                    assert_close(&got, &expected, tolerance, context.isa.name());
-                    let first = bits.get_or_insert_with(|| got.clone());
-                    assert_eq!(&got, first, "chunks of {chunk} on {}", context.isa.name());
+        check(&mut random, &layer, 53, &[1, 5, 16, 53]);
+    }
+}
+
+/// Contexts of every number of pages that tiles of several pages leave over.
+#[test]
+fn a_longer_context_matches_the_reference_in_any_chunking() {
+    let mut random = Random(22);
+    for layer in [
+        Layer::plain(1, 1, 16),
+        Layer::plain(6, 2, 64),
+        Layer::plain(4, 1, 16).seeing(70),
+    ] {
+        check(&mut random, &layer, 167, &[1, 7, 64, 167]);
+    }
+}
+
+/// Asserts that the layer comes close to the reference and gives the same bits in all chunkings, on all instruction sets.
+fn check(random: &mut Random, layer: &Layer, tokens: usize, chunks: &[usize]) {
+    let heads = layer.heads;
+    let qkv = random.numbers(tokens * heads.qkv_width());
+    let blocks = [7, 0, 3, 8, 10, 2, 9, 1, 6, 4, 11];
+    for precision in [KvPrecision::F16, KvPrecision::F32] {
+        let expected = reference(layer, &qkv, precision);
+        let tolerance = if precision == KvPrecision::F16 { 2e-3 } else { 2e-6 };
+        let mut bits: Option<Vec<f32>> = None;
+        for mut context in contexts() {
+            for &chunk in chunks {
+                let mut cache = stale((12, heads.kv_heads, heads.head_dim), precision);
+                let mut got = Vec::new();
+                for start in (0..tokens).step_by(chunk) {
+                    let range = start..(start + chunk).min(tokens);
+                    got.extend(step(&mut context, layer, &mut cache, &qkv, (range, &blocks)));
                 }
+                assert_close(&got, &expected, tolerance, context.isa.name());
+                let first = bits.get_or_insert_with(|| got.clone());
+                assert_eq!(&got, first, "chunks of {chunk} on {}", context.isa.name());
             }
+        }
+    }
+}
+
+/// A pool full of what must not be seen.
+fn stale(shape: (usize, usize, usize), precision: KvPrecision) -> KvCache {
+    let mut cache = cache(shape, precision);
+    match &mut cache.storage {
+        Storage::F16 { keys, values } => {
+            keys.fill(half::f16::NAN.to_bits());
+            values.fill(half::f16::INFINITY.to_bits());
+        }
+        Storage::F32 { keys, values } => {
+            keys.fill(f32::NAN);
+            values.fill(f32::INFINITY);
+        }
+    }
+    cache
+}
+
+/// Sequences of one batch: at their start, one row further on, and a chunk in the middle.
+#[test]
+fn sequences_of_a_batch_get_the_bits_they_get_alone() {
+    let mut random = Random(23);
+    for layer in [Layer::plain(9, 3, 64), Layer::plain(8, 2, 16).seeing(19)] {
+        let heads = layer.heads;
+        let unchanged = HeadTransform {
+            norms: None,
+            rotary: None,
+        };
+        let sequences = [(0..5, [7, 0, 3]), (20..21, [1, 8, 2]), (21..47, [5, 4, 6])];
+        let inputs = sequences
+            .clone()
+            .map(|(range, _)| random.numbers(range.end * heads.qkv_width()));
+        for mut context in contexts() {
+            let mut cache = stale((9, heads.kv_heads, heads.head_dim), KvPrecision::F16);
+            let mut run = |parts: &[(usize, std::ops::Range<usize>)]| {
+                let (mut places, mut rows) = (Places::default(), Vec::new());
+                for (index, range) in parts {
+                    places.push(range.start, range.len(), sequences[*index].1.into_iter());
+                    rows.extend(&inputs[*index][range.start * heads.qkv_width()..range.end * heads.qkv_width()]);
+                }
+                let mut out = vec![0.0; places.rows().len() * heads.width()];
+                rotate_and_store(&mut context, &heads, unchanged, &places, (&mut cache, 1), &mut rows);
+                attend(&mut context, &heads, &places, (&cache, 1), &rows, &mut out);
+                out
+            };
+            let mut alone = Vec::new();
+            for (index, (range, _)) in sequences.iter().enumerate() {
+                run(&[(index, 0..range.start)]);
+                alone.extend(run(&[(index, range.clone())]));
+            }
+            let parts: Vec<_> = sequences.iter().map(|(range, _)| range.clone()).enumerate().collect();
+            assert!(alone.iter().all(|v| v.is_finite()));
+            assert_eq!(run(&parts), alone);
         }
     }
 }
