@@ -92,17 +92,25 @@ pub fn prepare(
         }
         for (term, start) in terms {
             let rank = term.pair.rank();
-            for row in term.rows.start.max(range.start)..term.rows.end.min(range.end) {
-                let at = *start + (row - term.rows.start) * rank;
-                // SAFETY: the row, and so its products, belong to this thread, which no longer writes the row itself.
-                let (x, to) = unsafe { (&*values.part(row * width..(row + 1) * width), inner.part(at..at + rank)) };
-                isa.run(Shrink {
-                    x,
-                    pair: term.pair,
-                    scale: term.scale,
-                    to,
-                });
+            let own = term.rows.start.max(range.start)..term.rows.end.min(range.end);
+            if own.is_empty() {
+                continue;
             }
+            let at = *start + (own.start - term.rows.start) * rank;
+            // SAFETY: the rows, and so their products, belong to this thread, which no longer writes the rows themselves.
+            let (x, to) = unsafe {
+                (
+                    &*values.part(own.start * width..own.end * width),
+                    inner.part(at..at + own.len() * rank),
+                )
+            };
+            isa.run(Shrink {
+                x,
+                rows: own.len(),
+                pair: term.pair,
+                scale: term.scale,
+                to,
+            });
         }
     };
     if rows == 1 {
@@ -136,6 +144,7 @@ impl Kernel for Row<'_> {
 
 struct Shrink<'a> {
     x: &'a [f32],
+    rows: usize,
     pair: &'a crate::lora::LowRankPair,
     scale: f32,
     to: &'a mut [f32],
@@ -146,6 +155,6 @@ impl Kernel for Shrink<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        shrink(s, self.x, self.pair, self.scale, self.to);
+        shrink(s, (self.x, self.rows), self.pair, self.scale, self.to);
     }
 }

@@ -21,7 +21,7 @@ use crate::Context;
 use crate::activations::{Activations, Precision};
 use crate::disjoint::Disjoint;
 use crate::isa::Isa;
-use crate::lora::LowRankBatch;
+use crate::lora::{Ahead, LowRankBatch};
 use crate::matrix::{Line, PAIR, PackedMatrix, Weights};
 use crate::pool::share;
 use activation::{RunActivation, RunGate};
@@ -71,17 +71,20 @@ pub fn linear(
     let (threads, isa) = (context.pool.threads(), context.isa);
     let out = Disjoint::new(out);
     context.pool.run(|thread| {
-        let share = Share {
-            isa,
-            x,
-            parts,
-            deltas,
-            out: &out,
-            stride,
-            thread,
-            threads,
-        };
-        PANEL.with_borrow_mut(|panel| share.run(then, panel));
+        RANGES.with_borrow_mut(|ranges| {
+            let share = Share {
+                isa,
+                x,
+                parts,
+                deltas,
+                ahead: terms::ahead(parts, x, deltas, (thread, threads), ranges),
+                out: &out,
+                stride,
+                thread,
+                threads,
+            };
+            PANEL.with_borrow_mut(|panel| share.run(then, panel));
+        });
     });
 }
 
@@ -128,6 +131,7 @@ struct Share<'a> {
     x: &'a Activations,
     parts: &'a [Part<'a>],
     deltas: &'a LowRankBatch<'a>,
+    ahead: Ahead<'a>,
     out: &'a Disjoint<'a, f32>,
     stride: usize,
     thread: usize,
@@ -137,6 +141,8 @@ struct Share<'a> {
 /// What a product reads and writes.
 struct Operands<'a> {
     x: &'a Activations,
+    /// To be stepped on with every block of a tile.
+    ahead: &'a Ahead<'a>,
     /// Rows of `x` that take part.
     rows: Range<usize>,
     matrix: &'a PackedMatrix,
@@ -146,6 +152,8 @@ struct Operands<'a> {
 thread_local! {
     /// Unpacked column pair of this thread.
     static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// What this thread reads next of adapters.
+    static RANGES: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Share<'_> {
@@ -197,6 +205,7 @@ impl Share<'_> {
         let part = &self.parts[index];
         let operands = Operands {
             x: self.x,
+            ahead: &self.ahead,
             rows: 0..self.x.rows(),
             matrix: part.matrix,
             sink: Sink {

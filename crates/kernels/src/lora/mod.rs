@@ -6,6 +6,7 @@
 //! belongs to columns and runs with the base product of the same columns, in the same region: nothing needs a barrier
 //! of its own.
 
+mod ahead;
 mod pair;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use crate::matrix::PackedMatrix;
 
+pub(crate) use ahead::Ahead;
 pub use pair::LowRankPair;
 pub(crate) use pair::{expand, shrink};
 
@@ -81,9 +83,37 @@ pub struct LowRankBatch<'a> {
     pub(crate) order: Vec<Term<'a>>,
     /// By map, then by rows, none of them empty; no two of a map share a row.
     factors: Vec<ColumnFactors>,
+    /// Pairs of the products after these, by rows of the batch.
+    expected: Vec<(Range<usize>, &'a LowRankPair)>,
 }
 
 impl<'a> LowRankBatch<'a> {
+    /// Says that a pair will change these rows in the products after these: it may be fetched from memory meanwhile.
+    /// Without effect on any result.
+    pub fn expect(&mut self, rows: Range<usize>, pair: &'a LowRankPair) {
+        self.expected.push((rows, pair));
+    }
+
+    /// Memory that products on the column blocks `columns(part)` of each map and then the first products of `rows` after
+    /// them will read, into `to`.
+    pub(crate) fn ahead(
+        &self,
+        parts: usize,
+        columns: impl Fn(usize) -> Range<usize>,
+        rows: Range<usize>,
+        to: &mut Vec<Range<usize>>,
+    ) {
+        to.clear();
+        for part in 0..parts {
+            let blocks = columns(part);
+            let of_part = self.terms.iter().filter(|(term, _)| term.part == part);
+            to.extend(of_part.map(|(term, _)| term.pair.expand_memory(blocks.clone())));
+        }
+        let own = self.expected.iter();
+        let own = own.filter(|(of, _)| of.start < rows.end && rows.start < of.end);
+        to.extend(own.map(|(_, pair)| pair.shrink_memory()));
+    }
+
     /// Adds a low-rank term.
     pub fn push(&mut self, term: LowRankTerm<'a>) {
         let start = self.inner.len();
@@ -135,6 +165,7 @@ impl<'a> LowRankBatch<'a> {
             inner: self.inner,
             order: emptied(self.order),
             factors: self.factors,
+            expected: emptied(self.expected),
         }
     }
 
