@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rootstock_kernels::{
     BiasTerm, ColumnFactors, DenseTerm, LowRankBatch, LowRankTerm, NormFormula, NormWeights, RowNorms,
 };
-use rootstock_model::{Norm, NormKind, NormSite, NormSpec, Projection, Site};
+use rootstock_model::{Norm, NormKind, NormSite, NormSpec, Site};
 
 use super::adapter::{MapChange, NativeAdapter};
 use super::batch::Segment;
@@ -23,7 +23,6 @@ pub(super) fn terms<'a>(
     memory: LowRankBatch<'static>,
 ) -> LowRankBatch<'a> {
     let mut batch: LowRankBatch<'a> = memory;
-    let after = sites.last().map(|&last| following(last)).unwrap_or_default();
     for (rows, segment) in segments {
         if segment.adapters.iter().any(|(adapter, _)| adapter.has_magnitudes) {
             scale_columns(&mut batch, sites, (rows, segment));
@@ -34,26 +33,9 @@ pub(super) fn terms<'a>(
                     push(&mut batch, change, factor, (rows, part));
                 }
             }
-            let pairs = after.iter().filter_map(|&site| adapter.map(site)?.pair.as_ref());
-            pairs.for_each(|scaled| batch.expect(rows.clone(), &scaled.pair));
         }
     }
     batch
-}
-
-/// The maps of the group of products that comes after the one which ends with `last`.
-fn following(last: Site) -> Vec<Site> {
-    let Site::Layer { layer, projection } = last else {
-        return Vec::new();
-    };
-    let (layer, next): (_, &[Projection]) = match projection {
-        Projection::Query | Projection::Key | Projection::Value => (layer, &[Projection::Output]),
-        Projection::Output => (layer, &[Projection::Gate, Projection::Up]),
-        Projection::Gate | Projection::Up => (layer, &[Projection::Down]),
-        Projection::Down => (layer + 1, &[Projection::Query, Projection::Key, Projection::Value]),
-    };
-    let site = |&projection| Site::Layer { layer, projection };
-    next.iter().map(site).collect()
 }
 
 /// What the magnitudes of a segment make of the base's products.

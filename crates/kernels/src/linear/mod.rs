@@ -21,7 +21,7 @@ use crate::Context;
 use crate::activations::{Activations, Precision};
 use crate::disjoint::Disjoint;
 use crate::isa::Isa;
-use crate::lora::{Ahead, LowRankBatch};
+use crate::lora::{Ahead, LowRankBatch, with_ranges};
 use crate::matrix::{Line, PAIR, PackedMatrix, Weights};
 use crate::pool::share;
 use activation::{RunActivation, RunGate};
@@ -71,7 +71,7 @@ pub fn linear(
     let (threads, isa) = (context.pool.threads(), context.isa);
     let out = Disjoint::new(out);
     context.pool.run(|thread| {
-        RANGES.with_borrow_mut(|ranges| {
+        with_ranges(|ranges| {
             let share = Share {
                 isa,
                 x,
@@ -152,8 +152,6 @@ struct Operands<'a> {
 thread_local! {
     /// Unpacked column pair of this thread.
     static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    /// What this thread reads next of adapters.
-    static RANGES: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Share<'_> {

@@ -14,8 +14,7 @@ use crate::simd::Simd;
 /// Rows of a tile of the product, for counting its steps.
 const TILE: usize = 6;
 
-/// What a thread reads of adapters, in the order of use: the second halves of its columns, then the first halves of its
-/// rows in the products after these.
+/// What a thread reads of adapters for its columns, over the steps of the base product of all parts.
 pub(super) fn ahead<'a>(
     parts: &[Part<'_>],
     x: &Activations,
@@ -24,13 +23,10 @@ pub(super) fn ahead<'a>(
     ranges: &'a mut Vec<Range<usize>>,
 ) -> Ahead<'a> {
     let pairs = |part: usize| share(parts[part].matrix.pairs(), thread, threads);
-    let rows = match x.rows() {
-        1 => 0..usize::from(thread == 0),
-        rows => share(rows, thread, threads),
-    };
     let blocks = |part: usize| pairs(part).start * 2..pairs(part).end * 2;
-    deltas.ahead(parts.len(), blocks, rows, ranges);
+    deltas.expand_memory(parts.len(), blocks, ranges);
     let pairs: usize = (0..parts.len()).map(|part| pairs(part).len()).sum();
+    // One row alone takes two pairs in a tile.
     let tiles = (pairs * x.rows().div_ceil(TILE)).div_ceil(if x.rows() == 1 { 2 } else { 1 });
     Ahead::new(ranges, tiles * (x.width() / BLOCK))
 }

@@ -1,15 +1,30 @@
-//! What a thread reads next of the batch's adapters, asked for while it multiplies. With a different adapter for every
-//! row, the adapters of a step are more bytes than its base: the product of a group of maps is bound by arithmetic and
-//! leaves the memory idle, so the second halves of this group's pairs, and the first halves of the next one's, come into
-//! the second-level cache meanwhile, a few lines at a time.
+//! What a thread reads next of the batch's adapters, asked for ahead of its use. With a different adapter for every row,
+//! the adapters of a step are more bytes than its base, in pieces of a few KB, which end before the processor's own
+//! prefetchers have found their pace. The first halves are asked for a little ahead of the products that read them; the
+//! second halves while the base product, which is bound by arithmetic, leaves the memory idle.
+//!
+//! Tried and lost: asking for the next group's first halves too while the base multiplies. A core has some sixteen lines
+//! under way, and then the product waits for its own.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 /// Bytes that come into a cache together.
 const CACHE_LINE: usize = 64;
 /// Lines asked for in one step at most: a core has some sixteen under way.
 const LINES: usize = 8;
+
+/// Bytes between what is read and what is asked for.
+const LEAD: usize = 4096;
+
+thread_local! {
+    static RANGES: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs with this thread's memory for ranges.
+pub(crate) fn with_ranges<R>(run: impl FnOnce(&mut Vec<Range<usize>>) -> R) -> R {
+    RANGES.with_borrow_mut(run)
+}
 
 /// Ranges of addresses, in the order of their use. Addresses are never read through.
 pub(crate) struct Ahead<'a> {
@@ -32,6 +47,16 @@ impl<'a> Ahead<'a> {
             at: Cell::new(0),
             end: Cell::new(0),
         }
+    }
+
+    /// All of `ranges` in the pace of their reading: `bytes` in a step.
+    pub(crate) fn paced(ranges: &'a [Range<usize>], bytes: usize) -> Self {
+        let ahead = Self {
+            lines: bytes.div_ceil(CACHE_LINE),
+            ..Self::new(ranges, 1)
+        };
+        (0..LEAD.div_ceil(bytes.max(1))).for_each(|_| ahead.step());
+        ahead
     }
 
     /// Asks for the next few lines.

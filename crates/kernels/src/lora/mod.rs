@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use crate::matrix::PackedMatrix;
 
-pub(crate) use ahead::Ahead;
+pub(crate) use ahead::{Ahead, with_ranges};
 pub use pair::LowRankPair;
-pub(crate) use pair::{expand, shrink};
+pub(crate) use pair::{SHRINK_STEP, expand, shrink};
 
 /// One adapter's delta on one part of a group of maps, for consecutive rows of the batch.
 pub struct LowRankTerm<'a> {
@@ -83,24 +83,22 @@ pub struct LowRankBatch<'a> {
     pub(crate) order: Vec<Term<'a>>,
     /// By map, then by rows, none of them empty; no two of a map share a row.
     factors: Vec<ColumnFactors>,
-    /// Pairs of the products after these, by rows of the batch.
-    expected: Vec<(Range<usize>, &'a LowRankPair)>,
 }
 
 impl<'a> LowRankBatch<'a> {
-    /// Says that a pair will change these rows in the products after these: it may be fetched from memory meanwhile.
-    /// Without effect on any result.
-    pub fn expect(&mut self, rows: Range<usize>, pair: &'a LowRankPair) {
-        self.expected.push((rows, pair));
+    /// Memory that the first products of `rows` read, in their order, into `to`.
+    pub(crate) fn shrink_memory(terms: &[(LowRankTerm<'_>, usize)], rows: &Range<usize>, to: &mut Vec<Range<usize>>) {
+        let own = terms.iter().map(|(term, _)| term);
+        let own = own.filter(|term| term.rows.start.max(rows.start) < term.rows.end.min(rows.end));
+        to.clear();
+        to.extend(own.map(|term| term.pair.shrink_memory()));
     }
 
-    /// Memory that products on the column blocks `columns(part)` of each map and then the first products of `rows` after
-    /// them will read, into `to`.
-    pub(crate) fn ahead(
+    /// Memory that the second products on the column blocks `columns(part)` of each map read, in their order, into `to`.
+    pub(crate) fn expand_memory(
         &self,
         parts: usize,
         columns: impl Fn(usize) -> Range<usize>,
-        rows: Range<usize>,
         to: &mut Vec<Range<usize>>,
     ) {
         to.clear();
@@ -109,9 +107,6 @@ impl<'a> LowRankBatch<'a> {
             let of_part = self.terms.iter().filter(|(term, _)| term.part == part);
             to.extend(of_part.map(|(term, _)| term.pair.expand_memory(blocks.clone())));
         }
-        let own = self.expected.iter();
-        let own = own.filter(|(of, _)| of.start < rows.end && rows.start < of.end);
-        to.extend(own.map(|(_, pair)| pair.shrink_memory()));
     }
 
     /// Adds a low-rank term.
@@ -165,7 +160,6 @@ impl<'a> LowRankBatch<'a> {
             inner: self.inner,
             order: emptied(self.order),
             factors: self.factors,
-            expected: emptied(self.expected),
         }
     }
 

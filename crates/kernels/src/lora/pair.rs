@@ -12,6 +12,7 @@
 
 use std::ops::Range;
 
+use super::Ahead;
 use crate::element::{ElementType, Elements, Load, with_elements};
 use crate::matrix::{COLUMNS, ShapeError};
 use crate::simd::{LANES, Simd};
@@ -111,9 +112,18 @@ impl LowRankPair {
     }
 }
 
+/// Bytes of 16-bit elements that a step of the first product reads.
+pub(crate) const SHRINK_STEP: usize = 8 * LANES * 2;
+
 /// Inner products of `rows` rows of `x` with every component of A, scaled, into `to` of `[rows, rank]`.
 #[inline(always)]
-pub(crate) fn shrink<S: Simd>(s: S, (x, rows): (&[f32], usize), pair: &LowRankPair, scale: f32, to: &mut [f32]) {
+pub(crate) fn shrink<S: Simd>(
+    s: S,
+    (x, rows): (&[f32], usize),
+    pair: &LowRankPair,
+    scale: f32,
+    (to, ahead): (&mut [f32], &Ahead<'_>),
+) {
     let (rank, inputs) = (pair.rank, pair.inputs);
     assert!(x.len() == rows * inputs && to.len() == rows * rank);
     with_elements!(&pair.a, a => {
@@ -123,8 +133,8 @@ pub(crate) fn shrink<S: Simd>(s: S, (x, rows): (&[f32], usize), pair: &LowRankPa
             let tile = if S::TILE_ROWS >= 6 && rows - row >= 3 { 3 } else { 1 };
             let (x, to) = (&x[row * inputs..(row + tile) * inputs], &mut to[row * rank..(row + tile) * rank]);
             match tile {
-                3 if S::TILE_ROWS >= 6 => shrink_rows::<S, _, 3>(s, x, (a, rank), scale, to),
-                _ => shrink_rows::<S, _, 1>(s, x, (a, rank), scale, to),
+                3 if S::TILE_ROWS >= 6 => shrink_rows::<S, _, 3>(s, x, (a, rank, ahead), scale, to),
+                _ => shrink_rows::<S, _, 1>(s, x, (a, rank, ahead), scale, to),
             }
             row += tile;
         }
@@ -133,7 +143,13 @@ pub(crate) fn shrink<S: Simd>(s: S, (x, rows): (&[f32], usize), pair: &LowRankPa
 
 /// All components of R rows.
 #[inline(always)]
-fn shrink_rows<S: Simd, L: Load, const R: usize>(s: S, x: &[f32], (a, rank): (L, usize), scale: f32, to: &mut [f32]) {
+fn shrink_rows<S: Simd, L: Load, const R: usize>(
+    s: S,
+    x: &[f32],
+    (a, rank, ahead): (L, usize, &Ahead<'_>),
+    scale: f32,
+    to: &mut [f32],
+) {
     assert!(to.len() == R * rank && a.len() * R == x.len() * rank);
     let mut component = 0;
     while component < rank {
@@ -141,9 +157,9 @@ fn shrink_rows<S: Simd, L: Load, const R: usize>(s: S, x: &[f32], (a, rank): (L,
         // SAFETY: the components of a group exist from here on in `a` and, for R rows, in `to`.
         component += unsafe {
             match left {
-                8.. => shrink_group::<S, L, R, 8>(s, x, (a, rank), scale, component, to),
-                4.. => shrink_group::<S, L, R, 4>(s, x, (a, rank), scale, component, to),
-                _ => shrink_group::<S, L, R, 1>(s, x, (a, rank), scale, component, to),
+                8.. => shrink_group::<S, L, R, 8>(s, x, (a, rank, ahead), scale, component, to),
+                4.. => shrink_group::<S, L, R, 4>(s, x, (a, rank, ahead), scale, component, to),
+                _ => shrink_group::<S, L, R, 1>(s, x, (a, rank, ahead), scale, component, to),
             }
         };
     }
@@ -158,7 +174,7 @@ fn shrink_rows<S: Simd, L: Load, const R: usize>(s: S, x: &[f32], (a, rank): (L,
 unsafe fn shrink_group<S: Simd, L: Load, const R: usize, const N: usize>(
     s: S,
     x: &[f32],
-    (a, rank): (L, usize),
+    (a, rank, ahead): (L, usize, &Ahead<'_>),
     scale: f32,
     component: usize,
     to: &mut [f32],
@@ -167,6 +183,7 @@ unsafe fn shrink_group<S: Simd, L: Load, const R: usize, const N: usize>(
     let mut sums = [[s.splat(0.0); N]; R];
     let mut place = component * width;
     for at in (0..width).step_by(LANES) {
+        ahead.step();
         // SAFETY: the rows have 16 elements from `at` on, and the group as many of each component from `place` on.
         unsafe {
             let mut inputs = [s.splat(0.0); R];
@@ -210,15 +227,14 @@ pub(crate) fn expand<S: Simd, const R: usize>(
         let (mut out, mut done) = (out.map(<[f32]>::as_mut_ptr), 0);
         while done < columns {
             let (left, block) = (columns - done, column_blocks.start + done / COLUMNS);
-            let factors = match factors {
-                Some(factors) => Some(factors.wrapping_add(first + done)),
-                None => None,
-            };
+            let factors = factors.map(|factors| factors.wrapping_add(first + done));
             // SAFETY: that many column blocks exist from here on in `b`, in every `out` and in the factors; the last one
             // may end early in those two.
             let blocks = unsafe {
                 if left >= 4 * COLUMNS {
                     expand_columns::<S, _, R, 4>(s, (b, block), inner, factors, out)
+                } else if left >= 2 * COLUMNS {
+                    expand_columns::<S, _, R, 2>(s, (b, block), inner, factors, out)
                 } else if left >= COLUMNS {
                     expand_columns::<S, _, R, 1>(s, (b, block), inner, factors, out)
                 } else {
