@@ -1,5 +1,9 @@
 //! Element types of matrices that are not quantized: adapters keep the precision of their file.
 
+use std::ops::Range;
+
+use half::f16;
+
 use crate::simd::{LANES, Simd};
 
 /// How an element is stored.
@@ -45,6 +49,34 @@ impl Elements {
             ElementType::F16 => Self::F16((0..len).map(half).collect()),
             ElementType::Bf16 => Self::Bf16((0..len).map(half).collect()),
         }
+    }
+
+    /// The same values in 16 bits, where each of them is one that 16 bits hold.
+    pub(crate) fn narrowed(self) -> Self {
+        let Self::F32(values) = &self else {
+            return self;
+        };
+        let bits = |value: &f32| (f16::from_f32(*value), value.to_bits());
+        if values.iter().all(|value| value.to_bits() & 0xFFFF == 0) {
+            Self::Bf16(values.iter().map(|value| (value.to_bits() >> 16) as u16).collect())
+        } else if values
+            .iter()
+            .map(bits)
+            .all(|(half, bits)| half.to_f32().to_bits() == bits)
+        {
+            Self::F16(values.iter().map(|value| f16::from_f32(*value).to_bits()).collect())
+        } else {
+            self
+        }
+    }
+
+    /// Addresses of elements.
+    pub(crate) fn memory(&self, elements: Range<usize>) -> Range<usize> {
+        let (start, size) = match self {
+            Self::F32(values) => (values.as_ptr().addr(), 4),
+            Self::F16(values) | Self::Bf16(values) => (values.as_ptr().addr(), 2),
+        };
+        start + elements.start * size..start + elements.end * size
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -1,11 +1,13 @@
 //! What a row goes through before a product: normalisation, rounding to int8, and the first half of its adapters' deltas.
 //! All of it belongs to the row, so rows are shared out and nothing waits in between.
 
+use std::ops::Range;
+
 use crate::Context;
 use crate::activations::{Activations, BlockScale, Precision, quantize_row};
 use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
-use crate::lora::{LowRankBatch, shrink};
+use crate::lora::{Ahead, LowRankBatch, SHRINK_STEP, shrink, with_ranges};
 use crate::matrix::BLOCK;
 use crate::norm::{RowNorm, RowNorms};
 use crate::pool::share;
@@ -68,8 +70,9 @@ pub fn prepare(
     let (values, quants) = (Disjoint::new(&mut to.values), Disjoint::new(&mut to.quants));
     let (blocks, inner) = (Disjoint::new(&mut to.blocks), Disjoint::new(inner));
     let (width, per_row) = (source.width, source.width / BLOCK);
-    let body = |thread: usize, threads: usize| {
-        let range = share(rows, thread, threads);
+    let body = |range: Range<usize>, ranges: &mut Vec<Range<usize>>| {
+        LowRankBatch::shrink_memory(terms, &range, ranges);
+        let ahead = Ahead::paced(ranges, SHRINK_STEP);
         for row in range.clone() {
             let from = source.row(row);
             // SAFETY: a row belongs to one thread.
@@ -92,23 +95,35 @@ pub fn prepare(
         }
         for (term, start) in terms {
             let rank = term.pair.rank();
-            for row in term.rows.start.max(range.start)..term.rows.end.min(range.end) {
-                let at = *start + (row - term.rows.start) * rank;
-                // SAFETY: the row, and so its products, belong to this thread, which no longer writes the row itself.
-                let (x, to) = unsafe { (&*values.part(row * width..(row + 1) * width), inner.part(at..at + rank)) };
-                isa.run(Shrink {
-                    x,
-                    pair: term.pair,
-                    scale: term.scale,
-                    to,
-                });
+            let own = term.rows.start.max(range.start)..term.rows.end.min(range.end);
+            if own.is_empty() {
+                continue;
             }
+            let at = *start + (own.start - term.rows.start) * rank;
+            // SAFETY: the rows, and so their products, belong to this thread, which no longer writes the rows themselves.
+            let (x, to) = unsafe {
+                (
+                    &*values.part(own.start * width..own.end * width),
+                    inner.part(at..at + own.len() * rank),
+                )
+            };
+            isa.run(Shrink {
+                x,
+                rows: own.len(),
+                ahead: &ahead,
+                pair: term.pair,
+                scale: term.scale,
+                to,
+            });
         }
     };
     if rows == 1 {
-        body(0, 1)
+        with_ranges(|ranges| body(0..1, ranges))
     } else {
-        context.pool.run(|thread| body(thread, threads))
+        let own = |thread: usize| share(rows, thread, threads);
+        context
+            .pool
+            .run(|thread| with_ranges(|ranges| body(own(thread), ranges)))
     }
 }
 
@@ -136,6 +151,8 @@ impl Kernel for Row<'_> {
 
 struct Shrink<'a> {
     x: &'a [f32],
+    rows: usize,
+    ahead: &'a Ahead<'a>,
     pair: &'a crate::lora::LowRankPair,
     scale: f32,
     to: &'a mut [f32],
@@ -146,6 +163,6 @@ impl Kernel for Shrink<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        shrink(s, self.x, self.pair, self.scale, self.to);
+        shrink(s, (self.x, self.rows), self.pair, self.scale, (self.to, self.ahead));
     }
 }

@@ -23,7 +23,9 @@ impl Kernel for Product<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Operands { x, rows, matrix, sink } = self.operands;
+        let Operands {
+            x, rows, matrix, sink, ..
+        } = self.operands;
         let mut weights = [[0.0; COLUMNS]; BLOCK];
         for block in self.pairs.start * 2..self.pairs.end * 2 {
             for first in rows.clone().step_by(ROWS) {

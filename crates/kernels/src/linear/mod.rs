@@ -23,7 +23,7 @@ use crate::Context;
 use crate::activations::{Activations, Precision};
 use crate::disjoint::Disjoint;
 use crate::isa::Isa;
-use crate::lora::LowRankBatch;
+use crate::lora::{Ahead, LowRankBatch, with_ranges};
 use crate::matrix::{Line, PAIR, PackedMatrix, Weights};
 use crate::pool::share;
 use activation::{RunActivation, RunGate};
@@ -73,17 +73,20 @@ pub fn linear(
     let (threads, isa) = (context.pool.threads(), context.isa);
     let out = Disjoint::new(out);
     context.pool.run(|thread| {
-        let share = Share {
-            isa,
-            x,
-            parts,
-            deltas,
-            out: &out,
-            stride,
-            thread,
-            threads,
-        };
-        SCRATCH.with_borrow_mut(|scratch| share.run(then, scratch));
+        with_ranges(|ranges| {
+            let share = Share {
+                isa,
+                x,
+                parts,
+                deltas,
+                ahead: terms::ahead(parts, x, deltas, (thread, threads), ranges),
+                out: &out,
+                stride,
+                thread,
+                threads,
+            };
+            SCRATCH.with_borrow_mut(|scratch| share.run(then, scratch));
+        });
     });
 }
 
@@ -130,6 +133,7 @@ struct Share<'a> {
     x: &'a Activations,
     parts: &'a [Part<'a>],
     deltas: &'a LowRankBatch<'a>,
+    ahead: Ahead<'a>,
     out: &'a Disjoint<'a, f32>,
     stride: usize,
     thread: usize,
@@ -139,6 +143,8 @@ struct Share<'a> {
 /// What a product reads and writes.
 struct Operands<'a> {
     x: &'a Activations,
+    /// To be stepped on with every block of a tile.
+    ahead: &'a Ahead<'a>,
     /// Rows of `x` that take part.
     rows: Range<usize>,
     matrix: &'a PackedMatrix,
@@ -217,6 +223,7 @@ impl Share<'_> {
         let part = &self.parts[index];
         let operands = Operands {
             x: self.x,
+            ahead: &self.ahead,
             rows: 0..self.x.rows(),
             matrix: part.matrix,
             sink: Sink {

@@ -1,10 +1,35 @@
 //! What adapters add to the columns of a map, after its base product.
 
+use std::ops::Range;
+
 use super::sink::{Factors, Sink};
 use super::{Operands, Part, Scratch, Share};
+use crate::activations::Activations;
 use crate::isa::Kernel;
-use crate::lora::{LowRankTerm, Term, expand};
+use crate::lora::{Ahead, LowRankBatch, LowRankTerm, Term, expand};
+use crate::matrix::BLOCK;
+use crate::pool::share;
 use crate::simd::Simd;
+
+/// Rows of a tile of the product, for counting its steps.
+const TILE: usize = 6;
+
+/// What a thread reads of adapters for its columns, over the steps of the base product of all parts.
+pub(super) fn ahead<'a>(
+    parts: &[Part<'_>],
+    x: &Activations,
+    deltas: &LowRankBatch<'_>,
+    (thread, threads): (usize, usize),
+    ranges: &'a mut Vec<Range<usize>>,
+) -> Ahead<'a> {
+    let pairs = |part: usize| share(parts[part].matrix.pairs(), thread, threads);
+    let blocks = |part: usize| pairs(part).start * 2..pairs(part).end * 2;
+    deltas.expand_memory(parts.len(), blocks, ranges);
+    let pairs: usize = (0..parts.len()).map(|part| pairs(part).len()).sum();
+    // One row alone takes two pairs in a tile.
+    let tiles = (pairs * x.rows().div_ceil(TILE)).div_ceil(if x.rows() == 1 { 2 } else { 1 });
+    Ahead::new(ranges, tiles * (x.width() / BLOCK))
+}
 
 impl Share<'_> {
     /// Adds a term to this thread's columns of a map, if the term is for that map.
@@ -35,6 +60,7 @@ impl Share<'_> {
             Term::Dense(term) if term.part == index => {
                 let operands = Operands {
                     x: self.x,
+                    ahead: &self.ahead,
                     rows: term.rows.clone(),
                     matrix: term.matrix,
                     sink: Sink {
@@ -48,6 +74,9 @@ impl Share<'_> {
         }
     }
 }
+
+/// Rows of a low-rank term that share what is loaded, where the instruction set has registers for them.
+const ROWS: usize = 4;
 
 /// A low-rank term on a thread's columns of a map.
 struct LowRank<'a> {
@@ -69,12 +98,32 @@ impl Kernel for LowRank<'_> {
             start,
         } = self;
         let (pairs, columns, rank) = (share.pairs(part), share.columns(part), term.pair.rank());
-        for (position, row) in term.rows.clone().enumerate() {
-            let inner = &share.deltas.inner[start + position * rank..][..rank];
-            // SAFETY: one row at a time.
-            let out = unsafe { share.row(part, &columns, row) };
-            let factors = term.columns.as_deref();
-            expand(s, term.pair, (inner, factors), out, pairs.start * 2..pairs.end * 2);
+        let (blocks, factors) = (pairs.start * 2..pairs.end * 2, term.columns.as_deref());
+        let mut row = term.rows.start;
+        let mut inner = &share.deltas.inner[start..][..term.rows.len() * rank];
+        while row < term.rows.end {
+            let tile = if S::TILE_ROWS >= ROWS && term.rows.end - row >= ROWS {
+                ROWS
+            } else {
+                1
+            };
+            let (own, rest) = inner.split_at(tile * rank);
+            // SAFETY: the rows of a tile differ, and one tile is written at a time.
+            unsafe {
+                if tile == ROWS {
+                    let out = [
+                        share.row(part, &columns, row),
+                        share.row(part, &columns, row + 1),
+                        share.row(part, &columns, row + 2),
+                        share.row(part, &columns, row + 3),
+                    ];
+                    expand(s, term.pair, (own, factors), out, blocks.clone());
+                } else {
+                    let out = [share.row(part, &columns, row)];
+                    expand(s, term.pair, (own, factors), out, blocks.clone());
+                }
+            }
+            (row, inner) = (row + tile, rest);
         }
     }
 }

@@ -88,6 +88,7 @@ pub(super) fn tile<S: Simd, E: Encoding, Sc: Scales, const R: usize, const C: us
     assert!((block + C) * blocks <= scales.places());
     let mut acc = [[s.splat(0.0); C]; R];
     for input_block in 0..blocks {
+        operands.ahead.step();
         let rows = RowBlock { x, row, input_block };
         for group in 0..Sc::GROUPS {
             // SAFETY: row, input block and lines are within bounds by the assertions above.

@@ -22,6 +22,7 @@ use super::tile::DOT_BIAS;
 use super::{Operands, Scratch};
 use crate::activations::Activations;
 use crate::isa::TileKernel;
+use crate::lora::Ahead;
 use crate::matrix::{BLOCK, COLUMNS, Line};
 use crate::simd::Simd;
 use crate::simd::amx::{Amx, SUMS, TILE_ROWS};
@@ -104,6 +105,7 @@ impl<E: Encoding, Sc: Scales> InTiles<'_, E, Sc> {
                         block,
                         panel,
                         scales,
+                        ahead: operands.ahead,
                     };
                     // SAFETY: H rows, all their groups and the column block exist by the assertions.
                     let sums = unsafe { tile.sums::<H>(s, amx, &mut dots) };
@@ -163,6 +165,7 @@ struct Tile<'a, Sc> {
     block: usize,
     panel: &'a [Line],
     scales: Sc,
+    ahead: &'a Ahead<'a>,
 }
 
 impl<Sc: Scales> Tile<'_, Sc> {
@@ -213,6 +216,7 @@ impl<Sc: Scales> Tile<'_, Sc> {
         dots: &mut Dots,
         acc: &mut [<Avx512 as Simd>::F; H],
     ) {
+        self.ahead.step();
         let next = dots.0[(SUM + 1) % SUMS].as_mut_ptr().cast();
         // SAFETY: by the caller's promise; beyond the last group nothing happens.
         unsafe {

@@ -6,6 +6,7 @@
 //! belongs to columns and runs with the base product of the same columns, in the same region: nothing needs a barrier
 //! of its own.
 
+mod ahead;
 mod pair;
 
 use std::borrow::Cow;
@@ -14,8 +15,9 @@ use std::sync::Arc;
 
 use crate::matrix::PackedMatrix;
 
+pub(crate) use ahead::{Ahead, with_ranges};
 pub use pair::LowRankPair;
-pub(crate) use pair::{expand, shrink};
+pub(crate) use pair::{SHRINK_STEP, expand, shrink};
 
 /// One adapter's delta on one part of a group of maps, for consecutive rows of the batch.
 pub struct LowRankTerm<'a> {
@@ -84,6 +86,29 @@ pub struct LowRankBatch<'a> {
 }
 
 impl<'a> LowRankBatch<'a> {
+    /// Memory that the first products of `rows` read, in their order, into `to`.
+    pub(crate) fn shrink_memory(terms: &[(LowRankTerm<'_>, usize)], rows: &Range<usize>, to: &mut Vec<Range<usize>>) {
+        let own = terms.iter().map(|(term, _)| term);
+        let own = own.filter(|term| term.rows.start.max(rows.start) < term.rows.end.min(rows.end));
+        to.clear();
+        to.extend(own.map(|term| term.pair.shrink_memory()));
+    }
+
+    /// Memory that the second products on the column blocks `columns(part)` of each map read, in their order, into `to`.
+    pub(crate) fn expand_memory(
+        &self,
+        parts: usize,
+        columns: impl Fn(usize) -> Range<usize>,
+        to: &mut Vec<Range<usize>>,
+    ) {
+        to.clear();
+        for part in 0..parts {
+            let blocks = columns(part);
+            let of_part = self.terms.iter().filter(|(term, _)| term.part == part);
+            to.extend(of_part.map(|(term, _)| term.pair.expand_memory(blocks.clone())));
+        }
+    }
+
     /// Adds a low-rank term.
     pub fn push(&mut self, term: LowRankTerm<'a>) {
         let start = self.inner.len();

@@ -1,8 +1,18 @@
-//! The two matrices of an adapter on one linear map, and the two products with them. `A` stays `[rank, inputs]` with
-//! lanes along the inputs and one fixed reduction; `B` is packed `[column block][rank][16]` with lanes across outputs.
+//! The two matrices of an adapter on one linear map, and the two products with them. Both are packed so that a product
+//! walks one stream of memory from start to end: adapters are read once per step and from memory, not from a cache.
+//!
+//! ```text
+//! A: per group of 8, 4 or 1 components: [inputs / 16][components of the group][16 inputs]
+//! B:                                    [outputs / 16][rank][16 outputs]
+//! ```
+//!
+//! The first product has lanes along the inputs, one chain and one fixed reduction per component; the second has lanes
+//! across outputs and one chain along the components. Rows of the same adapter go through in tiles that share what is
+//! loaded; an output's additions are the same in any tile.
 
 use std::ops::Range;
 
+use super::Ahead;
 use crate::element::{ElementType, Elements, Load, with_elements};
 use crate::matrix::{COLUMNS, ShapeError};
 use crate::simd::{LANES, Simd};
@@ -14,6 +24,18 @@ pub struct LowRankPair {
     outputs: usize,
     a: Elements,
     b: Elements,
+}
+
+/// First component and width of the group that `component` is in.
+fn group(component: usize, rank: usize) -> (usize, usize) {
+    let eights = rank / 8 * 8;
+    if component < eights {
+        (component / 8 * 8, 8)
+    } else if component < eights + (rank - eights) / 4 * 4 {
+        (eights, 4)
+    } else {
+        (component, 1)
+    }
 }
 
 impl LowRankPair {
@@ -41,16 +63,24 @@ impl LowRankPair {
             )));
         }
         let padded = outputs.next_multiple_of(COLUMNS);
+        let a = Elements::gather(a_type, a, rank * inputs, |place| {
+            let (first, width) = group(place / inputs, rank);
+            let within = place - first * inputs;
+            let (vector, component) = (within / (width * LANES), first + within / LANES % width);
+            Some(component * inputs + vector * LANES + within % LANES)
+        });
+        let b = Elements::gather(b_type, b, padded * rank, |place| {
+            let (lane, component) = (place % COLUMNS, place / COLUMNS % rank);
+            let output = place / COLUMNS / rank * COLUMNS + lane;
+            (output < outputs).then_some(output * rank + component)
+        });
+        let (a, b) = (a.narrowed(), b.narrowed());
         Ok(Self {
             rank,
             inputs,
             outputs,
-            a: Elements::gather(a_type, a, rank * inputs, Some),
-            b: Elements::gather(b_type, b, padded * rank, |place| {
-                let (lane, component) = (place % COLUMNS, place / COLUMNS % rank);
-                let output = place / COLUMNS / rank * COLUMNS + lane;
-                (output < outputs).then_some(output * rank + component)
-            }),
+            a,
+            b,
         })
     }
 
@@ -68,133 +98,242 @@ impl LowRankPair {
     pub fn shape(&self) -> (usize, usize) {
         (self.inputs, self.outputs)
     }
+
+    /// Where the first product reads.
+    pub(crate) fn shrink_memory(&self) -> Range<usize> {
+        self.a.memory(0..self.rank * self.inputs)
+    }
+
+    /// Where the second product of these column blocks reads.
+    pub(crate) fn expand_memory(&self, column_blocks: Range<usize>) -> Range<usize> {
+        let end = column_blocks.end.min(self.outputs.div_ceil(COLUMNS));
+        let per_block = self.rank * COLUMNS;
+        self.b.memory(column_blocks.start.min(end) * per_block..end * per_block)
+    }
 }
 
-/// Inner products of one row with every component of `a`, scaled, into `to` of `rank` elements.
+/// Bytes of 16-bit elements that a step of the first product reads.
+pub(crate) const SHRINK_STEP: usize = 8 * LANES * 2;
+
+/// Inner products of `rows` rows of `x` with every component of A, scaled, into `to` of `[rows, rank]`.
 #[inline(always)]
-pub(crate) fn shrink<S: Simd>(s: S, x: &[f32], pair: &LowRankPair, scale: f32, to: &mut [f32]) {
-    assert!(x.len() == pair.inputs && to.len() == pair.rank);
+pub(crate) fn shrink<S: Simd>(
+    s: S,
+    (x, rows): (&[f32], usize),
+    pair: &LowRankPair,
+    scale: f32,
+    (to, ahead): (&mut [f32], &Ahead<'_>),
+) {
+    let (rank, inputs) = (pair.rank, pair.inputs);
+    assert!(x.len() == rows * inputs && to.len() == rows * rank);
     with_elements!(&pair.a, a => {
-        assert!(a.len() == pair.rank * pair.inputs);
-        let mut component = 0;
-        while component + 8 <= pair.rank {
-            // SAFETY: eight components of `inputs` elements exist from here on.
-            unsafe { shrink_components::<S, _, 8>(s, x, a, scale, component, to) };
-            component += 8;
-        }
-        while component < pair.rank {
-            // SAFETY: as above, for one component.
-            unsafe { shrink_components::<S, _, 1>(s, x, a, scale, component, to) };
-            component += 1;
+        assert!(a.len() == rank * inputs && inputs.is_multiple_of(LANES));
+        let mut row = 0;
+        while row < rows {
+            let tile = if S::TILE_ROWS >= 6 && rows - row >= 3 { 3 } else { 1 };
+            let (x, to) = (&x[row * inputs..(row + tile) * inputs], &mut to[row * rank..(row + tile) * rank]);
+            match tile {
+                3 if S::TILE_ROWS >= 6 => shrink_rows::<S, _, 3>(s, x, (a, rank, ahead), scale, to),
+                _ => shrink_rows::<S, _, 1>(s, x, (a, rank, ahead), scale, to),
+            }
+            row += tile;
         }
     });
 }
 
-/// # Safety
-/// `a` holds components `component .. component + N` of `x.len()` elements; `to` holds as many elements.
+/// All components of R rows.
 #[inline(always)]
-unsafe fn shrink_components<S: Simd, L: Load, const N: usize>(
+fn shrink_rows<S: Simd, L: Load, const R: usize>(
     s: S,
     x: &[f32],
-    a: L,
+    (a, rank, ahead): (L, usize, &Ahead<'_>),
+    scale: f32,
+    to: &mut [f32],
+) {
+    assert!(to.len() == R * rank && a.len() * R == x.len() * rank);
+    let mut component = 0;
+    while component < rank {
+        let left = rank - component;
+        // SAFETY: the components of a group exist from here on in `a` and, for R rows, in `to`.
+        component += unsafe {
+            match left {
+                8.. => shrink_group::<S, L, R, 8>(s, x, (a, rank, ahead), scale, component, to),
+                4.. => shrink_group::<S, L, R, 4>(s, x, (a, rank, ahead), scale, component, to),
+                _ => shrink_group::<S, L, R, 1>(s, x, (a, rank, ahead), scale, component, to),
+            }
+        };
+    }
+}
+
+/// A group of N components; returns N.
+///
+/// # Safety
+/// `x` holds R rows of equal width, a multiple of 16; `a` holds components `component .. component + N` of that width, `to`
+/// R rows of `rank` elements, which those components are below.
+#[inline(always)]
+unsafe fn shrink_group<S: Simd, L: Load, const R: usize, const N: usize>(
+    s: S,
+    x: &[f32],
+    (a, rank, ahead): (L, usize, &Ahead<'_>),
     scale: f32,
     component: usize,
     to: &mut [f32],
-) {
-    let mut sums = [s.splat(0.0); N];
-    for at in (0..x.len()).step_by(LANES) {
-        // SAFETY: `x.len()` is a multiple of 16 and the components exist, by the caller's promise.
+) -> usize {
+    let width = x.len() / R;
+    let mut sums = [[s.splat(0.0); N]; R];
+    let mut place = component * width;
+    for at in (0..width).step_by(LANES) {
+        ahead.step();
+        // SAFETY: the rows have 16 elements from `at` on, and the group as many of each component from `place` on.
         unsafe {
-            let input = s.load(x.as_ptr().add(at));
+            let mut inputs = [s.splat(0.0); R];
+            for r in 0..R {
+                inputs[r] = s.load(x.as_ptr().add(r * width + at));
+            }
             for n in 0..N {
-                sums[n] = s.mul_add(a.load(s, (component + n) * x.len() + at), input, sums[n]);
+                let weights = a.load(s, place + n * LANES);
+                for r in 0..R {
+                    sums[r][n] = s.mul_add(weights, inputs[r], sums[r][n]);
+                }
             }
         }
+        place += N * LANES;
     }
-    for n in 0..N {
-        to[component + n] = scale * s.sum(sums[n]);
+    for r in 0..R {
+        for n in 0..N {
+            to[r * rank + component + n] = scale * s.sum(sums[r][n]);
+        }
     }
+    N
 }
 
-/// Adds one term to the columns of `column_blocks` of one row; `out` starts at the first of them and ends with the last
-/// column of theirs that exists, `inner` holds the row's `rank` products. `factors` scale the term by column.
+/// Adds one term to the columns of `column_blocks` of R rows; each of `out` starts at the first of them and ends with the
+/// last column of theirs that exists, `inner` holds `rank` products per row. `factors` scale the term by column.
 #[inline(always)]
-pub(crate) fn expand<S: Simd>(
+pub(crate) fn expand<S: Simd, const R: usize>(
     s: S,
     pair: &LowRankPair,
     (inner, factors): (&[f32], Option<&[f32]>),
-    out: &mut [f32],
+    out: [&mut [f32]; R],
     column_blocks: Range<usize>,
 ) {
-    let end = (column_blocks.end * COLUMNS).min(pair.outputs);
-    assert!(inner.len() == pair.rank && out.len() == end - column_blocks.start * COLUMNS);
+    let first = column_blocks.start * COLUMNS;
+    let columns = (column_blocks.end * COLUMNS).min(pair.outputs) - first;
+    assert!(inner.len() == R * pair.rank && out.iter().all(|out| out.len() == columns));
+    assert!(factors.is_none_or(|factors| factors.len() == pair.outputs));
+    let factors = factors.map(<[f32]>::as_ptr);
     with_elements!(&pair.b, b => {
         assert!(b.len() == pair.outputs.next_multiple_of(COLUMNS) * pair.rank);
-        match factors {
-            None => expand_row(s, b, inner, out, column_blocks.start),
-            Some(factors) => {
-                let mut block = column_blocks.start;
-                for (out, factors) in out.chunks_mut(GROUP).zip(factors[block * COLUMNS..end].chunks(GROUP)) {
-                    let mut delta = [0.0; GROUP];
-                    expand_row(s, b, inner, &mut delta[..out.len()], block);
-                    for ((out, delta), factor) in out.iter_mut().zip(delta).zip(factors) {
-                        *out += delta * factor;
-                    }
-                    block += GROUP / COLUMNS;
+        let (mut out, mut done) = (out.map(<[f32]>::as_mut_ptr), 0);
+        while done < columns {
+            let (left, block) = (columns - done, column_blocks.start + done / COLUMNS);
+            let factors = factors.map(|factors| factors.wrapping_add(first + done));
+            // SAFETY: that many column blocks exist from here on in `b`, in every `out` and in the factors; the last one
+            // may end early in those two.
+            let blocks = unsafe {
+                if left >= 4 * COLUMNS {
+                    expand_columns::<S, _, R, 4>(s, (b, block), inner, factors, out)
+                } else if left >= 2 * COLUMNS {
+                    expand_columns::<S, _, R, 2>(s, (b, block), inner, factors, out)
+                } else if left >= COLUMNS {
+                    expand_columns::<S, _, R, 1>(s, (b, block), inner, factors, out)
+                } else {
+                    expand_tail::<S, _, R>(s, (b, block), inner, factors, out, left)
                 }
+            };
+            done += blocks * COLUMNS;
+            for r in 0..R {
+                out[r] = out[r].wrapping_add(blocks * COLUMNS);
             }
         }
     });
 }
 
-/// Columns whose chains of additions run side by side.
-const GROUP: usize = 4 * COLUMNS;
-
-/// Adds one term to the columns of `out`, the first of which starts column block `block`.
-#[inline(always)]
-fn expand_row<S: Simd, L: Load>(s: S, b: L, inner: &[f32], out: &mut [f32], block: usize) {
-    let whole = out.len() / COLUMNS;
-    assert!((block + out.len().div_ceil(COLUMNS)) * COLUMNS * inner.len() <= b.len());
-    let mut done = 0;
-    while done + 4 <= whole {
-        // SAFETY: four whole column blocks exist from here on in `b` and `out`.
-        unsafe { expand_columns::<S, _, 4>(s, b, inner, block + done, out.as_mut_ptr().add(done * COLUMNS)) };
-        done += 4;
-    }
-    while done < whole {
-        // SAFETY: as above, for one column block.
-        unsafe { expand_columns::<S, _, 1>(s, b, inner, block + done, out.as_mut_ptr().add(done * COLUMNS)) };
-        done += 1;
-    }
-    let rest = &mut out[whole * COLUMNS..];
-    if !rest.is_empty() {
-        let mut tail = [0.0; COLUMNS];
-        tail[..rest.len()].copy_from_slice(rest);
-        // SAFETY: `b` is padded to whole column blocks, `tail` is one.
-        unsafe { expand_columns::<S, _, 1>(s, b, inner, block + whole, tail.as_mut_ptr()) };
-        rest.copy_from_slice(&tail[..rest.len()]);
-    }
-}
-
+/// C column blocks of R rows; returns C.
+///
 /// # Safety
-/// `b` holds column blocks `block .. block + N` of `inner.len()` components, `out` as many times 16 elements.
+/// `b` holds column blocks `block .. block + C` of `inner.len() / R` components; the factors and every `out` as many
+/// times 16 elements.
 #[inline(always)]
-unsafe fn expand_columns<S: Simd, L: Load, const N: usize>(s: S, b: L, inner: &[f32], block: usize, out: *mut f32) {
-    // SAFETY: every access is within the column blocks of the caller's promise.
+unsafe fn expand_columns<S: Simd, L: Load, const R: usize, const C: usize>(
+    s: S,
+    (b, block): (L, usize),
+    inner: &[f32],
+    factors: Option<*const f32>,
+    out: [*mut f32; R],
+) -> usize {
+    let rank = inner.len() / R;
+    // SAFETY: every access is within the column blocks and rows of the caller's promise.
     unsafe {
-        let mut sums = [s.splat(0.0); N];
-        for n in 0..N {
-            sums[n] = s.load(out.add(n * COLUMNS));
-        }
-        for (component, &factor) in inner.iter().enumerate() {
-            let factor = s.splat(factor);
-            for n in 0..N {
-                let weights = b.load(s, ((block + n) * inner.len() + component) * COLUMNS);
-                sums[n] = s.mul_add(factor, weights, sums[n]);
+        let mut sums = [[s.splat(0.0); C]; R];
+        if factors.is_none() {
+            for r in 0..R {
+                for c in 0..C {
+                    sums[r][c] = s.load(out[r].add(c * COLUMNS));
+                }
             }
         }
-        for n in 0..N {
-            s.store(out.add(n * COLUMNS), sums[n]);
+        for component in 0..rank {
+            let mut weights = [s.splat(0.0); C];
+            for c in 0..C {
+                weights[c] = b.load(s, ((block + c) * rank + component) * COLUMNS);
+            }
+            for r in 0..R {
+                let product = s.splat(*inner.get_unchecked(r * rank + component));
+                for c in 0..C {
+                    sums[r][c] = s.mul_add(product, weights[c], sums[r][c]);
+                }
+            }
         }
+        for r in 0..R {
+            for c in 0..C {
+                let to = out[r].add(c * COLUMNS);
+                if let Some(factors) = factors {
+                    let scaled = s.mul(sums[r][c], s.load(factors.add(c * COLUMNS)));
+                    sums[r][c] = s.add(s.load(to), scaled);
+                }
+                s.store(to, sums[r][c]);
+            }
+        }
+    }
+    C
+}
+
+/// The last column block of R rows, of which `count` columns exist; returns 1.
+///
+/// # Safety
+/// As for one column block of [`expand_columns`], but the factors and every `out` end after `count` elements.
+#[inline(always)]
+unsafe fn expand_tail<S: Simd, L: Load, const R: usize>(
+    s: S,
+    b: (L, usize),
+    inner: &[f32],
+    factors: Option<*const f32>,
+    out: [*mut f32; R],
+    count: usize,
+) -> usize {
+    let (mut own, mut columns) = ([[0.0f32; COLUMNS]; R], [0.0f32; COLUMNS]);
+    // SAFETY: `count` elements exist behind each pointer, and the arrays have 16.
+    unsafe {
+        for r in 0..R {
+            std::ptr::copy_nonoverlapping(out[r], own[r].as_mut_ptr(), count);
+        }
+        if let Some(factors) = factors {
+            std::ptr::copy_nonoverlapping(factors, columns.as_mut_ptr(), count);
+        }
+        let mut to = [std::ptr::null_mut(); R];
+        for r in 0..R {
+            to[r] = own[r].as_mut_ptr();
+        }
+        let factors = if factors.is_some() {
+            Some(columns.as_ptr())
+        } else {
+            None
+        };
+        let blocks = expand_columns::<S, L, R, 1>(s, b, inner, factors, to);
+        for r in 0..R {
+            std::ptr::copy_nonoverlapping(own[r].as_ptr(), out[r], count);
+        }
+        blocks
     }
 }

@@ -211,6 +211,37 @@ fn mixed_ranks_and_empty_segments_add_their_deltas() {
 }
 
 #[test]
+fn every_rank_gives_a_row_the_same_bits_in_any_tile_of_rows() {
+    let mut random = Random(25);
+    let maps = base(&mut random, BlockFormat::Q8_0);
+    let x = random.numbers(8 * INPUTS);
+    let kinds = [ElementType::F32, ElementType::F16, ElementType::Bf16];
+    for rank in (1..=17).chain([31, 65]) {
+        let change = [0, 1].map(|part| pair(&mut random, kinds[(rank + part) % 3], rank, OUTPUTS[part]));
+        // Row 0 on the base, seven rows in tiles of several sizes.
+        let changes = [0, 1].map(|part| (1..8, part, &change[part]));
+        check(&x, &maps, None, &changes, &[0, 1, 4, 7]);
+    }
+}
+
+#[test]
+fn pairs_keep_16_bits_where_these_hold_every_value_and_all_values_where_not() {
+    let values = |value: f32| [value, 1.0, -0.0, f32::NAN].repeat(4);
+    // Finer than bfloat16, and then larger than a half.
+    for (value, bytes) in [
+        (1.0 + 1.0 / 128.0, 64),
+        (1.0 + 1.0 / 1024.0, 64),
+        (1e30f32, 64 + 32),
+        (0.1, 96),
+    ] {
+        let a = encode(ElementType::F32, &values(value));
+        let b = encode(ElementType::F32, &[1.0; 16]);
+        let pair = LowRankPair::pack((ElementType::F32, &a), (ElementType::F32, &b), 1, (16, 16)).unwrap();
+        assert_eq!(pair.bytes(), bytes, "{value}");
+    }
+}
+
+#[test]
 fn adapters_of_every_kind_share_a_batch() {
     let mut random = Random(15);
     for format in [BlockFormat::Q8_0, BlockFormat::Q6_K, BlockFormat::F32] {
