@@ -147,7 +147,12 @@ fn prepare(args: &Args) -> Result<Bench> {
     };
     ensure!(model.exists(), "{} is not there (see `make model`)", model.display());
     Ok(Bench {
-        openvino: OpenVino::find(args.openvino_python.as_deref(), &four_bits, args.threads),
+        openvino: OpenVino::find(
+            args.openvino_python.as_deref(),
+            &four_bits,
+            args.threads,
+            args.out.join("openvino.log"),
+        ),
         llama,
         model,
         four_bits,

@@ -12,9 +12,11 @@ import os
 import sys
 import time
 
+# First, because it finds OpenVINO's libraries for itself, which are not found once `openvino` is there.
+import openvino_genai as genai
+
 import numpy as np
 import openvino as ov
-import openvino_genai as genai
 
 model, threads = sys.argv[1], int(sys.argv[2])
 scheduler = genai.SchedulerConfig()

@@ -35,9 +35,8 @@ impl Llama {
     /// How it appears above the table.
     pub fn describe(&self) -> String {
         match self.run("llama-bench", &["--version"]) {
-            Ok(text) => format!("llama.cpp {}", text.lines().next().unwrap_or_default().trim()),
-            Err(_) if self.dir.is_some() => "llama.cpp".to_owned(),
-            Err(error) => format!("llama.cpp {error}"),
+            Ok(_) => "llama.cpp with the instruction sets it was compiled for".to_owned(),
+            Err(error) => format!("llama.cpp {error:#}"),
         }
     }
 
@@ -137,6 +136,7 @@ pub struct OpenVino {
     python: Option<PathBuf>,
     model: PathBuf,
     threads: usize,
+    log: PathBuf,
     running: Option<Running>,
 }
 
@@ -148,7 +148,7 @@ struct Running {
 
 impl OpenVino {
     /// The Python given, else `python3` of PATH where it has the package.
-    pub fn find(python: Option<&Path>, model: &Path, threads: usize) -> Self {
+    pub fn find(python: Option<&Path>, model: &Path, threads: usize, log: PathBuf) -> Self {
         let python = python.map_or_else(|| PathBuf::from("python3"), Path::to_owned);
         let check = Command::new(&python)
             .args(["-c", "import openvino_genai"])
@@ -159,6 +159,7 @@ impl OpenVino {
             python: check.is_ok_and(|status| status.success()).then_some(python),
             model: model.to_owned(),
             threads,
+            log,
             running: None,
         }
     }
@@ -210,7 +211,7 @@ impl OpenVino {
             .arg(self.threads.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&self.log)?)
             .spawn()?;
         let to = child.stdin.take().context("a pipe")?;
         let mut from = BufReader::new(child.stdout.take().context("a pipe")?);
@@ -229,7 +230,7 @@ fn read(from: &mut BufReader<ChildStdout>) -> Result<Value> {
         }
         line.clear();
     }
-    bail!("openvino.py ended: run it by hand to see why")
+    bail!("openvino.py ended: see openvino.log")
 }
 
 impl Drop for Running {
