@@ -103,9 +103,7 @@ for streams in 1 8 16 32; do measure "$streams" rootstock; done
 stop
 
 if [ -n "${LLAMA_SERVER:-}" ]; then
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet --disable-pip-version-check gguf numpy
-    "$work/venv/bin/python" benches/serving/peft_to_gguf.py "$work/adapters" "$work/gguf"
+    "$bench" convert-adapters "$work/gguf" --from "$work/adapters"
     loras=$(find "$work/gguf" -name '*.gguf' | sort | paste -sd,)
     for streams in 1 8 16 32; do
         start llama.log /health "$LLAMA_SERVER" -m "$llama_model" --port "$port" -t "$threads" \

@@ -35,7 +35,7 @@ pub fn make(dir: &Path, count: usize, rank: Option<usize>) -> Result<()> {
         )?;
         fs::write(folder.join("adapter_model.safetensors"), weights(rank, index as u64)?)?;
     }
-    println!("{count} adapters in {}", dir.display());
+    eprintln!("{count} adapters in {}", dir.display());
     Ok(())
 }
 

@@ -96,6 +96,18 @@ impl Target {
         })
     }
 
+    /// The same server, asked by the name of something it may have learnt since.
+    #[allow(dead_code, reason = "for the comparison with peers")]
+    pub fn named(&self, name: &str) -> Self {
+        Self {
+            url: self.url.clone(),
+            dialect: self.dialect,
+            base: self.base.clone(),
+            tenants: vec![name.to_owned()],
+            on_base: false,
+        }
+    }
+
     /// Adapters that take part.
     pub fn adapters(&self) -> usize {
         if self.on_base { 0 } else { self.tenants.len() }

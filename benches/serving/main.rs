@@ -3,7 +3,10 @@
 
 mod adapters;
 mod client;
+#[path = "../engine/gguf.rs"]
+mod gguf;
 mod load;
+mod lora_gguf;
 mod report;
 
 use std::path::PathBuf;
@@ -31,7 +34,8 @@ struct Args {
 #[derive(Subcommand)]
 enum Make {
     /// Writes random LoRA adapters for SmolLM2-135M: all seven linear layers, rank 8 and 16 in turn, bf16
-    MakeAdapters {
+    #[command(name = "make-adapters")]
+    Random {
         /// Where their folders go
         dir: PathBuf,
         /// How many
@@ -42,7 +46,8 @@ enum Make {
         rank: Option<usize>,
     },
     /// Makes folders that hard-link the files of others in turn: many adapters on little disk
-    LinkAdapters {
+    #[command(name = "link-adapters")]
+    Link {
         /// Where the folders go
         dir: PathBuf,
         /// A folder of adapters
@@ -51,6 +56,15 @@ enum Make {
         /// How many
         #[arg(long)]
         count: usize,
+    },
+    /// Turns PEFT folders for SmolLM2-135M into GGUF adapters, which llama-server reads
+    #[command(name = "convert-adapters")]
+    Convert {
+        /// Where the files go
+        dir: PathBuf,
+        /// A folder of adapters
+        #[arg(long)]
+        from: PathBuf,
     },
 }
 
@@ -153,8 +167,9 @@ impl Run {
 fn main() -> Result<()> {
     let args = Args::parse();
     match args.make {
-        Some(Make::MakeAdapters { dir, count, rank }) => adapters::make(&dir, count, rank),
-        Some(Make::LinkAdapters { dir, from, count }) => adapters::link(&dir, &from, count),
+        Some(Make::Random { dir, count, rank }) => adapters::make(&dir, count, rank),
+        Some(Make::Link { dir, from, count }) => adapters::link(&dir, &from, count),
+        Some(Make::Convert { dir, from }) => lora_gguf::convert_all(&from, &dir),
         None => run(&args.run),
     }
 }

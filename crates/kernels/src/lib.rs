@@ -17,6 +17,7 @@ mod matrix;
 mod norm;
 mod pool;
 mod prepare;
+pub mod probe;
 mod rotary;
 mod simd;
 
