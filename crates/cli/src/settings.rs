@@ -98,6 +98,7 @@ pub const SINGLE: EngineSettings = EngineSettings {
     max_waiting: 1,
     max_batch_rows: 512,
     prefix_cache: true,
+    decode_slowdown: f64::INFINITY,
 };
 
 impl BaseSettings {
@@ -168,6 +169,7 @@ impl ServeSettings {
             max_waiting: within("max-queue", args.max_queue, 1, 1 << 20)?,
             max_batch_rows: within("max-batch-tokens", args.max_batch_tokens, 16, 1 << 16)?,
             prefix_cache: !args.no_prefix_cache,
+            decode_slowdown: within("decode-slowdown", args.decode_slowdown, 1.0, 1e6)?,
         };
         let adapters = args.adapters.map(|path| folder("adapters", &path)).transpose()?;
         let further = args.adapter_root.iter().map(|path| folder("adapter-root", path));

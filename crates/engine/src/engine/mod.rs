@@ -20,7 +20,7 @@ use generation::Report;
 use worker::{Accepted, Worker};
 
 /// Bounds of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EngineSettings {
     /// Sequences that run at the same time; at most `max_batch_rows` of them, so that each advances in every step.
     pub max_sequences: usize,
@@ -30,6 +30,9 @@ pub struct EngineSettings {
     pub max_batch_rows: usize,
     /// Reuse KV blocks of equal content.
     pub prefix_cache: bool,
+    /// While prompts are prefilled, a step of the streams that run takes about this many times as long as without at
+    /// most; infinity for no such bound.
+    pub decode_slowdown: f64,
 }
 
 /// Counters and gauges, read at any time.

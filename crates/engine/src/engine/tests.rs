@@ -25,6 +25,7 @@ fn settings(max_sequences: usize, max_batch_rows: usize) -> EngineSettings {
         max_waiting: 1_000,
         max_batch_rows,
         prefix_cache: true,
+        decode_slowdown: 2.5,
     }
 }
 

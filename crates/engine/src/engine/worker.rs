@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
@@ -58,6 +59,7 @@ impl Worker {
             max_batch_rows: settings.max_batch_rows,
             max_scored_rows: MAX_SCORED_ROWS,
             prefix_cache: settings.prefix_cache,
+            decode_slowdown: settings.decode_slowdown,
         };
         let pool = BlockPool::new(capabilities.blocks, capabilities.block_tokens);
         Self {
@@ -88,7 +90,9 @@ impl Worker {
         let plan = self.scheduler.plan();
         if !plan.chunks.is_empty() {
             self.report_starts(&plan);
+            let start = Instant::now();
             self.step(&plan);
+            self.scheduler.measured(&plan, start.elapsed());
         }
         self.publish();
         self.endings.drain(..).for_each(Ending::send);

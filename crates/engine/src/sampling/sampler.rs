@@ -60,15 +60,9 @@ impl Sampler {
         } else {
             logits
         };
-        let max = softmax::max(logits);
-        if !max.is_finite() {
-            return None;
-        }
+        let (largest, max) = softmax::first_max(logits)?;
         let chosen = if self.params.temperature < GREEDY_BELOW {
-            logits
-                .iter()
-                .position(|&logit| logit == max)
-                .map(|index| index as TokenId)
+            Some(largest as TokenId)
         } else {
             softmax::weights(logits, max, self.params.temperature.recip(), weights);
             let draw = Draws::new(self.params.seed, self.step).next_unit();

@@ -20,6 +20,21 @@ pub(super) fn max(row: &[f32]) -> f32 {
     tail.iter().fold(best, larger)
 }
 
+/// Place of the first of the largest values of a row, and that value; `None` if there is none, or it is infinite. NaN
+/// counts as absent. One pass over the row and a second over the part that held it.
+pub(super) fn first_max(row: &[f32]) -> Option<(usize, f32)> {
+    let (mut best, mut place) = (f32::NEG_INFINITY, None);
+    for (index, part) in row.chunks(FLUSH).enumerate() {
+        let largest = max(part);
+        if largest > best {
+            (best, place) = (largest, Some(index * FLUSH));
+        }
+    }
+    let start = place.filter(|_| best.is_finite())?;
+    let within = row[start..].iter().position(|&value| value == best)?;
+    Some((start + within, best))
+}
+
 /// Sum of `exp(value - max)`.
 pub(super) fn sum_exp(row: &[f32], max: f32) -> f64 {
     let mut total = 0.0;
@@ -77,7 +92,7 @@ fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, max, sum_exp};
+    use super::{FLUSH, exp, first_max, max, sum_exp};
 
     #[test]
     fn exp_is_close_to_the_real_one_over_its_whole_range() {
@@ -102,5 +117,19 @@ mod tests {
             assert!((sum_exp(&row, expected_max) - expected).abs() < 1e-6 * expected);
         }
         assert_eq!(max(&[f32::NAN, f32::NAN]), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn the_first_of_the_largest_is_found_wherever_it_lies() {
+        let length = 2 * FLUSH + 37;
+        for place in [0, 1, 17, FLUSH - 1, FLUSH, 2 * FLUSH - 3, 2 * FLUSH, length - 2] {
+            let mut row = vec![-1.0; length];
+            (row[place], row[length - 1], row[length / 3]) = (4.0, 4.0, f32::NAN);
+            assert_eq!(first_max(&row), Some((place, 4.0)));
+        }
+        for none in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(first_max(&[none; 40]), None);
+        }
+        assert_eq!(first_max(&[]), None);
     }
 }

@@ -1,11 +1,12 @@
 //! What runs in the next step: a plain synchronous struct, sequences in, plan out. No clock, no I/O, no channels.
 //!
-//! A step first advances every decoding sequence by one row, then fills what remains of the batch with prefill, tenant
-//! by tenant in order of their turn. A sequence is admitted when blocks for all its tokens are free, so prefill never
+//! A step first advances every decoding sequence by one row, then fills what remains of the batch, or of the time that
+//! the decoding ones can spare, with prefill, tenant by tenant in order of their turn. A sequence is admitted when blocks for all its tokens are free, so prefill never
 //! waits for memory half way. A decoding sequence that needs one more block when none is free preempts the one
 //! admitted last, which goes back to the head of its tenant's queue and is computed again later, generated tokens kept.
 //! The sequence admitted first is never preempted and each fits the pool alone, so some sequence always advances.
 
+mod pace;
 mod planning;
 mod sequence;
 mod tenants;
@@ -13,17 +14,19 @@ mod tenants;
 mod tests;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rootstock_model::text::TokenId;
 
 use crate::kv::BlockPool;
 use crate::runner::{AppliedAdapter, BlockId, OutputRows};
+use pace::Pace;
 use sequence::Sequence;
 pub use sequence::{NewSequence, SequenceId};
 use tenants::Tenants;
 
 /// Bounds of the scheduler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SchedulerSettings {
     /// Sequences that run at the same time; never more than `max_batch_rows`, so that each decodes in every step.
     pub max_sequences: usize,
@@ -33,6 +36,9 @@ pub struct SchedulerSettings {
     pub max_scored_rows: usize,
     /// Reuse blocks of equal content.
     pub prefix_cache: bool,
+    /// A step that decodes and prefills takes about this many times as long as without the prefill at most, by what
+    /// [`Scheduler::measured`] has told; infinity for no such bound.
+    pub decode_slowdown: f64,
 }
 
 /// Rows of one sequence in a step.
@@ -55,6 +61,8 @@ pub struct Chunk {
 pub struct Plan {
     /// Which rows run, in the order of their logits.
     pub chunks: Vec<Chunk>,
+    /// How many of them decode; those come first.
+    pub decodes: usize,
 }
 
 /// What a chunk reads and writes.
@@ -86,6 +94,7 @@ pub struct Scheduler {
     /// In the order of admission.
     running: Vec<SequenceId>,
     tenants: Tenants,
+    pace: Pace,
     counters: SchedulerCounters,
 }
 
@@ -105,6 +114,7 @@ impl Scheduler {
             sequences: HashMap::new(),
             running: Vec::new(),
             tenants: Tenants::default(),
+            pace: Pace::new(settings.decode_slowdown),
             counters: SchedulerCounters::default(),
         }
     }
@@ -149,6 +159,12 @@ impl Scheduler {
                 table.publish(&sequence.tokens[..sequence.computed]);
             }
         }
+    }
+
+    /// The plan's step took this long, whatever its rows were needed for included.
+    pub fn measured(&mut self, plan: &Plan, time: Duration) {
+        let prefill_rows = plan.chunks[plan.decodes..].iter().map(|chunk| chunk.rows).sum();
+        self.pace.measured(plan.decodes, prefill_rows, time);
     }
 
     /// The plan's step failed: its sequences end, and nothing of theirs is reused.

@@ -12,6 +12,8 @@ impl Scheduler {
         let mut plan = Plan::default();
         let mut rows = self.settings.max_batch_rows;
         let preempted = self.plan_decodes(&mut plan, &mut rows);
+        plan.decodes = plan.chunks.len();
+        rows = rows.min(self.pace.prefill_rows(plan.decodes));
         // What was just preempted would be the first to come back, and to be preempted again.
         self.plan_prefills(&mut plan, &mut rows, !preempted);
         plan

@@ -12,6 +12,7 @@ fn scheduler(blocks: usize, max_sequences: usize, max_batch_rows: usize) -> Sche
         max_batch_rows,
         max_scored_rows: 3,
         prefix_cache: true,
+        decode_slowdown: 2.5,
     };
     Scheduler::new(settings, BlockPool::new(blocks, BLOCK))
 }

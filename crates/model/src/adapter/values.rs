@@ -160,24 +160,26 @@ fn decoded_q8_0(bytes: &[u8]) -> Vec<u8> {
     values.flat_map(f32::to_le_bytes).collect()
 }
 
+/// Values that are looked at together: without a way out of the loop the compiler compares many at a time.
+const TOGETHER: usize = 512;
+
 /// A value is not finite exactly if all bits of its exponent are set.
 fn first_not_finite(dtype: DType, bytes: &[u8]) -> Option<usize> {
-    let half = |exponent: u16| {
-        bytes
-            .chunks_exact(2)
-            .position(|x| u16::from_le_bytes([x[0], x[1]]) & exponent == exponent)
-    };
     match dtype {
-        DType::F32 => half_of_singles(bytes).position(|high| high & 0x7f80 == 0x7f80),
-        DType::F16 => half(0x7c00),
-        DType::BF16 => half(0x7f80),
+        DType::F32 => first_with_all(bytes, |x: &[u8; 4]| u32::from_le_bytes(*x), 0x7f80_0000),
+        DType::F16 => first_with_all(bytes, |x: &[u8; 2]| u16::from_le_bytes(*x).into(), 0x7c00),
+        DType::BF16 => first_with_all(bytes, |x: &[u8; 2]| u16::from_le_bytes(*x).into(), 0x7f80),
         _ => None,
     }
 }
 
-/// The upper halves of little-endian singles, where sign and exponent are.
-fn half_of_singles(bytes: &[u8]) -> impl Iterator<Item = u16> {
-    bytes.chunks_exact(4).map(|x| u16::from_le_bytes([x[2], x[3]]))
+/// The first value of `SIZE` bytes that has all bits of a mask.
+fn first_with_all<const SIZE: usize>(bytes: &[u8], bits: impl Fn(&[u8; SIZE]) -> u32, mask: u32) -> Option<usize> {
+    let (values, _) = bytes.as_chunks::<SIZE>();
+    let has_all = |value: &[u8; SIZE]| bits(value) & mask == mask;
+    let mut parts = values.chunks(TOGETHER).enumerate();
+    let (part, found) = parts.find(|(_, part)| part.iter().fold(false, |any, value| any | has_all(value)))?;
+    Some(part * TOGETHER + found.iter().position(has_all)?)
 }
 
 /// Whether the effect is known to leave the base as it is; what replaces something of the base is not known to.

@@ -246,6 +246,7 @@ impl Setup {
             max_waiting: self.max_waiting,
             max_batch_rows: 256,
             prefix_cache: true,
+            decode_slowdown: 2.5,
         };
         let adapters = AdapterStore::new(StoreSettings {
             memory_budget: self.adapter_memory,
