@@ -1,5 +1,7 @@
 //! The decoder: embedding, layers, logits. Each line of a layer is one parallel region of the kernels.
 
+use std::ops::Range;
+
 use rootstock_kernels::{
     Activations, Context, HeadTransform, KvCache, LowRankBatch, Part, Precision, Source, Then, add_normed, attend,
     linear, prepare, rotate_and_store,
@@ -10,6 +12,10 @@ use super::batch::{Segment, StepLayout};
 use super::changes::{OwnNorms, SegmentRows, row_norms, terms};
 use super::embed::embed;
 use super::weights::{PackedLayer, PackedModel};
+
+/// Products take a step's rows so many at a time, each part from a group's input to its output: what lies between, the
+/// widest rows of a layer, then stays in the second-level caches.
+const ROWS_IN_CACHE: usize = 128;
 
 /// What runs in a step.
 #[derive(Clone, Copy)]
@@ -77,6 +83,7 @@ pub(super) fn run(
         .iter()
         .map(|segment| (segment.rows.clone(), segment))
         .collect();
+    let chunks = chunks(&segments, rows);
     for (index, layer) in model.layers.iter().enumerate() {
         let mut pass = Pass {
             rows: Rows {
@@ -85,6 +92,7 @@ pub(super) fn run(
                 segments: &segments,
                 count: rows,
             },
+            chunks: &chunks,
             step,
             index,
             layer,
@@ -93,6 +101,35 @@ pub(super) fn run(
         pass.feed_forward(buffers);
     }
     output(context, model, buffers, step, logits);
+}
+
+/// Consecutive rows of a step.
+struct Chunk<'a> {
+    rows: Range<usize>,
+    /// Their segments, in terms of places among them.
+    segments: Vec<SegmentRows<'a>>,
+}
+
+impl Chunk<'_> {
+    /// Their elements in rows of `width`.
+    fn of(&self, width: usize) -> Range<usize> {
+        self.rows.start * width..self.rows.end * width
+    }
+}
+
+/// All rows in nearly equal chunks of at most [`ROWS_IN_CACHE`].
+fn chunks<'a>(segments: &[SegmentRows<'a>], rows: usize) -> Vec<Chunk<'a>> {
+    let count = rows.div_ceil(ROWS_IN_CACHE);
+    let chunk = |index: usize| {
+        let rows = rows * index / count..rows * (index + 1) / count;
+        let part = |(of, segment): &SegmentRows<'a>| {
+            let (start, end) = (of.start.max(rows.start), of.end.min(rows.end));
+            (start < end).then(|| (start - rows.start..end - rows.start, *segment))
+        };
+        let segments = segments.iter().filter_map(part).collect();
+        Chunk { rows, segments }
+    };
+    (0..count).map(chunk).collect()
 }
 
 /// Rows that go through products together.
@@ -114,6 +151,16 @@ struct Group<'a> {
 }
 
 impl Rows<'_> {
+    /// Some of them.
+    fn part<'b>(&'b mut self, chunk: &'b Chunk<'_>) -> Rows<'b> {
+        Rows {
+            context: &mut *self.context,
+            model: self.model,
+            segments: &chunk.segments,
+            count: chunk.rows.len(),
+        }
+    }
+
     /// The products of a group, adapters included, into rows of `stride` elements.
     fn map(&mut self, group: Group<'_>, memory: &mut Products, (out, stride): (&mut [f32], usize)) {
         let own = group.norm.map(|(site, base)| OwnNorms::of(self.segments, site, base));
@@ -163,6 +210,7 @@ impl Rows<'_> {
 /// One layer of a step.
 struct Pass<'a> {
     rows: Rows<'a>,
+    chunks: &'a [Chunk<'a>],
     step: Step<'a>,
     index: usize,
     layer: &'a PackedLayer,
@@ -174,13 +222,11 @@ impl Pass<'_> {
         let norm = (NormSite::Attention(self.index), &layer.attention_norm);
         let entrance = [Projection::Query, Projection::Key, Projection::Value];
         buffers.qkv.resize(self.rows.count * heads.qkv_width(), 0.0);
-        self.enter(
-            &entrance,
-            norm,
-            Then::Store,
-            (&buffers.residual, &mut buffers.qkv),
-            &mut buffers.products,
-        );
+        for chunk in self.chunks {
+            let to = &mut buffers.qkv[chunk.of(heads.qkv_width())];
+            let between = (&buffers.residual[..], to);
+            self.enter(chunk, &entrance, norm, Then::Store, between, &mut buffers.products);
+        }
         self.place_heads(cache, &mut buffers.qkv);
         buffers.attended.resize(self.rows.count * heads.width(), 0.0);
         let at = (&*cache, self.index);
@@ -192,11 +238,13 @@ impl Pass<'_> {
             &buffers.qkv,
             &mut buffers.attended,
         );
-        let source = Source::dense(&buffers.attended, heads.width(), None);
         let post = layer.post_attention_norm.as_ref();
         let post = post.map(|norm| (NormSite::PostAttention(self.index), norm));
-        let to = (&mut buffers.joining, &mut buffers.residual[..]);
-        self.leave(Projection::Output, source, post, &mut buffers.products, to);
+        for chunk in self.chunks {
+            let source = Source::dense(&buffers.attended[chunk.of(heads.width())], heads.width(), None);
+            let to = (&mut buffers.joining, &mut buffers.residual[..]);
+            self.leave(chunk, Projection::Output, source, post, &mut buffers.products, to);
+        }
     }
 
     /// Normalises and rotates queries and keys, and writes keys and values to their pages.
@@ -231,26 +279,29 @@ impl Pass<'_> {
         let entrance = [Projection::Gate, Projection::Up];
         let (_, stride) = layer.parts(&entrance);
         let norm = (NormSite::FeedForward(self.index), &layer.feed_forward_norm);
-        buffers.inner.resize(self.rows.count * stride, 0.0);
-        let between = (&buffers.residual[..], &mut buffers.inner[..]);
-        self.enter(&entrance, norm, layer.activation, between, &mut buffers.products);
         let width = layer.map(Projection::Down).map_or(0, |map| map.matrix.inputs());
-        let source = Source {
-            values: &buffers.inner,
-            stride,
-            width,
-            norm: None,
-        };
         let post = layer.post_feed_forward_norm.as_ref();
         let post = post.map(|norm| (NormSite::PostFeedForward(self.index), norm));
-        let to = (&mut buffers.joining, &mut buffers.residual[..]);
-        self.leave(Projection::Down, source, post, &mut buffers.products, to);
+        for chunk in self.chunks {
+            buffers.inner.resize(chunk.rows.len() * stride, 0.0);
+            let between = (&buffers.residual[..], &mut buffers.inner[..]);
+            self.enter(chunk, &entrance, norm, layer.activation, between, &mut buffers.products);
+            let source = Source {
+                values: &buffers.inner,
+                stride,
+                width,
+                norm: None,
+            };
+            let to = (&mut buffers.joining, &mut buffers.residual[..]);
+            self.leave(chunk, Projection::Down, source, post, &mut buffers.products, to);
+        }
     }
 
-    /// The products at the entrance of a half of the layer: the normalised residual stream into rows that hold the
-    /// outputs of all `projections` side by side.
+    /// The products at the entrance of a half of the layer: the chunk's rows of the normalised residual stream into rows
+    /// that hold the outputs of all `projections` side by side.
     fn enter(
         &mut self,
+        chunk: &Chunk<'_>,
         projections: &[Projection],
         norm: (NormSite, &Norm),
         then: Then,
@@ -259,24 +310,26 @@ impl Pass<'_> {
     ) {
         let (parts, stride) = self.layer.parts(projections);
         let (projections, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let hidden = self.rows.model.spec.hidden_size;
         let group = Group {
-            source: Source::dense(residual, self.rows.model.spec.hidden_size, None),
+            source: Source::dense(&residual[chunk.of(hidden)], hidden, None),
             norm: Some(norm),
             sites: &self.sites(&projections),
             parts: &parts,
             then,
         };
-        self.rows.map(group, memory, (out, stride));
+        self.rows.part(chunk).map(group, memory, (out, stride));
     }
 
-    /// The product at the exit of a half of the layer, into the residual stream.
+    /// The product at the exit of a half of the layer, into the chunk's rows of the residual stream.
     fn leave(
         &mut self,
+        chunk: &Chunk<'_>,
         projection: Projection,
         source: Source<'_>,
         post: Option<(NormSite, &Norm)>,
         memory: &mut Products,
-        to: (&mut Vec<f32>, &mut [f32]),
+        (joining, residual): (&mut Vec<f32>, &mut [f32]),
     ) {
         let (parts, _) = self.layer.parts(&[projection]);
         let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
@@ -287,7 +340,8 @@ impl Pass<'_> {
             parts: &parts,
             then: Then::Add,
         };
-        self.rows.join(group, post, memory, to);
+        let residual = &mut residual[chunk.of(self.rows.model.spec.hidden_size)];
+        self.rows.part(chunk).join(group, post, memory, (joining, residual));
     }
 
     fn sites(&self, projections: &[Projection]) -> Vec<Site> {
