@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     let mut lines: Vec<Line> = Vec::new();
     for (name, _, measure) in chosen {
         eprintln!("{name} ...");
-        lines.extend(measure(&mut bench).with_context(|| format!("row {name}"))?);
+        lines.extend(measure(&mut bench).unwrap_or_else(|error| vec![Line::failed(name, format!("{error:#}"))]));
         // After every row, so that a run that is cut short leaves what it has.
         write(&args.out, &header, &lines)?;
     }

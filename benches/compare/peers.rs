@@ -198,13 +198,13 @@ impl OpenVino {
         let running = self.running.as_mut().context("just started")?;
         writeln!(running.to, "{request}")?;
         let answer = read(&mut running.from)?;
-        answer["value"].as_f64().context("openvino.py tells no value")
+        answer["value"].as_f64().context("openvino_peer.py tells no value")
     }
 
     fn start(&self) -> Result<Running> {
         let python = self.python.as_ref().context(GET_OPENVINO)?;
         ensure!(self.model.exists(), "no Q4_0 file to read: llama-quantize makes it");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare/openvino.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare/openvino_peer.py");
         let mut child = Command::new(python)
             .arg(script)
             .arg(&self.model)
@@ -230,7 +230,7 @@ fn read(from: &mut BufReader<ChildStdout>) -> Result<Value> {
         }
         line.clear();
     }
-    bail!("openvino.py ended: see openvino.log")
+    bail!("openvino_peer.py ended: see openvino.log")
 }
 
 impl Drop for Running {

@@ -37,6 +37,23 @@ pub struct Line {
     pub goal: Option<Bound>,
 }
 
+impl Line {
+    /// A row that could not be measured at all.
+    pub fn failed(row: &'static str, reason: String) -> Self {
+        Self {
+            row,
+            work: row.to_owned(),
+            unit: "",
+            beside: String::new(),
+            ours: Err(reason),
+            theirs: None,
+            quantity: Quantity::Ours,
+            must: None,
+            goal: None,
+        }
+    }
+}
+
 impl Bound {
     /// Whether a value is within it.
     pub fn holds(self, value: f64) -> bool {

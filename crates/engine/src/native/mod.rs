@@ -7,7 +7,9 @@ mod changes;
 mod dora;
 mod embed;
 mod forward;
+mod layer;
 mod pack;
+mod rows;
 mod weights;
 
 use std::sync::Arc;

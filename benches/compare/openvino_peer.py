@@ -1,6 +1,6 @@
 """OpenVINO GenAI as a peer: one JSON request per line on standard input, one JSON answer per line on standard output.
 
-    python openvino.py MODEL.gguf THREADS
+    python openvino_peer.py MODEL.gguf THREADS
 
 {"prefill": TOKENS} -> {"value": prompt tokens per second}. {"decode": SEQUENCES, "prompt": TOKENS, "tokens": TOKENS} ->
 {"value": generated tokens per second}: a run's time less that of the same prompts with one token. Prompts are random ids, all distinct;
@@ -12,11 +12,9 @@ import os
 import sys
 import time
 
-# First, because it finds OpenVINO's libraries for itself, which are not found once `openvino` is there.
-import openvino_genai as genai
-
 import numpy as np
 import openvino as ov
+import openvino_genai as genai
 
 model, threads = sys.argv[1], int(sys.argv[2])
 scheduler = genai.SchedulerConfig()
