@@ -2,7 +2,7 @@
 //! running stream waits for; what it does not get, its own reader waits for.
 //!
 //! A step with `n` decodes and `r` rows of prefill is taken to last `alone + r * per_row`, and may last `slowdown`
-//! times `alone`. `per_row` follows the steps that have both. `alone` is measured: where it is not known for about
+//! times `alone`; where more prompts wait than streams run, as many times more. `per_row` follows the steps that have both. `alone` is measured: where it is not known for about
 //! this many decodes, or has not been for long, one step goes without prefill. That is why the model needs no history
 //! of batch sizes, contexts and adapters: both numbers are of the load that runs now.
 
@@ -57,9 +57,9 @@ impl Pace {
         }
     }
 
-    /// Most rows of prefill beside `decodes`. Without any of these there is nobody to slow down, and before the first
-    /// measurement nothing is known.
-    pub(super) fn prefill_rows(&self, decodes: usize) -> usize {
+    /// Most rows of prefill beside `decodes`, of `prompts` that wait for theirs. Without any decodes there is nobody to slow
+    /// down, and before the first measurement nothing is known.
+    pub(super) fn prefill_rows(&self, decodes: usize, prompts: usize) -> usize {
         if decodes == 0 || !self.slowdown.is_finite() {
             return usize::MAX;
         }
@@ -70,7 +70,8 @@ impl Pace {
             return 0;
         };
         let Some(per_row) = self.per_row else { return LEAST_ROWS };
-        let room = (self.slowdown - 1.0) * alone.nanos / per_row.max(1.0);
+        let slowdown = self.slowdown * (prompts as f64 / decodes as f64).max(1.0);
+        let room = (slowdown - 1.0) * alone.nanos / per_row.max(1.0);
         (room as usize).max(LEAST_ROWS)
     }
 
@@ -124,7 +125,7 @@ mod tests {
     /// rows of each.
     fn steps(pace: &mut Pace, decodes: usize, alone: u64, per_row: u64, count: usize) -> Vec<usize> {
         let step = |_| {
-            let rows = pace.prefill_rows(decodes).min(512);
+            let rows = pace.prefill_rows(decodes, 1).min(512);
             pace.measured(decodes, rows, MICRO(alone + rows as u64 * per_row));
             rows
         };
@@ -134,13 +135,13 @@ mod tests {
     #[test]
     fn nothing_bounds_prefill_without_decodes_without_measurements_or_without_a_bound() {
         let mut pace = Pace::new(2.5);
-        assert_eq!(pace.prefill_rows(8), usize::MAX);
+        assert_eq!(pace.prefill_rows(8, 1), usize::MAX);
         pace.measured(0, 512, MICRO(51_200));
-        assert_eq!(pace.prefill_rows(0), usize::MAX);
+        assert_eq!(pace.prefill_rows(0, 1), usize::MAX);
         let mut unbounded = Pace::new(f64::INFINITY);
         unbounded.measured(1, 0, MICRO(1_000));
         unbounded.measured(1, 512, MICRO(50_000));
-        assert_eq!(unbounded.prefill_rows(1), usize::MAX);
+        assert_eq!(unbounded.prefill_rows(1, 1), usize::MAX);
     }
 
     #[test]
@@ -184,22 +185,33 @@ mod tests {
     }
 
     #[test]
+    fn many_waiting_prompts_weigh_more_than_few_streams() {
+        let mut pace = Pace::new(2.5);
+        pace.measured(4, 0, MICRO(2_000));
+        steps(&mut pace, 4, 2_000, 100, 20);
+        assert_eq!(pace.prefill_rows(4, 4), pace.prefill_rows(4, 1));
+        let (few, many) = (pace.prefill_rows(4, 1), pace.prefill_rows(4, 16));
+        // 1.5 times alone for the one, 9 times for the other.
+        assert!(few.abs_diff(30) <= 1 && many.abs_diff(180) <= 6, "{few}, {many}");
+    }
+
+    #[test]
     fn one_interrupted_step_changes_little() {
         let mut pace = Pace::new(2.5);
         pace.measured(1, 0, MICRO(2_000));
         steps(&mut pace, 1, 2_000, 100, 20);
-        let before = pace.prefill_rows(1);
+        let before = pace.prefill_rows(1, 1);
         pace.measured(1, before, MICRO(100_000));
         assert!(
-            pace.prefill_rows(1) * 4 >= before * 3,
+            pace.prefill_rows(1, 1) * 4 >= before * 3,
             "{before} to {}",
-            pace.prefill_rows(1)
+            pace.prefill_rows(1, 1)
         );
         pace.measured(1, 0, MICRO(100_000));
         assert!(
-            pace.prefill_rows(1) <= before * 5 / 4,
+            pace.prefill_rows(1, 1) <= before * 5 / 4,
             "{before} to {}",
-            pace.prefill_rows(1)
+            pace.prefill_rows(1, 1)
         );
     }
 
@@ -214,7 +226,7 @@ mod tests {
             let mut without = 0;
             for step in 0..900 {
                 let decodes = 1 + random.next_u64() as usize % 100;
-                let rows = pace.prefill_rows(decodes).min(64);
+                let rows = pace.prefill_rows(decodes, 1).min(64);
                 assert!(rows == 0 || rows >= LEAST_ROWS);
                 without += usize::from(rows == 0);
                 assert!(without <= 1 + step / 9, "{without} of {step}");

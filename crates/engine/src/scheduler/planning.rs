@@ -13,10 +13,16 @@ impl Scheduler {
         let mut rows = self.settings.max_batch_rows;
         let preempted = self.plan_decodes(&mut plan, &mut rows);
         plan.decodes = plan.chunks.len();
-        rows = rows.min(self.pace.prefill_rows(plan.decodes));
+        rows = rows.min(self.pace.prefill_rows(plan.decodes, self.prompts(plan.decodes)));
         // What was just preempted would be the first to come back, and to be preempted again.
         self.plan_prefills(&mut plan, &mut rows, !preempted);
         plan
+    }
+
+    /// Prompts that could be read now beside `decodes`.
+    fn prompts(&self, decodes: usize) -> usize {
+        let places = self.settings.max_sequences.saturating_sub(self.running.len());
+        self.running.len().saturating_sub(decodes) + self.tenants.waiting().min(places)
     }
 
     /// One row for each decoding sequence, oldest first. True if one was preempted.
