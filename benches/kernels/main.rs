@@ -1,7 +1,8 @@
-//! The kernels in the shapes of a model's layer: products by rows, and every operator beside what the machine gives.
+//! The kernels in the shapes of a model's layer: products by rows, attention, and every operator beside what the machine gives.
 //!
 //! `cargo bench --bench kernels -- [--threads N] [--plot FILE.svg]`; `ROOTSTOCK_SIMD` forces an instruction set.
 
+mod attention;
 mod operators;
 mod plot;
 mod products;
@@ -18,8 +19,8 @@ struct Args {
     /// Compute threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Only the products by rows, or only the operators beside the limits
-    #[arg(long, value_parser = ["products", "roofline"])]
+    /// Only the products by rows, attention by cases, or the operators beside the limits
+    #[arg(long, value_parser = ["products", "attention", "roofline"])]
     only: Option<String>,
     /// Also draw the roofline
     #[arg(long)]
@@ -64,6 +65,9 @@ fn main() -> Result<()> {
     println!("{} threads, {}", args.threads, context.isa.name());
     if wanted("products") {
         products::print(&mut context)?;
+    }
+    if wanted("attention") {
+        attention::print(&mut context)?;
     }
     if wanted("roofline") {
         let limits = Limits::measure(&mut context);

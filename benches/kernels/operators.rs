@@ -4,22 +4,16 @@
 
 use anyhow::Result;
 use rootstock_kernels::{
-    Activations, AttentionHeads, BLOCK_TOKENS, BlockFormat, Context, ElementType, KvCache, KvPrecision, KvShape,
-    LowRankBatch, LowRankPair, LowRankTerm, NormFormula, NormWeights, Part, Places, Precision, RowNorms, Source, Then,
-    attend, linear, prepare,
+    Activations, BLOCK_TOKENS, BlockFormat, Context, ElementType, KvCache, KvPrecision, KvShape, LowRankBatch,
+    LowRankPair, LowRankTerm, NormFormula, NormWeights, Part, Places, Precision, RowNorms, Source, Then, attend,
+    linear, prepare,
 };
 
+use super::attention::{HEADS, work};
 use super::products::{matrix, rows, seconds};
 use super::{Limits, median};
 
 const HIDDEN: usize = 576;
-const HEADS: AttentionHeads = AttentionHeads {
-    heads: 9,
-    kv_heads: 3,
-    head_dim: 64,
-    scale: 0.125,
-    window: None,
-};
 const RANK: usize = 16;
 
 /// One operator at a number of rows.
@@ -109,12 +103,11 @@ fn attention(
     let qkv = rows(sequences * count, HEADS.qkv_width());
     let mut out = vec![0.0; sequences * count * HEADS.width()];
     let time = median(|| attend(context, &HEADS, &places, (&cache, 0), &qkv, &mut out));
-    let seen: usize = (0..count).map(|row| position + row + 1).sum::<usize>() * sequences;
-    let held = sequences * (position + count);
+    let (macs, bytes) = work(sequences, count, position);
     Ok(Operator {
         name: name.to_owned(),
-        macs: (2 * seen * HEADS.width()) as f64,
-        bytes: (held * 2 * 2 * HEADS.kv_heads * HEADS.head_dim) as f64,
+        macs,
+        bytes,
         seconds: time.as_secs_f64(),
         int8: false,
     })

@@ -19,8 +19,8 @@ use args::Command;
 
 /// Adapters of megabytes come and go for as long as a server lives: glibc's allocator keeps what they leave in its
 /// heaps (50-80 MB after 20 s of swaps), this one gives it back. Without transparent huge pages (`no_thp`): with them
-/// 100 MB more are resident under 32 adapters and a KV pool that is not full, with no
-/// throughput to show for it beyond noise so far.
+/// 100 MB more are resident under 32 adapters and a KV pool that is not full, with no throughput to show for it beyond
+/// noise so far.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

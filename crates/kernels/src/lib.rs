@@ -31,7 +31,7 @@ pub use linear::{Activation, Part, Then, linear};
 pub use lora::{BiasTerm, ColumnFactors, DenseTerm, LowRankBatch, LowRankPair, LowRankTerm};
 pub use matrix::{BLOCK, BlockFormat, PackedMatrix, ShapeError};
 pub use norm::{NormFormula, NormWeights, RowNorms, add_normed};
-pub use pool::ThreadPool;
+pub use pool::{ThreadPool, share};
 pub use prepare::{Source, prepare};
 pub use rotary::{HeadTransform, RotaryTable, rotate_and_store};
 

@@ -171,7 +171,7 @@ fn next_epoch(shared: &Shared, index: usize, seen: usize) -> usize {
 }
 
 /// The `index`-th of `parts` nearly equal consecutive ranges of `0..len`.
-pub(crate) fn share(len: usize, index: usize, parts: usize) -> std::ops::Range<usize> {
+pub fn share(len: usize, index: usize, parts: usize) -> std::ops::Range<usize> {
     len * index / parts..len * (index + 1) / parts
 }
 

@@ -211,8 +211,8 @@ pub struct ServeArgs {
     /// Most tokens of one step; longer prompts are prefilled in chunks
     #[arg(long, value_name = "TOKENS", default_value_t = 512)]
     pub max_batch_tokens: usize,
-    /// Beside running streams a prompt is prefilled in chunks that make a step take this many times as long at most;
-    /// 1 for the smallest chunks
+    /// Beside running streams prompts are prefilled in chunks that make a step take this many times as long at most, more
+    /// where more prompts than streams wait; 1 for the smallest chunks
     #[arg(long, value_name = "FACTOR", default_value_t = 2.5)]
     pub decode_slowdown: f64,
     /// Largest request body

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use rootstock_kernels::{
-    Activations, Context, LowRankBatch, Part, Precision, Source, Then, add_normed, linear, prepare,
+    Activations, Context, LowRankBatch, Part, Precision, Source, Then, add_normed, linear, prepare, share,
 };
 use rootstock_model::{Norm, NormSite, Site};
 
@@ -32,7 +32,7 @@ impl Chunk<'_> {
 pub(super) fn chunks<'a>(segments: &[SegmentRows<'a>], rows: usize) -> Vec<Chunk<'a>> {
     let count = rows.div_ceil(ROWS_IN_CACHE);
     let chunk = |index: usize| {
-        let rows = rows * index / count..rows * (index + 1) / count;
+        let rows = share(rows, index, count);
         let part = |(of, segment): &SegmentRows<'a>| {
             let (start, end) = (of.start.max(rows.start), of.end.min(rows.end));
             (start < end).then(|| (start - rows.start..end - rows.start, *segment))

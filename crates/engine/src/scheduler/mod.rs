@@ -1,10 +1,11 @@
 //! What runs in the next step: a plain synchronous struct, sequences in, plan out. No clock, no I/O, no channels.
 //!
 //! A step first advances every decoding sequence by one row, then fills what remains of the batch, or of the time that
-//! the decoding ones can spare, with prefill, tenant by tenant in order of their turn. A sequence is admitted when blocks for all its tokens are free, so prefill never
-//! waits for memory half way. A decoding sequence that needs one more block when none is free preempts the one
-//! admitted last, which goes back to the head of its tenant's queue and is computed again later, generated tokens kept.
-//! The sequence admitted first is never preempted and each fits the pool alone, so some sequence always advances.
+//! the decoding ones can spare, with prefill, tenant by tenant in order of their turn. A sequence is admitted when blocks
+//! for all its tokens are free, so prefill never waits for memory half way. A decoding sequence that needs one more block
+//! when none is free preempts the one admitted last, which goes back to the head of its tenant's queue and is computed
+//! again later, generated tokens kept. The sequence admitted first is never preempted and each fits the pool alone, so
+//! some sequence always advances.
 
 mod pace;
 mod planning;

@@ -2,9 +2,10 @@
 //! running stream waits for; what it does not get, its own reader waits for.
 //!
 //! A step with `n` decodes and `r` rows of prefill is taken to last `alone + r * per_row`, and may last `slowdown`
-//! times `alone`; where more prompts wait than streams run, as many times more. `per_row` follows the steps that have both. `alone` is measured: where it is not known for about
-//! this many decodes, or has not been for long, one step goes without prefill. That is why the model needs no history
-//! of batch sizes, contexts and adapters: both numbers are of the load that runs now.
+//! times `alone`; where more prompts wait than streams run, as many times more. `per_row` follows the steps that have
+//! both. `alone` is measured: where it is not known for about this many decodes, or has not been for long, one step goes
+//! without prefill. That is why the model needs no history of batch sizes, contexts and adapters: both numbers are of
+//! the load that runs now.
 
 use std::time::Duration;
 

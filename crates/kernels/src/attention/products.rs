@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::tile::{Lanes, Pages};
 use crate::kv::{BLOCK_TOKENS, KvElement};
-use crate::simd::{LANES, Simd};
+use crate::simd::{CacheLevel, LANES, Simd, prefetch};
 
 /// Pages ahead whose values are brought near.
 const AHEAD: usize = 4;
@@ -69,7 +69,7 @@ unsafe fn score_pages<S: Simd, E: KvElement, const Q: usize, const W: usize>(
             for w in 0..W {
                 // SAFETY: a page holds sixteen elements per dimension, and there are as many dimensions as queries have.
                 key[w] = unsafe { E::load(s, keys[w].add(dim * BLOCK_TOKENS)) };
-                s.prefetch(next[w].wrapping_add(dim * BLOCK_TOKENS));
+                prefetch(next[w].wrapping_add(dim * BLOCK_TOKENS), CacheLevel::First);
             }
             for q in 0..Q {
                 // SAFETY: a chunk has Q vectors of sixteen.
@@ -155,7 +155,7 @@ unsafe fn weigh_vectors<S: Simd, E: KvElement, const Q: usize, const N: usize, c
             for w in 0..W {
                 // SAFETY: a page holds `head_dim` elements per token, and the vectors exist.
                 value[w] = unsafe { E::load(s, values.add(token * head_dim + w * LANES)) };
-                s.prefetch(next.wrapping_add(token * head_dim + w * LANES));
+                prefetch(next.wrapping_add(token * head_dim + w * LANES), CacheLevel::First);
             }
             for n in 0..N {
                 // SAFETY: N vectors of sixteen.

@@ -9,6 +9,8 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
+use crate::simd::{CacheLevel, prefetch};
+
 /// Bytes that come into a cache together.
 const CACHE_LINE: usize = 64;
 /// Lines asked for in one step at most: a core has some sixteen under way.
@@ -65,7 +67,7 @@ impl<'a> Ahead<'a> {
         let at = self.at.get();
         if at < self.end.get() {
             for line in 0..self.lines {
-                prefetch(at + line * CACHE_LINE);
+                prefetch::<u8>(std::ptr::without_provenance(at + line * CACHE_LINE), CacheLevel::Second);
             }
             self.at.set(at + self.lines * CACHE_LINE);
         } else if let Some(range) = self.ranges.get(self.next.get()) {
@@ -74,17 +76,4 @@ impl<'a> Ahead<'a> {
             self.next.set(self.next.get() + 1);
         }
     }
-}
-
-/// Asks for a line of memory to be in the second-level cache soon.
-#[inline(always)]
-fn prefetch(address: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has the instruction; it is a hint that reads nothing and faults on no address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(address));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }

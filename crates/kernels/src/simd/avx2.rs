@@ -92,10 +92,6 @@ unsafe impl Simd for Avx2 {
     const TILE_SUMS: usize = 6;
 
     #[inline(always)]
-    fn prefetch<T>(self, at: *const T) {
-        op!(_mm_prefetch::<_MM_HINT_T0>(at.cast()));
-    }
-    #[inline(always)]
     fn splat(self, value: f32) -> Self::F {
         [op!(_mm256_set1_ps(value)); 2]
     }

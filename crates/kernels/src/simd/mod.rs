@@ -34,8 +34,6 @@ pub(crate) unsafe trait Simd: Copy {
     /// Sums of a register tile of float products that do not spill.
     const TILE_SUMS: usize;
 
-    /// Brings a cache line near; any address will do.
-    fn prefetch<T>(self, _at: *const T) {}
     fn splat(self, value: f32) -> Self::F;
     /// Reads 16 f32.
     unsafe fn load(self, from: *const f32) -> Self::F;
@@ -94,6 +92,29 @@ pub(crate) unsafe trait Simd: Copy {
     fn dot_u8_start(self, input_sum: i32) -> i32;
     /// As `dot_u7` for weights stored as value + 128; with [`Self::dot_u8_start`] the chain ends at the product with the value.
     fn dot_u8(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
+}
+
+/// Caches that a line can be asked into.
+#[derive(Clone, Copy)]
+pub(crate) enum CacheLevel {
+    First,
+    Second,
+}
+
+/// Asks for the cache line of any address; nothing where the machine has no such hint.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T, into: CacheLevel) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction; it is a hint that reads nothing and faults on no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match into {
+            CacheLevel::First => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+            CacheLevel::Second => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, into);
 }
 
 /// `e^x`, relative error below 3e-7, for x clamped to -87..=88: never a denormal, never infinite. NaN stays NaN.

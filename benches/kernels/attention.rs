@@ -1,18 +1,15 @@
-//! Attention alone, in SmolLM2's shape (9 query heads on 3 key/value heads of 64): GMAC/s and GB/s of keys and values, beside
-//! the multiply-adds per second that registers alone allow.
-//!
-//! `cargo bench --bench attention -- [--threads N] [--filter TEXT]`; `ROOTSTOCK_SIMD` forces an instruction set.
+//! Attention alone, in SmolLM2's shape (9 query heads on 3 key/value heads of 64): GMAC/s and GB/s of keys and values.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::Parser;
 use rootstock_kernels::{
-    AttentionHeads, BLOCK_TOKENS, Context, HeadTransform, Isa, KvCache, KvPrecision, KvShape, Places, RotaryTable,
-    ThreadPool, attend, rotate_and_store,
+    AttentionHeads, BLOCK_TOKENS, Context, HeadTransform, KvCache, KvPrecision, KvShape, Places, RotaryTable, attend,
+    rotate_and_store,
 };
 
-const HEADS: AttentionHeads = AttentionHeads {
+/// Of every operator of this bench.
+pub const HEADS: AttentionHeads = AttentionHeads {
     heads: 9,
     kv_heads: 3,
     head_dim: 64,
@@ -21,19 +18,6 @@ const HEADS: AttentionHeads = AttentionHeads {
 };
 /// As many as keep a long context out of the caches, as in a model.
 const LAYERS: usize = 30;
-
-#[derive(Parser)]
-struct Args {
-    /// Compute threads
-    #[arg(long, default_value_t = 2)]
-    threads: usize,
-    /// Only cases whose name contains this
-    #[arg(long, default_value = "")]
-    filter: String,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
-}
 
 /// (name, sequences, rows of each, position of the first)
 const CASES: [(&str, usize, usize, usize); 9] = [
@@ -48,30 +32,29 @@ const CASES: [(&str, usize, usize, usize); 9] = [
     ("decode 8 at 4000", 8, 1, 4000),
 ];
 
-fn main() -> Result<()> {
-    let args = Args::parse();
-    let mut context = Context {
-        pool: ThreadPool::new(args.threads)?,
-        isa: Isa::detect()?,
-    };
-    println!("{} threads, {}", args.threads, context.isa.name());
+/// Every case, a line each.
+pub fn print(context: &mut Context) -> Result<()> {
     println!("| case | rotate and store, us per layer | attend, us per layer | GMAC/s | GB/s |\n|---|---|---|---|---|");
     for (name, sequences, rows, position) in CASES {
-        if name.contains(&args.filter) {
-            let (store, time) = measure(&mut context, sequences, rows, position)?;
-            let seen: usize = (position + 1..=position + rows).sum::<usize>() * sequences;
-            let macs = (seen * HEADS.heads * HEADS.head_dim * 2) as f64;
-            let bytes = (sequences * (position + rows) * HEADS.kv_heads * HEADS.head_dim * 4) as f64;
-            println!(
-                "| {name} | {:.1} | {:.1} | {:.1} | {:.1} |",
-                store * 1e6,
-                time * 1e6,
-                macs / time / 1e9,
-                bytes / time / 1e9
-            );
-        }
+        let (store, time) = measure(context, sequences, rows, position)?;
+        let (macs, bytes) = work(sequences, rows, position);
+        println!(
+            "| {name} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            store * 1e6,
+            time * 1e6,
+            macs / time / 1e9,
+            bytes / time / 1e9
+        );
     }
     Ok(())
+}
+
+/// Multiply-adds, and bytes of keys and values in f16, of `rows` of each of some sequences from `position` on.
+pub fn work(sequences: usize, rows: usize, position: usize) -> (f64, f64) {
+    let seen = (position + 1..=position + rows).sum::<usize>() * sequences;
+    let held = sequences * (position + rows);
+    let (macs, bytes) = (2 * seen * HEADS.width(), 2 * 2 * held * HEADS.kv_heads * HEADS.head_dim);
+    (macs as f64, bytes as f64)
 }
 
 /// Median seconds of a layer: of [`rotate_and_store`] and of [`attend`].
