@@ -48,7 +48,7 @@ impl Steps {
             threads,
             max_context: context,
             kv_bytes: kv_tokens * kv_bytes_per_token(checkpoint.spec()),
-            activations: ActivationPrecision::Int8,
+            activations: ActivationPrecision::Auto,
             weights: WeightPrecision::Stored,
         };
         let runner = NativeRunner::new(&checkpoint, settings)?;
@@ -86,6 +86,7 @@ impl Steps {
             .map(|sequence| SequenceView {
                 inputs: &inputs,
                 position: case.position,
+                prompt: case.rows > 1,
                 blocks: &blocks[sequence],
                 adapters: &applied[sequence],
                 outputs: OutputRows::Last,

@@ -16,7 +16,14 @@ const ROWS: [usize; 8] = [1, 2, 4, 8, 16, 32, 128, 512];
 
 /// GMAC/s and GB/s of weights, shape by shape.
 pub fn print(context: &mut Context) -> Result<()> {
-    println!("GMAC/s (GB/s of weights)\n");
+    for (name, coarse_from) in [("blocks of 32", usize::MAX), ("coarse groups", 0)] {
+        println!("\nGMAC/s (GB/s of weights), rows rounded in {name}\n");
+        print_table(context, coarse_from)?;
+    }
+    Ok(())
+}
+
+fn print_table(context: &mut Context, coarse_from: usize) -> Result<()> {
     println!("| weights | {} |", ROWS.map(|rows| format!("{rows} rows")).join(" | "));
     println!("|---|{}", "---|".repeat(ROWS.len()));
     for (format, outputs, inputs) in SHAPES {
@@ -25,7 +32,7 @@ pub fn print(context: &mut Context) -> Result<()> {
             .iter()
             .filter(|&&rows| rows * outputs <= 4 << 20)
             .map(|&rows| {
-                let seconds = seconds(context, &matrix, rows);
+                let seconds = seconds(context, &matrix, rows, coarse_from);
                 let (macs, bytes) = ((rows * outputs * inputs) as f64, matrix.bytes() as f64);
                 format!("{:.0} ({:.0})", macs / seconds / 1e9, bytes / seconds / 1e9)
             })
@@ -58,10 +65,13 @@ pub fn rows(rows: usize, width: usize) -> Vec<f32> {
 }
 
 /// Median time of one product.
-pub fn seconds(context: &mut Context, matrix: &PackedMatrix, count: usize) -> f64 {
+pub fn seconds(context: &mut Context, matrix: &PackedMatrix, count: usize, coarse_from: usize) -> f64 {
     let values = rows(count, matrix.inputs());
     let (mut x, mut none) = (Activations::new(Precision::Int8), LowRankBatch::default());
-    let source = Source::dense(&values, matrix.inputs(), None);
+    let source = Source {
+        coarse_from,
+        ..Source::dense(&values, matrix.inputs(), None)
+    };
     prepare(context, source, count, &mut x, &mut none);
     let mut out = vec![0.0; count * matrix.outputs()];
     let parts = [Part {

@@ -20,6 +20,7 @@ fn served(activations: &str, tolerance: &Tolerance) {
 #[test]
 fn int8_activations_stay_near_the_reference() {
     served("int8", &INT8);
+    served("int16-prompts", &INT8);
 }
 
 #[test]

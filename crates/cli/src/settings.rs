@@ -121,7 +121,9 @@ impl BaseSettings {
             adapter_bytes: memory("adapter-memory", run.adapter_memory)?,
             max_rank: within("max-lora-rank", run.max_lora_rank, 1, 1 << 16)?,
             activations: match run.activations {
+                Activations::Auto => ActivationPrecision::Auto,
                 Activations::Int8 => ActivationPrecision::Int8,
+                Activations::Int16Prompts => ActivationPrecision::Int16Prompts,
                 Activations::F32 => ActivationPrecision::F32,
             },
             weights: weight_precision(run.quantize),

@@ -1,4 +1,4 @@
-//! A runner for tests. Its "KV" is the tokens themselves, with position and adapters, kept in the blocks it is given;
+//! A runner for tests. Its "KV" is the tokens themselves, with position, adapters and whether they were generated, kept in the blocks it is given;
 //! its logits are a hash of what it reads back through the block table. So a wrong table, a stale prefix or a block
 //! shared across adapters gives other logits than the sequence has alone.
 
@@ -14,8 +14,8 @@ use crate::runner::{
     RunnerError, SequenceView,
 };
 
-/// What is stored for one row: position, token, hash of the adapters it was computed with.
-type Cell = (usize, TokenId, u64);
+/// What is stored for one row: position, token, hash of the adapters it was computed with, whether it is of a prompt.
+type Cell = (usize, TokenId, u64, bool);
 
 pub(crate) struct FakeRunner {
     capabilities: Capabilities,
@@ -63,7 +63,7 @@ impl Control {
 impl FakeRunner {
     pub(crate) fn new(capabilities: Capabilities, max_batch_rows: usize) -> (Self, Arc<Control>) {
         let control = Arc::new(Control::default());
-        let cells = vec![(usize::MAX, 0, 0); capabilities.blocks * capabilities.block_tokens];
+        let cells = vec![(usize::MAX, 0, 0, false); capabilities.blocks * capabilities.block_tokens];
         (
             Self {
                 capabilities,
@@ -89,7 +89,7 @@ impl FakeRunner {
         };
         for (position, input) in (sequence.position..).zip(sequence.inputs) {
             let InputRow::Token(token) = *input;
-            self.cells[place(position)] = (position, token, adapters);
+            self.cells[place(position)] = (position, token, adapters, sequence.prompt);
         }
         let first = match sequence.outputs {
             OutputRows::None => return,
@@ -153,17 +153,16 @@ pub(crate) fn adapter_hash(adapters: &[AppliedAdapter]) -> u64 {
     })
 }
 
-/// The logits after tokens that were all computed with the same adapters.
-pub(crate) fn logits_alone(tokens: &[TokenId], adapters: u64, vocab_size: usize) -> Vec<f32> {
-    logits_of(
-        (0..).zip(tokens).map(|(position, &token)| (position, token, adapters)),
-        vocab_size,
-    )
+/// The logits after tokens, the first `prompt` of them of the prompt, that were all computed with the same adapters.
+pub(crate) fn logits_alone(tokens: &[TokenId], prompt: usize, adapters: u64, vocab_size: usize) -> Vec<f32> {
+    let cell = |(position, &token)| (position, token, adapters, position < prompt);
+    logits_of((0..).zip(tokens).map(cell), vocab_size)
 }
 
 fn logits_of(cells: impl Iterator<Item = Cell>, vocab_size: usize) -> Vec<f32> {
-    let hash = cells.fold(0, |hash, (position, token, adapters)| {
-        mix(mix(mix(hash, position as u64), u64::from(token)), adapters)
+    let hash = cells.fold(0, |hash, (position, token, adapters, prompt)| {
+        let place = mix(hash, position as u64 * 2 + u64::from(prompt));
+        mix(mix(place, u64::from(token)), adapters)
     });
     (0..vocab_size as u64)
         .map(|id| (mix(hash, id) % 64) as f32 / 8.0)

@@ -22,6 +22,9 @@ pub struct Capabilities {
     pub block_tokens: usize,
     /// KV blocks in the pool.
     pub blocks: usize,
+    /// Rows of prompts are computed in another way than those of generated tokens, so that the KV of the one is not that of the
+    /// other.
+    pub prompts_apart: bool,
 }
 
 /// Input of one row of a batch.
@@ -58,6 +61,9 @@ pub struct SequenceView<'a> {
     pub inputs: &'a [InputRow],
     /// Position of the first row; rows at smaller positions are in the blocks already.
     pub position: usize,
+    /// The rows are of the prompt, which a runner may compute in another way than generated tokens, as long as a row's bits
+    /// depend on nothing else.
+    pub prompt: bool,
     /// Blocks of the whole sequence so far, this step's rows included.
     pub blocks: &'a [BlockId],
     /// Adapters, in the order their deltas are added; empty for the base.

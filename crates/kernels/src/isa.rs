@@ -106,6 +106,14 @@ impl Isa {
         }
     }
 
+    /// It has tile registers, which make products of rows in coarse groups several times as fast as others.
+    pub fn has_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self.0, Kind::Amx(_));
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Runs a kernel compiled for this instruction set.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {

@@ -108,8 +108,9 @@ pub struct RunArgs {
     /// Refuse adapters of a higher rank
     #[arg(long, value_name = "RANK", default_value_t = 64)]
     pub max_lora_rank: usize,
-    /// Precision of activations in quantized products; f32 is slow and for checking
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = Activations::Int8)]
+    /// Precision of activations in quantized products. `auto` is int16-prompts on CPUs with tile registers (AMX), else int8;
+    /// f32 is slow and for checking
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Activations::Auto)]
     pub activations: Activations,
     /// Bits of the weights: those stored as F32, F16 or BF16 are quantized while loading; already quantized ones stay as
     /// they are
@@ -133,8 +134,13 @@ pub enum Quantize {
 /// Precision of activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Activations {
+    /// What is fastest on this CPU
+    Auto,
     /// Rounded to int8 per block of 32
     Int8,
+    /// As int8, but those of prompts to 16 bits per group of 256
+    #[value(name = "int16-prompts")]
+    Int16Prompts,
     /// Kept in f32
     F32,
 }

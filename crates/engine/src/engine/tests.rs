@@ -35,6 +35,7 @@ fn capabilities(blocks: usize, block_tokens: usize) -> Capabilities {
         max_context: 64,
         block_tokens,
         blocks,
+        prompts_apart: true,
     }
 }
 
@@ -68,7 +69,13 @@ fn alone(request: &Request, limit: usize) -> Vec<Event> {
     let mut events = vec![Event::Started { cached_tokens: 0 }];
     let mut tokens = request.prompt.clone();
     if let Some(top) = request.prompt_logprobs {
-        let scored = |end: usize| score(&logits_alone(&tokens[..end], adapters, VOCABULARY), tokens[end], top);
+        let scored = |end: usize| {
+            score(
+                &logits_alone(&tokens[..end], end, adapters, VOCABULARY),
+                tokens[end],
+                top,
+            )
+        };
         events.push(Event::PromptLogprobs(
             std::iter::once(None).chain((1..tokens.len()).map(scored)).collect(),
         ));
@@ -81,7 +88,7 @@ fn alone(request: &Request, limit: usize) -> Vec<Event> {
     let most = request.max_tokens.min(limit - tokens.len());
     let mut reason = FinishReason::Length;
     while usage.completion_tokens < most {
-        let logits = logits_alone(&tokens, adapters, VOCABULARY);
+        let logits = logits_alone(&tokens, request.prompt.len(), adapters, VOCABULARY);
         let id = sampler.sample(&logits, &mut Scratch::default()).expect("finite logits");
         if request.stop_tokens.contains(&id) {
             reason = FinishReason::Stop(id);

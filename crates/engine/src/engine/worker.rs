@@ -59,6 +59,7 @@ impl Worker {
             max_batch_rows: settings.max_batch_rows,
             max_scored_rows: MAX_SCORED_ROWS,
             prefix_cache: settings.prefix_cache,
+            prompts_apart: capabilities.prompts_apart,
             decode_slowdown: settings.decode_slowdown,
         };
         let pool = BlockPool::new(capabilities.blocks, capabilities.block_tokens);
@@ -281,6 +282,7 @@ fn run_plan(
         .map(|((chunk, view), inputs)| SequenceView {
             inputs,
             position: chunk.start,
+            prompt: chunk.prompt,
             blocks: view.blocks,
             adapters: view.adapters,
             outputs: chunk.outputs,

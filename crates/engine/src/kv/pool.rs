@@ -97,12 +97,13 @@ impl BlockPool {
     }
 
     /// A table that starts with the published blocks of the longest known prefix of `tokens`. Never all of them:
-    /// the last token has to be computed for its logits, and goes to a block that no other sequence sees.
-    pub fn matching(&self, root: PrefixKey, tokens: &[TokenId]) -> BlockTable {
+    /// the last token has to be computed for its logits, and goes to a block that no other sequence sees. The first `prompt`
+    /// tokens are those that were not generated.
+    pub fn matching(&self, root: PrefixKey, tokens: &[TokenId], prompt: usize) -> BlockTable {
         let mut table = self.table(root);
         let before_last = tokens.len().saturating_sub(1);
         for content in tokens[..before_last].chunks_exact(self.block_tokens) {
-            let key = table.key.next(content);
+            let key = table.key.next(content, prompt.saturating_sub(table.capacity()));
             let Some(id) = self.state.borrow_mut().hold_published(&key) else {
                 break;
             };
@@ -137,11 +138,14 @@ impl BlockTable {
         true
     }
 
-    /// Makes the full blocks of `computed`, the tokens whose KV has been written, available to other sequences.
-    pub fn publish(&mut self, computed: &[TokenId]) {
+    /// Makes the full blocks of `computed`, the tokens whose KV has been written, available to other sequences. The first
+    /// `prompt` of them are those that were not generated.
+    pub fn publish(&mut self, computed: &[TokenId], prompt: usize) {
         let mut state = self.state.borrow_mut();
         for content in computed.chunks_exact(self.block_tokens).skip(self.keyed) {
-            self.key = self.key.next(content);
+            self.key = self
+                .key
+                .next(content, prompt.saturating_sub(self.keyed * self.block_tokens));
             state.publish(self.blocks[self.keyed], self.key);
             self.keyed += 1;
         }

@@ -32,12 +32,13 @@ fn applied(content: u8, scale: f32) -> AppliedAdapter {
 struct Holder {
     root: u8,
     tokens: Vec<TokenId>,
+    prompt: usize,
     computed: usize,
     table: BlockTable,
 }
 
-/// What was written into a block: the adapter and all tokens up to its end.
-type Content = (u8, Vec<TokenId>);
+/// What was written into a block: the adapter, all tokens up to its end, and how many of those are of the prompt.
+type Content = (u8, Vec<TokenId>, usize);
 
 const BLOCK: usize = 4;
 
@@ -52,11 +53,14 @@ fn below(draws: &mut Draws, bound: usize) -> usize {
 fn admit(pool: &BlockPool, draws: &mut Draws, contents: &HashMap<BlockId, Content>) -> Option<Holder> {
     let adapter = below(draws, 2) as u8;
     let tokens: Vec<TokenId> = (0..1 + below(draws, 24)).map(|_| below(draws, 2) as TokenId).collect();
-    let mut table = pool.matching(root(adapter), &tokens);
+    // What follows the prompt was generated before a preemption.
+    let prompt = 1 + below(draws, tokens.len());
+    let mut table = pool.matching(root(adapter), &tokens, prompt);
     let computed = table.capacity();
     assert!(computed < tokens.len(), "the last token is always computed");
     for (index, id) in table.blocks().iter().enumerate() {
-        let expected = (adapter, tokens[..(index + 1) * BLOCK].to_vec());
+        let end = (index + 1) * BLOCK;
+        let expected = (adapter, tokens[..end].to_vec(), prompt.min(end));
         assert_eq!(
             contents.get(id),
             Some(&expected),
@@ -66,6 +70,7 @@ fn admit(pool: &BlockPool, draws: &mut Draws, contents: &HashMap<BlockId, Conten
     table.reserve(tokens.len()).then_some(Holder {
         root: adapter,
         tokens,
+        prompt,
         computed,
         table,
     })
@@ -83,13 +88,20 @@ fn advance(holder: &mut Holder, draws: &mut Draws, contents: &mut HashMap<BlockI
     let end = holder.computed + 1 + below(draws, holder.tokens.len() - holder.computed);
     for position in holder.computed..end {
         let block = holder.table.blocks()[position / BLOCK];
-        contents.insert(block, (holder.root, holder.tokens[..=position].to_vec()));
+        contents.insert(
+            block,
+            (
+                holder.root,
+                holder.tokens[..=position].to_vec(),
+                holder.prompt.min(position + 1),
+            ),
+        );
     }
     holder.computed = end;
     if below(draws, 50) == 0 {
         holder.table.forget();
     } else {
-        holder.table.publish(&holder.tokens[..end]);
+        holder.table.publish(&holder.tokens[..end], holder.prompt);
     }
 }
 
@@ -149,15 +161,15 @@ fn the_least_recently_used_prefix_makes_room() {
     for prompt in &prompts {
         let mut table = pool.table(root(0));
         assert!(table.reserve(BLOCK));
-        table.publish(&prompt[..BLOCK]);
+        table.publish(&prompt[..BLOCK], BLOCK);
     }
     assert_eq!(pool.idle(), 3);
-    drop(pool.matching(root(0), &prompts[0]));
+    drop(pool.matching(root(0), &prompts[0], BLOCK + 1));
     let mut table = pool.table(root(0));
     assert!(table.reserve(BLOCK));
     let found: Vec<usize> = prompts
         .iter()
-        .map(|prompt| pool.matching(root(0), prompt).capacity())
+        .map(|prompt| pool.matching(root(0), prompt, prompt.len()).capacity())
         .collect();
     assert_eq!(found, [BLOCK, 0, BLOCK]);
     assert!(!table.reserve(4 * BLOCK), "three blocks are all there is");

@@ -1,4 +1,5 @@
-//! The rows of a step: sequences on the same adapters side by side, so that each adapter's matrices are read once.
+//! The rows of a step: generated tokens before those of prompts, where the two are rounded differently, and among each
+//! sequences on the same adapters side by side, so that each adapter's matrices are read once.
 
 use std::any::Any;
 use std::ops::Range;
@@ -6,7 +7,7 @@ use std::ops::Range;
 use rootstock_kernels::Places;
 
 use super::adapter::NativeAdapter;
-use crate::runner::{AppliedAdapter, BatchView, InputRow, OutputRows, RunnerError, SequenceView};
+use crate::runner::{AppliedAdapter, BatchView, Capabilities, InputRow, OutputRows, RunnerError, SequenceView};
 
 /// Where every row of a step comes from and which of them give logits. Reused between steps.
 #[derive(Default)]
@@ -19,6 +20,8 @@ pub(super) struct StepLayout {
     pub tokens: Vec<u32>,
     /// Position and block table of every row.
     pub places: Places,
+    /// The first row of a prompt, where those are computed apart; generated tokens come before.
+    pub prompts_from: usize,
     /// Rows that give logits, in the order of the batch.
     pub outputs: Vec<usize>,
 }
@@ -48,27 +51,29 @@ impl StepLayout {
     ///
     /// # Panics
     /// If two sequences write the same slot of a block: the scheduler's fault, which the kernels must not see.
-    pub fn arrange(
-        &mut self,
-        batch: &BatchView<'_>,
-        vocab_size: usize,
-        max_context: usize,
-        blocks: usize,
-    ) -> Result<(), RunnerError> {
+    pub fn arrange(&mut self, batch: &BatchView<'_>, runner: &Capabilities) -> Result<(), RunnerError> {
         for sequence in batch.sequences {
-            check(sequence, vocab_size, max_context, blocks)?;
+            check(sequence, runner)?;
         }
+        let apart = |sequence: &SequenceView<'_>| sequence.prompt && runner.prompts_apart;
         self.order.clear();
         self.order.extend(0..batch.sequences.len());
-        self.order
-            .sort_by(|&a, &b| key(batch.sequences[a].adapters).cmp(key(batch.sequences[b].adapters)));
+        self.order.sort_by(|&a, &b| {
+            let (a, b) = (&batch.sequences[a], &batch.sequences[b]);
+            let adapters = || key(a.adapters).cmp(key(b.adapters));
+            apart(a).cmp(&apart(b)).then_with(adapters)
+        });
         self.tokens.clear();
         self.places.clear();
         self.first_row.clear();
         self.first_row.resize(batch.sequences.len(), 0);
+        self.prompts_from = usize::MAX;
         for &index in &self.order {
             let sequence = &batch.sequences[index];
             self.first_row[index] = self.tokens.len();
+            if apart(sequence) {
+                self.prompts_from = self.prompts_from.min(self.tokens.len());
+            }
             self.tokens
                 .extend(sequence.inputs.iter().map(|InputRow::Token(token)| *token));
             self.places.push(
@@ -126,7 +131,13 @@ fn native(applied: &AppliedAdapter) -> Result<(&NativeAdapter, f32), RunnerError
     ))
 }
 
-fn check(sequence: &SequenceView<'_>, vocab_size: usize, max_context: usize, blocks: usize) -> Result<(), RunnerError> {
+fn check(sequence: &SequenceView<'_>, runner: &Capabilities) -> Result<(), RunnerError> {
+    let &Capabilities {
+        vocab_size,
+        max_context,
+        blocks,
+        ..
+    } = runner;
     let end = sequence.position.saturating_add(sequence.inputs.len());
     let covered = sequence.blocks.len() * rootstock_kernels::BLOCK_TOKENS;
     if sequence.inputs.is_empty() || end > max_context.min(covered) {

@@ -65,7 +65,7 @@ pub(super) fn run(
         .iter()
         .map(|segment| (segment.rows.clone(), segment))
         .collect();
-    let chunks = chunks(&segments, rows);
+    let chunks = chunks(&segments, rows, context.pool.threads());
     for (index, layer) in model.layers.iter().enumerate() {
         let mut pass = Pass {
             rows: Rows {
@@ -73,6 +73,7 @@ pub(super) fn run(
                 model,
                 segments: &segments,
                 count: rows,
+                coarse_from: step.layout.prompts_from,
             },
             chunks: &chunks,
             step,
@@ -102,6 +103,7 @@ fn output(context: &mut Context, model: &PackedModel, buffers: &mut Buffers, ste
         model,
         segments: &selected_segments(step, outputs),
         count: outputs.len(),
+        coarse_from: usize::MAX,
     };
     let group = Group {
         source: Source::dense(&buffers.selected, hidden, None),

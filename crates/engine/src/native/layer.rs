@@ -92,6 +92,8 @@ impl Pass<'_> {
                 stride,
                 width,
                 norm: None,
+                coarse_from: usize::MAX,
+                keep: false,
             };
             let to = (&mut buffers.joining, &mut buffers.residual[..]);
             self.leave(chunk, Projection::Down, source, post, &mut buffers.products, to);

@@ -25,10 +25,15 @@ use self::weights::{PackedModel, kv_shape};
 use crate::runner::{AdapterPreparer, BatchView, Capabilities, Logits, Runner, RunnerError};
 
 /// Precision of the activations that enter a quantized product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ActivationPrecision {
+    /// What is fastest on this CPU: [`Self::Int16Prompts`] where it has tile registers, else [`Self::Int8`].
+    #[default]
+    Auto,
     /// Rounded to int8 per block of 32; keys and values in f16.
     Int8,
+    /// As `Int8`, but those of prompts to two int8 each, per group of 256.
+    Int16Prompts,
     /// Kept in f32, keys and values too; slow, for checking.
     F32,
 }
@@ -69,6 +74,8 @@ pub struct NativeRunner {
     buffers: Buffers,
     layout: StepLayout,
     max_context: usize,
+    /// Prompts are rounded in coarse groups.
+    coarse_prompts: bool,
     preparer: Arc<NativePreparer>,
 }
 
@@ -91,9 +98,11 @@ impl NativeRunner {
             threads: settings.threads,
         };
         let model = Arc::new(PackedModel::pack(checkpoint, max_context, packing)?);
-        let precision = match settings.activations {
-            ActivationPrecision::Int8 => Precision::Int8,
-            ActivationPrecision::F32 => Precision::F32,
+        let (precision, coarse_prompts) = match settings.activations {
+            ActivationPrecision::Auto => (Precision::Int8, isa.has_tiles()),
+            ActivationPrecision::Int8 => (Precision::Int8, false),
+            ActivationPrecision::Int16Prompts => (Precision::Int8, true),
+            ActivationPrecision::F32 => (Precision::F32, false),
         };
         Ok(Self {
             context: Context { pool, isa },
@@ -102,6 +111,7 @@ impl NativeRunner {
             buffers: Buffers::new(precision),
             layout: StepLayout::default(),
             max_context,
+            coarse_prompts,
             model,
         })
     }
@@ -115,8 +125,8 @@ impl NativeRunner {
 /// Keys and values are kept as precisely as the activations.
 fn allocate_cache(spec: &ArchSpec, kv_bytes: usize, activations: ActivationPrecision) -> Result<KvCache, RunnerError> {
     let precision = match activations {
-        ActivationPrecision::Int8 => KvPrecision::F16,
         ActivationPrecision::F32 => KvPrecision::F32,
+        _ => KvPrecision::F16,
     };
     let one_block = kv_shape(spec)?;
     let block_bytes = one_block.block_bytes(precision);
@@ -136,6 +146,7 @@ impl Runner for NativeRunner {
             max_context: self.max_context,
             block_tokens: BLOCK_TOKENS,
             blocks: self.cache.blocks(),
+            prompts_apart: self.coarse_prompts,
         }
     }
 
@@ -144,8 +155,7 @@ impl Runner for NativeRunner {
     }
 
     fn step(&mut self, batch: &BatchView<'_>, logits: &mut Logits) -> Result<(), RunnerError> {
-        self.layout
-            .arrange(batch, self.model.vocab_size(), self.max_context, self.cache.blocks())?;
+        self.layout.arrange(batch, &self.capabilities())?;
         let segments = self.layout.segments(batch)?;
         forward::run(
             &mut self.context,

@@ -10,7 +10,7 @@ use rootstock_model::{Norm, NormSite, Site};
 use super::changes::{OwnNorms, SegmentRows, row_norms, terms};
 use super::weights::PackedModel;
 
-/// Products take a step's rows so many at a time, each part from a group's input to its output: what lies between, the
+/// Products take a step's rows so many at a time per thread, each part from a group's input to its output: what lies between, the
 /// widest rows of a layer, then stays in the second-level caches.
 const ROWS_IN_CACHE: usize = 128;
 
@@ -28,9 +28,9 @@ impl Chunk<'_> {
     }
 }
 
-/// All rows in nearly equal chunks of at most [`ROWS_IN_CACHE`].
-pub(super) fn chunks<'a>(segments: &[SegmentRows<'a>], rows: usize) -> Vec<Chunk<'a>> {
-    let count = rows.div_ceil(ROWS_IN_CACHE);
+/// All rows in nearly equal chunks of at most [`ROWS_IN_CACHE`] a thread.
+pub(super) fn chunks<'a>(segments: &[SegmentRows<'a>], rows: usize, threads: usize) -> Vec<Chunk<'a>> {
+    let count = rows.div_ceil(ROWS_IN_CACHE * threads);
     let chunk = |index: usize| {
         let rows = share(rows, index, count);
         let part = |(of, segment): &SegmentRows<'a>| {
@@ -66,6 +66,8 @@ pub(super) struct Rows<'a> {
     pub model: &'a PackedModel,
     pub segments: &'a [SegmentRows<'a>],
     pub count: usize,
+    /// Those from here on are of prompts and take coarse groups (see [`Source::coarse_from`]).
+    pub coarse_from: usize,
 }
 
 /// A group of maps on one input.
@@ -86,6 +88,7 @@ impl Rows<'_> {
             model: self.model,
             segments: &chunk.segments,
             count: chunk.rows.len(),
+            coarse_from: self.coarse_from.saturating_sub(chunk.rows.start),
         }
     }
 
@@ -95,6 +98,8 @@ impl Rows<'_> {
         let own = own.as_ref().map(OwnNorms::weights).unwrap_or_default();
         let source = Source {
             norm: group.norm.map(|(_, base)| row_norms(self.model.spec.norm, base, &own)),
+            coarse_from: self.coarse_from,
+            keep: group.parts.iter().any(|part| part.matrix.format().is_dense()),
             ..group.source
         };
         let mut deltas = terms(self.segments, group.sites, std::mem::take(&mut memory.deltas));

@@ -37,6 +37,8 @@ pub struct SchedulerSettings {
     pub max_scored_rows: usize,
     /// Reuse blocks of equal content.
     pub prefix_cache: bool,
+    /// The KV of generated tokens is not what a prompt of the same tokens gives (see [`crate::runner::Capabilities`]).
+    pub prompts_apart: bool,
     /// A step that decodes and prefills takes about this many times as long as without the prefill at most, by what
     /// [`Scheduler::measured`] has told; infinity for no such bound.
     pub decode_slowdown: f64,
@@ -51,6 +53,8 @@ pub struct Chunk {
     pub start: usize,
     /// Consecutive rows, at least one.
     pub rows: usize,
+    /// All of them are of the prompt; else none is.
+    pub prompt: bool,
     /// Rows whose logits are wanted.
     pub outputs: OutputRows,
     /// The rows reach the sequence's last token: a next one can be chosen.
@@ -156,8 +160,9 @@ impl Scheduler {
                 continue;
             };
             sequence.computed = chunk.start + chunk.rows;
+            let read = sequence.read_tokens(self.settings.prompts_apart);
             if let Some(table) = sequence.table.as_mut().filter(|_| self.settings.prefix_cache) {
-                table.publish(&sequence.tokens[..sequence.computed]);
+                table.publish(&sequence.tokens[..sequence.computed], read);
             }
         }
     }

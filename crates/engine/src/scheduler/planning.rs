@@ -77,7 +77,9 @@ impl Scheduler {
         } else {
             usize::MAX
         };
-        let rows = sequence.pending().min(*rows_left).min(cap);
+        let prompt = sequence.computed < sequence.prompt;
+        let alike = if prompt { sequence.prompt } else { sequence.tokens.len() };
+        let rows = (alike - sequence.computed).min(*rows_left).min(cap);
         let cost = match sequence.phase() {
             Phase::Prefill => rows as u64,
             Phase::Decode => DECODE_COST,
@@ -88,6 +90,7 @@ impl Scheduler {
             id,
             start: sequence.computed,
             rows,
+            prompt,
             outputs: sequence.outputs(rows),
             complete: rows == sequence.pending(),
         });
@@ -104,7 +107,10 @@ impl Scheduler {
         };
         let lookup = self.settings.prefix_cache && !sequence.score_prompt;
         let mut table = match lookup {
-            true => self.pool.matching(sequence.root, &sequence.tokens),
+            true => {
+                let read = sequence.read_tokens(self.settings.prompts_apart);
+                self.pool.matching(sequence.root, &sequence.tokens, read)
+            }
             false => self.pool.table(sequence.root),
         };
         let found = table.capacity();

@@ -64,6 +64,11 @@ impl Sequence {
         }
     }
 
+    /// Tokens from the start whose KV is that of a prompt.
+    pub(super) fn read_tokens(&self, prompts_apart: bool) -> usize {
+        if prompts_apart { self.prompt } else { usize::MAX }
+    }
+
     pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.computed
     }

@@ -12,6 +12,7 @@ fn scheduler(blocks: usize, max_sequences: usize, max_batch_rows: usize) -> Sche
         max_batch_rows,
         max_scored_rows: 3,
         prefix_cache: true,
+        prompts_apart: true,
         decode_slowdown: 2.5,
     };
     Scheduler::new(settings, BlockPool::new(blocks, BLOCK))
@@ -60,6 +61,7 @@ fn decoding_goes_first_and_prefill_fills_the_rest_in_chunks() {
         id: SequenceId(3),
         start: 3,
         rows: 2,
+        prompt: true,
         outputs: OutputRows::Last,
         complete: true,
     };

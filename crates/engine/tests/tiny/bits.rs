@@ -5,11 +5,14 @@ use rootstock_engine::runner::AppliedAdapter;
 
 use crate::model::{ARCHITECTURES, Expected, Model, Sequence, Setup, fixture};
 
-const SETUPS: [(ActivationPrecision, WeightPrecision); 4] = [
+const SETUPS: [(ActivationPrecision, WeightPrecision); 7] = [
     (ActivationPrecision::F32, WeightPrecision::Stored),
     (ActivationPrecision::Int8, WeightPrecision::Stored),
     (ActivationPrecision::Int8, WeightPrecision::Eight),
     (ActivationPrecision::Int8, WeightPrecision::Four),
+    (ActivationPrecision::Int16Prompts, WeightPrecision::Stored),
+    (ActivationPrecision::Int16Prompts, WeightPrecision::Eight),
+    (ActivationPrecision::Int16Prompts, WeightPrecision::Four),
 ];
 
 fn model(arch: &str, threads: usize, (activations, weights): (ActivationPrecision, WeightPrecision)) -> Model {

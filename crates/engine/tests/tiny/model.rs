@@ -127,6 +127,7 @@ impl Model {
             .map(|(sequence, range)| SequenceView {
                 inputs: &sequence.inputs[range.clone()],
                 position: range.start,
+                prompt: true,
                 blocks: &sequence.blocks[..range.end.div_ceil(block_tokens)],
                 adapters: &sequence.adapters,
                 outputs: OutputRows::All,

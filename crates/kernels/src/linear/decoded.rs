@@ -35,7 +35,7 @@ impl Kernel for Product<'_> {
                     self.blocks
                         .decode_tile(block * matrix.blocks() + input_block, &mut weights);
                     for (r, acc) in acc.iter_mut().enumerate().take(count) {
-                        let inputs = &x.values[(first + r) * x.width() + input_block * BLOCK..][..BLOCK];
+                        let inputs = &x.values()[(first + r) * x.width() + input_block * BLOCK..][..BLOCK];
                         for (weights, &input) in weights.iter().zip(inputs) {
                             // SAFETY: a row of the tile has 16 elements.
                             *acc = unsafe { s.mul_add(s.splat(input), s.load(weights.as_ptr()), *acc) };

@@ -88,7 +88,7 @@ fn tile<S: Simd, L: Load, const R: usize, const C: usize>(
     let Operands { x, sink, .. } = operands;
     let inputs = x.width();
     assert!(row + R <= x.rows() && (block + C) * COLUMNS * inputs <= weights.len());
-    let values = &x.values[row * inputs..(row + R) * inputs];
+    let values = &x.values()[row * inputs..(row + R) * inputs];
     let mut acc = [[s.splat(0.0); C]; R];
     for input in 0..inputs {
         let mut columns = [s.splat(0.0); C];

@@ -9,6 +9,8 @@ pub(super) trait Encoding: Copy {
     const LINES: usize;
     /// What is subtracted from a quant, in eight bits, to give its value.
     const ZERO: i8;
+    /// The same quants a byte each.
+    type Unpacked: Encoding;
     /// Integer accumulator before the first product of a group, given the sum of its inputs.
     fn start<S: Simd>(s: S, sum: i32) -> i32;
     fn dot<S: Simd>(s: S, acc: S::I, weights: S::B, inputs: S::B) -> S::I;
@@ -32,6 +34,7 @@ pub(super) struct Signed;
 impl<const ZERO: i32> Encoding for Nibbles<ZERO> {
     const LINES: usize = 4;
     const ZERO: i8 = ZERO as i8;
+    type Unpacked = Bytes<ZERO>;
     #[inline(always)]
     fn start<S: Simd>(_s: S, sum: i32) -> i32 {
         -ZERO * sum
@@ -51,6 +54,7 @@ impl<const ZERO: i32> Encoding for Nibbles<ZERO> {
 impl<const ZERO: i32> Encoding for Bytes<ZERO> {
     const LINES: usize = 8;
     const ZERO: i8 = ZERO as i8;
+    type Unpacked = Bytes<ZERO>;
     #[inline(always)]
     fn start<S: Simd>(_s: S, sum: i32) -> i32 {
         -ZERO * sum
@@ -69,6 +73,7 @@ impl<const ZERO: i32> Encoding for Bytes<ZERO> {
 impl Encoding for Signed {
     const LINES: usize = 8;
     const ZERO: i8 = i8::MIN;
+    type Unpacked = Self;
     #[inline(always)]
     fn start<S: Simd>(s: S, sum: i32) -> i32 {
         s.dot_u8_start(sum)

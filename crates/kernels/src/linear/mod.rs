@@ -1,15 +1,17 @@
 //! Linear maps: `out = x W^T + deltas` for a group of maps that share their input.
 //!
-//! Threads share out column pairs (32 outputs); each thread runs the base product of its columns for all rows of the
-//! batch, then adds the adapters' terms ([`terms`]) to the same columns while they are in its cache. See [`tile`] for the
-//! product with quantized weights, [`dense`] for the one with others.
+//! Threads share out column pairs (32 outputs), or the rows where those are many (see [`share`]); each thread runs the base
+//! product of its columns for its rows, then adds the adapters' terms ([`terms`]) to them while they are in its cache. See [`tile`] for the
+//! product with quantized weights, [`coarse`] for that of rows in coarse groups, [`dense`] for the one with other weights.
 
 mod activation;
+mod coarse;
 mod decoded;
 mod dense;
 mod encoding;
 mod quantized;
 mod scales;
+mod share;
 mod sink;
 mod terms;
 mod tile;
@@ -20,14 +22,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::Context;
-use crate::activations::{Activations, Precision};
+use crate::activations::Activations;
 use crate::disjoint::Disjoint;
-use crate::isa::Isa;
 use crate::lora::{Ahead, LowRankBatch, with_ranges};
-use crate::matrix::{Line, PAIR, PackedMatrix, Weights};
-use crate::pool::share;
-use activation::{RunActivation, RunGate};
-use sink::{Factors, Sink};
+use crate::matrix::{Line, PackedMatrix};
+use share::Share;
+pub(crate) use share::coarse_share;
+use sink::Sink;
 
 pub use activation::Activation;
 
@@ -73,20 +74,22 @@ pub fn linear(
     let (threads, isa) = (context.pool.threads(), context.isa);
     let out = Disjoint::new(out);
     context.pool.run(|thread| {
-        with_ranges(|ranges| {
-            let share = Share {
-                isa,
-                x,
-                parts,
-                deltas,
-                ahead: terms::ahead(parts, x, deltas, (thread, threads), ranges),
-                out: &out,
-                stride,
-                thread,
-                threads,
-            };
-            SCRATCH.with_borrow_mut(|scratch| share.run(then, scratch));
-        });
+        for (rows, columns) in share::shares(x, (thread, threads)) {
+            with_ranges(|ranges| {
+                let share = Share {
+                    isa,
+                    x,
+                    parts,
+                    deltas,
+                    ahead: terms::ahead(parts, (x.width(), &rows), deltas, columns, ranges),
+                    out: &out,
+                    stride,
+                    rows,
+                    columns,
+                };
+                SCRATCH.with_borrow_mut(|scratch| share.run(then, scratch));
+            });
+        }
     });
 }
 
@@ -127,19 +130,6 @@ fn columns_of(part: &Part<'_>) -> Range<usize> {
     part.column..part.column + part.matrix.outputs()
 }
 
-/// The columns of one thread.
-struct Share<'a> {
-    isa: Isa,
-    x: &'a Activations,
-    parts: &'a [Part<'a>],
-    deltas: &'a LowRankBatch<'a>,
-    ahead: Ahead<'a>,
-    out: &'a Disjoint<'a, f32>,
-    stride: usize,
-    thread: usize,
-    threads: usize,
-}
-
 /// What a product reads and writes.
 struct Operands<'a> {
     x: &'a Activations,
@@ -155,6 +145,8 @@ struct Operands<'a> {
 struct Scratch {
     /// Unpacked columns.
     panel: Vec<Line>,
+    /// Steps of the weights of coarse columns.
+    steps: Vec<f32>,
     /// Scales of rows as the tile registers' product wants them.
     #[cfg(target_arch = "x86_64")]
     inputs: Vec<tiles::InputScales>,
@@ -164,6 +156,7 @@ impl Scratch {
     const fn new() -> Self {
         Self {
             panel: Vec::new(),
+            steps: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             inputs: Vec::new(),
         }
@@ -172,119 +165,4 @@ impl Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
-
-impl Share<'_> {
-    /// Equal for maps of equal shape, so that a gate and its up projection are shared out alike.
-    fn pairs(&self, part: &Part<'_>) -> Range<usize> {
-        share(part.matrix.pairs(), self.thread, self.threads)
-    }
-
-    /// Columns of this thread in a map's outputs.
-    fn columns(&self, part: &Part<'_>) -> Range<usize> {
-        let pairs = self.pairs(part);
-        pairs.start * PAIR..(pairs.end * PAIR).min(part.matrix.outputs())
-    }
-
-    /// Columns of this thread of one row of a map.
-    ///
-    /// # Safety
-    /// No other reference to these elements is alive.
-    #[inline(always)]
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "as `Disjoint::part`: disjointness is the caller's promise"
-    )]
-    unsafe fn row(&self, part: &Part<'_>, columns: &Range<usize>, row: usize) -> &mut [f32] {
-        let first = row * self.stride + part.column;
-        // SAFETY: columns of one thread, by `pairs`, and of one map, which share none (`check`); exclusive within this
-        // thread by the caller's promise.
-        unsafe { self.out.part(first + columns.start..first + columns.end) }
-    }
-
-    /// Everything on this thread's columns. What is generic over the instruction set starts at the kernels below: each is
-    /// compiled once, however many maps and terms run through it.
-    fn run(&self, then: Then, scratch: &mut Scratch) {
-        for index in 0..self.parts.len() {
-            self.product(index, then, scratch);
-            for term in &self.deltas.order {
-                self.add_term(index, term, scratch);
-            }
-        }
-        match then {
-            Then::Store | Then::Add => {}
-            Then::Gate(activation) => self.gate(activation),
-            Then::Activate(activation) => self.activate(activation),
-        }
-    }
-
-    /// The base product of a map, to the output.
-    fn product(&self, index: usize, then: Then, scratch: &mut Scratch) {
-        let part = &self.parts[index];
-        let operands = Operands {
-            x: self.x,
-            ahead: &self.ahead,
-            rows: 0..self.x.rows(),
-            matrix: part.matrix,
-            sink: Sink {
-                add: then == Then::Add,
-                factors: Factors::Rows(self.deltas.factors(index)),
-                bias: part.bias,
-                ..self.sink(part)
-            },
-        };
-        self.run_product(&operands, self.pairs(part), scratch);
-    }
-
-    fn run_product(&self, operands: &Operands<'_>, pairs: Range<usize>, scratch: &mut Scratch) {
-        match (&operands.matrix.weights, self.x.precision()) {
-            (Weights::Dense(elements), _) => dense::product(self.isa, operands, elements, pairs),
-            (Weights::Quantized(blocks), Precision::Int8) => {
-                quantized::product(self.isa, operands, blocks, pairs, scratch);
-            }
-            (Weights::Quantized(blocks), Precision::F32) => {
-                self.isa.run(decoded::Product {
-                    operands,
-                    blocks,
-                    pairs,
-                });
-            }
-        }
-    }
-
-    /// Adds what goes there to the columns of a map.
-    fn sink(&self, part: &Part<'_>) -> Sink<'_> {
-        Sink {
-            out: self.out,
-            stride: self.stride,
-            column: part.column,
-            outputs: part.matrix.outputs(),
-            add: true,
-            factors: Factors::Rows(&[]),
-            bias: None,
-        }
-    }
-
-    /// Replaces the gate's columns of this thread by `act(gate) * up`.
-    fn gate(&self, activation: Activation) {
-        let (gate, up) = (&self.parts[0], &self.parts[1]);
-        let columns = self.columns(gate);
-        for row in 0..self.x.rows() {
-            // SAFETY: one row at a time of two maps, which share no columns (`check`).
-            let (gate, up) = unsafe { (self.row(gate, &columns, row), self.row(up, &columns, row)) };
-            self.isa.run(RunGate { activation, gate, up });
-        }
-    }
-
-    /// Applies the function to this thread's columns of every map.
-    fn activate(&self, activation: Activation) {
-        for part in self.parts {
-            let columns = self.columns(part);
-            for row in 0..self.x.rows() {
-                // SAFETY: one row at a time.
-                let x = unsafe { self.row(part, &columns, row) };
-                self.isa.run(RunActivation { activation, x });
-            }
-        }
-    }
 }

@@ -14,12 +14,39 @@ use crate::isa::{Isa, Kernel};
 use crate::matrix::{BlockFormat, Blocks, Line};
 use crate::simd::Simd;
 
+/// Lines of an input block of nibbles.
+const NIBBLE_LINES: usize = 4;
+
 /// Rows from which unpacking a panel pays.
 const PANEL_ROWS: usize = 13;
 
 /// Rows from which tile registers pay.
 #[cfg(target_arch = "x86_64")]
 const AMX_ROWS: usize = 12;
+
+/// Something compiled for each way of keeping weights.
+pub(super) trait Typed {
+    /// Values of quants lie in `LOW..=HIGH`.
+    fn run<E: Encoding, Sc: Scales, const LOW: i32, const HIGH: i32>(self, scales: Sc);
+}
+
+/// Runs it for the types of a matrix.
+pub(super) fn with_types(format: BlockFormat, blocks: &Blocks, typed: impl Typed) {
+    match format {
+        BlockFormat::Q4_0 => typed.run::<Nibbles<8>, _, -8, 7>(Plain::of(blocks)),
+        BlockFormat::Q4_1 => typed.run::<Nibbles<0>, _, 0, 15>(WithMinima::of(blocks)),
+        BlockFormat::Q5_0 => typed.run::<Signed, _, -16, 15>(Plain::of(blocks)),
+        BlockFormat::Q8_0 => typed.run::<Signed, _, -128, 127>(Plain::of(blocks)),
+        BlockFormat::Q5_1 => typed.run::<Bytes<0>, _, 0, 31>(WithMinima::of(blocks)),
+        BlockFormat::Q2_K => typed.run::<Nibbles<0>, _, 0, 3>(TwoLevels::<2, true>::of(blocks)),
+        BlockFormat::Q3_K => typed.run::<Nibbles<4>, _, -4, 3>(TwoLevels::<2, false>::of(blocks)),
+        BlockFormat::Q4_K => typed.run::<Nibbles<0>, _, 0, 15>(TwoLevels::<1, true>::of(blocks)),
+        BlockFormat::Q5_K => typed.run::<Bytes<0>, _, 0, 31>(TwoLevels::<1, true>::of(blocks)),
+        BlockFormat::Q6_K => typed.run::<Signed, _, -32, 31>(TwoLevels::<2, false>::of(blocks)),
+        BlockFormat::I4 => typed.run::<Nibbles<0>, _, 0, 15>(WithZeros::of(blocks)),
+        BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("dense weights have no blocks"),
+    }
+}
 
 /// The product of the rows with the column pairs `pairs` of a quantized matrix; `scratch` is of this thread.
 pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs: Range<usize>, scratch: &mut Scratch) {
@@ -28,20 +55,9 @@ pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs:
         operands,
         lines: &blocks.lines,
         pairs,
+        scratch,
     };
-    match operands.matrix.format() {
-        BlockFormat::Q4_0 => job.nibbles::<8, _>(Plain::of(blocks), scratch),
-        BlockFormat::Q4_1 => job.nibbles::<0, _>(WithMinima::of(blocks), scratch),
-        BlockFormat::Q5_0 | BlockFormat::Q8_0 => job.bytes::<Signed, _>(Plain::of(blocks), scratch),
-        BlockFormat::Q5_1 => job.bytes::<Bytes<0>, _>(WithMinima::of(blocks), scratch),
-        BlockFormat::Q2_K => job.nibbles::<0, _>(TwoLevels::<2, true>::of(blocks), scratch),
-        BlockFormat::Q3_K => job.nibbles::<4, _>(TwoLevels::<2, false>::of(blocks), scratch),
-        BlockFormat::Q4_K => job.nibbles::<0, _>(TwoLevels::<1, true>::of(blocks), scratch),
-        BlockFormat::Q5_K => job.bytes::<Bytes<0>, _>(TwoLevels::<1, true>::of(blocks), scratch),
-        BlockFormat::Q6_K => job.bytes::<Signed, _>(TwoLevels::<2, false>::of(blocks), scratch),
-        BlockFormat::I4 => job.nibbles::<0, _>(WithZeros::of(blocks), scratch),
-        BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("dense weights have no blocks"),
-    }
+    with_types(operands.matrix.format(), blocks, job);
 }
 
 /// A product before its encoding is a type.
@@ -50,34 +66,39 @@ struct Job<'a> {
     operands: &'a Operands<'a>,
     lines: &'a [Line],
     pairs: Range<usize>,
+    scratch: &'a mut Scratch,
+}
+
+impl Typed for Job<'_> {
+    fn run<E: Encoding, Sc: Scales, const LOW: i32, const HIGH: i32>(mut self, scales: Sc) {
+        if self.in_tiles::<E, Sc>(scales) {
+            return;
+        }
+        let (operands, lines, pairs) = (self.operands, self.lines, self.pairs);
+        if E::LINES == NIBBLE_LINES && operands.rows.len() >= PANEL_ROWS {
+            return self.isa.run(InPanels::<E, Sc> {
+                operands,
+                lines,
+                scales,
+                pairs,
+                panel: &mut self.scratch.panel,
+                encoding: PhantomData,
+            });
+        }
+        self.isa.run(InPlace::<E, Sc> {
+            operands,
+            lines,
+            scales,
+            pairs,
+            encoding: PhantomData,
+        });
+    }
 }
 
 impl Job<'_> {
-    fn nibbles<const ZERO: i32, Sc: Scales>(self, scales: Sc, scratch: &mut Scratch) {
-        if self.in_tiles::<Nibbles<ZERO>, Sc>(scales, scratch) {
-            return;
-        }
-        if self.operands.rows.len() < PANEL_ROWS {
-            return self.in_place::<Nibbles<ZERO>, Sc>(scales);
-        }
-        self.isa.run(InPanels::<Sc, ZERO> {
-            operands: self.operands,
-            lines: self.lines,
-            scales,
-            pairs: self.pairs,
-            panel: &mut scratch.panel,
-        });
-    }
-
-    fn bytes<E: Encoding, Sc: Scales>(self, scales: Sc, scratch: &mut Scratch) {
-        if !self.in_tiles::<E, Sc>(scales, scratch) {
-            self.in_place::<E, Sc>(scales);
-        }
-    }
-
     /// True if the instruction set has tiles and the rows are enough for them, which then have done it.
     #[cfg(target_arch = "x86_64")]
-    fn in_tiles<E: Encoding, Sc: Scales>(&self, scales: Sc, scratch: &mut Scratch) -> bool {
+    fn in_tiles<E: Encoding, Sc: Scales>(&mut self, scales: Sc) -> bool {
         let enough = self.operands.rows.len() >= AMX_ROWS;
         enough
             && self.isa.run_in_tiles(super::tiles::InTiles::<E, Sc> {
@@ -85,24 +106,14 @@ impl Job<'_> {
                 lines: self.lines,
                 scales,
                 pairs: self.pairs.clone(),
-                scratch,
+                scratch: self.scratch,
                 encoding: PhantomData,
             })
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn in_tiles<E: Encoding, Sc: Scales>(&self, _scales: Sc, _scratch: &mut Scratch) -> bool {
+    fn in_tiles<E: Encoding, Sc: Scales>(&mut self, _scales: Sc) -> bool {
         false
-    }
-
-    fn in_place<E: Encoding, Sc: Scales>(self, scales: Sc) {
-        self.isa.run(InPlace::<E, Sc> {
-            operands: self.operands,
-            lines: self.lines,
-            scales,
-            pairs: self.pairs,
-            encoding: PhantomData,
-        });
     }
 }
 
@@ -139,15 +150,16 @@ impl<E: Encoding, Sc: Scales> Kernel for InPlace<'_, E, Sc> {
 }
 
 /// The product that unpacks nibbles to a panel of bytes first.
-struct InPanels<'a, Sc, const ZERO: i32> {
+struct InPanels<'a, E, Sc> {
     operands: &'a Operands<'a>,
     lines: &'a [Line],
     scales: Sc,
     pairs: Range<usize>,
     panel: &'a mut Vec<Line>,
+    encoding: PhantomData<E>,
 }
 
-impl<Sc: Scales, const ZERO: i32> Kernel for InPanels<'_, Sc, ZERO> {
+impl<E: Encoding, Sc: Scales> Kernel for InPanels<'_, E, Sc> {
     type Output = ();
 
     #[inline(always)]
@@ -165,7 +177,7 @@ impl<Sc: Scales, const ZERO: i32> Kernel for InPanels<'_, Sc, ZERO> {
                     s.store_bytes(to[1].0.as_mut_ptr(), s.high_nibbles(line));
                 }
             }
-            let columns = Columns::<Bytes<ZERO>, Sc>::new(self.scales, pair * 2, &panel[..lines]);
+            let columns = Columns::<E::Unpacked, Sc>::new(self.scales, pair * 2, &panel[..lines]);
             all_rows(s, self.operands, columns);
         }
     }

@@ -15,6 +15,7 @@ pub(super) enum Factors<'a> {
 }
 
 /// Where products go: columns from `column` on of rows of `stride` elements.
+#[derive(Clone, Copy)]
 pub(super) struct Sink<'a> {
     pub out: &'a Disjoint<'a, f32>,
     pub stride: usize,
@@ -60,6 +61,29 @@ impl Sink<'_> {
             // SAFETY: the array has 16 elements.
             unsafe { s.store(values.as_mut_ptr(), value) };
             self.put_slowly(row, output, out, &mut values);
+        }
+    }
+
+    /// As [`Self::put`] for consecutive rows.
+    #[inline(always)]
+    pub(super) fn put_rows<S: Simd>(&self, s: S, row: usize, output: usize, sums: &[[f32; COLUMNS]]) {
+        if sums.is_empty() || !self.is_plain() || output + COLUMNS > self.outputs {
+            for (r, sums) in sums.iter().enumerate() {
+                // SAFETY: the array has 16 elements.
+                self.put(s, row + r, output, unsafe { s.load(sums.as_ptr()) });
+            }
+            return;
+        }
+        let first = row * self.stride + self.column + output;
+        // SAFETY: the columns of these rows belong to one thread, within the output as asserted.
+        let out = unsafe { self.out.start_of(first, (sums.len() - 1) * self.stride + COLUMNS) };
+        for (r, sums) in sums.iter().enumerate() {
+            // SAFETY: the array has 16 elements, and so has the row's output.
+            unsafe {
+                let (to, sums) = (out.add(r * self.stride), s.load(sums.as_ptr()));
+                let value = if self.add { s.add(s.load(to), sums) } else { sums };
+                s.store(to, value);
+            }
         }
     }
 

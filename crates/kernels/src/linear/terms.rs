@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::share::{Among, Share};
 use super::sink::{Factors, Sink};
-use super::{Operands, Part, Scratch, Share};
-use crate::activations::Activations;
+use super::{Operands, Part, Scratch};
 use crate::isa::Kernel;
 use crate::lora::{Ahead, LowRankBatch, LowRankTerm, Term, expand};
 use crate::matrix::BLOCK;
@@ -17,21 +17,27 @@ const TILE: usize = 6;
 /// What a thread reads of adapters for its columns, over the steps of the base product of all parts.
 pub(super) fn ahead<'a>(
     parts: &[Part<'_>],
-    x: &Activations,
+    (width, rows): (usize, &Range<usize>),
     deltas: &LowRankBatch<'_>,
-    (thread, threads): (usize, usize),
+    (thread, threads): Among,
     ranges: &'a mut Vec<Range<usize>>,
 ) -> Ahead<'a> {
     let pairs = |part: usize| share(parts[part].matrix.pairs(), thread, threads);
     let blocks = |part: usize| pairs(part).start * 2..pairs(part).end * 2;
-    deltas.expand_memory(parts.len(), blocks, ranges);
+    deltas.expand_memory(parts.len(), rows, blocks, ranges);
     let pairs: usize = (0..parts.len()).map(|part| pairs(part).len()).sum();
     // One row alone takes two pairs in a tile.
-    let tiles = (pairs * x.rows().div_ceil(TILE)).div_ceil(if x.rows() == 1 { 2 } else { 1 });
-    Ahead::new(ranges, tiles * (x.width() / BLOCK))
+    let tiles = (pairs * rows.len().div_ceil(TILE)).div_ceil(if rows.len() == 1 { 2 } else { 1 });
+    Ahead::new(ranges, tiles * (width / BLOCK))
 }
 
 impl Share<'_> {
+    /// Those of some rows that are this share's.
+    fn own(&self, rows: &Range<usize>) -> Range<usize> {
+        let start = rows.start.max(self.rows.start);
+        start..rows.end.min(self.rows.end).max(start)
+    }
+
     /// Adds a term to this thread's columns of a map, if the term is for that map.
     pub(super) fn add_term(&self, index: usize, term: &Term<'_>, scratch: &mut Scratch) {
         let part = &self.parts[index];
@@ -39,17 +45,19 @@ impl Share<'_> {
         match term {
             Term::LowRank(at) if !columns.is_empty() => {
                 let (term, start) = &self.deltas.terms[*at];
-                if term.part == index {
+                let rows = self.own(&term.rows);
+                if term.part == index && !rows.is_empty() {
                     self.isa.run(LowRank {
                         share: self,
                         part,
                         term,
                         start: *start,
+                        rows,
                     });
                 }
             }
             Term::Bias(term) if term.part == index && !columns.is_empty() => {
-                for row in term.rows.clone() {
+                for row in self.own(&term.rows) {
                     // SAFETY: one row at a time.
                     let out = unsafe { self.row(part, &columns, row) };
                     for (out, value) in out.iter_mut().zip(&term.values[columns.clone()]) {
@@ -61,7 +69,7 @@ impl Share<'_> {
                 let operands = Operands {
                     x: self.x,
                     ahead: &self.ahead,
-                    rows: term.rows.clone(),
+                    rows: self.own(&term.rows),
                     matrix: term.matrix,
                     sink: Sink {
                         factors: Factors::All(term.scale),
@@ -84,6 +92,7 @@ struct LowRank<'a> {
     part: &'a Part<'a>,
     term: &'a LowRankTerm<'a>,
     start: usize,
+    rows: Range<usize>,
 }
 
 impl Kernel for LowRank<'_> {
@@ -96,13 +105,15 @@ impl Kernel for LowRank<'_> {
             part,
             term,
             start,
+            rows,
         } = self;
         let (pairs, columns, rank) = (share.pairs(part), share.columns(part), term.pair.rank());
         let (blocks, factors) = (pairs.start * 2..pairs.end * 2, term.columns.as_deref());
-        let mut row = term.rows.start;
-        let mut inner = &share.deltas.inner[start..][..term.rows.len() * rank];
-        while row < term.rows.end {
-            let tile = if S::TILE_ROWS >= ROWS && term.rows.end - row >= ROWS {
+        let mut row = rows.start;
+        let before = (rows.start - term.rows.start) * rank;
+        let mut inner = &share.deltas.inner[start + before..][..rows.len() * rank];
+        while row < rows.end {
+            let tile = if S::TILE_ROWS >= ROWS && rows.end - row >= ROWS {
                 ROWS
             } else {
                 1

@@ -82,7 +82,7 @@ impl<E: Encoding, Sc: Scales> InTiles<'_, E, Sc> {
         assert!(H <= rows && rows <= H * tiles && operands.rows.end <= operands.x.rows());
         assert!(blocks * BLOCK == operands.x.width() && self.pairs.end * 2 * blocks <= scales.places());
         let groups = blocks * Sc::GROUPS;
-        let Scratch { panel, inputs } = self.scratch;
+        let Scratch { panel, inputs, .. } = self.scratch;
         panel.resize((blocks * 8).max(panel.len()), Line([0; 64]));
         inputs.clear();
         for index in 0..tiles {

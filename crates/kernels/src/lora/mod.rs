@@ -89,22 +89,25 @@ impl<'a> LowRankBatch<'a> {
     /// Memory that the first products of `rows` read, in their order, into `to`.
     pub(crate) fn shrink_memory(terms: &[(LowRankTerm<'_>, usize)], rows: &Range<usize>, to: &mut Vec<Range<usize>>) {
         let own = terms.iter().map(|(term, _)| term);
-        let own = own.filter(|term| term.rows.start.max(rows.start) < term.rows.end.min(rows.end));
+        let own = own.filter(|term| meet(&term.rows, rows));
         to.clear();
         to.extend(own.map(|term| term.pair.shrink_memory()));
     }
 
-    /// Memory that the second products on the column blocks `columns(part)` of each map read, in their order, into `to`.
+    /// Memory that the second products of `rows` on the column blocks `columns(part)` of each map read, in their order, into
+    /// `to`.
     pub(crate) fn expand_memory(
         &self,
         parts: usize,
+        rows: &Range<usize>,
         columns: impl Fn(usize) -> Range<usize>,
         to: &mut Vec<Range<usize>>,
     ) {
         to.clear();
         for part in 0..parts {
             let blocks = columns(part);
-            let of_part = self.terms.iter().filter(|(term, _)| term.part == part);
+            let own = |term: &LowRankTerm<'_>| term.part == part && meet(&term.rows, rows);
+            let of_part = self.terms.iter().filter(|(term, _)| own(term));
             to.extend(of_part.map(|(term, _)| term.pair.expand_memory(blocks.clone())));
         }
     }
@@ -163,6 +166,11 @@ impl<'a> LowRankBatch<'a> {
         }
     }
 
+    /// One of the terms reads the rows in f32.
+    pub(crate) fn has_dense_terms(&self) -> bool {
+        self.order.iter().any(|term| matches!(term, Term::Dense(_)))
+    }
+
     /// Column factors on a map, by rows.
     pub(crate) fn factors(&self, part: usize) -> &[ColumnFactors] {
         let start = self.factors.partition_point(|f| f.part < part);
@@ -212,6 +220,11 @@ impl<'a> LowRankBatch<'a> {
             assert_eq!(Some(got), outputs(part), "outputs of an adapter's term on map {part}");
         }
     }
+}
+
+/// They share a row.
+fn meet(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start.max(b.start) < a.end.min(b.end)
 }
 
 /// The memory of a vector for elements that differ in lifetimes alone: collecting in place keeps the allocation.

@@ -115,26 +115,28 @@ impl LowRankPair {
 /// Bytes of 16-bit elements that a step of the first product reads.
 pub(crate) const SHRINK_STEP: usize = 8 * LANES * 2;
 
-/// Inner products of `rows` rows of `x` with every component of A, scaled, into `to` of `[rows, rank]`.
+/// Inner products of `rows` rows of `x`, `stride` apart, with every component of A, scaled, into `to` of `[rows, rank]`.
 #[inline(always)]
 pub(crate) fn shrink<S: Simd>(
     s: S,
-    (x, rows): (&[f32], usize),
+    (x, stride, rows): (&[f32], usize, usize),
     pair: &LowRankPair,
     scale: f32,
     (to, ahead): (&mut [f32], &Ahead<'_>),
 ) {
     let (rank, inputs) = (pair.rank, pair.inputs);
-    assert!(x.len() == rows * inputs && to.len() == rows * rank);
+    assert!(rows == 0 || x.len() >= (rows - 1) * stride + inputs);
+    assert!(inputs <= stride && to.len() == rows * rank);
     with_elements!(&pair.a, a => {
         assert!(a.len() == rank * inputs && inputs.is_multiple_of(LANES));
         let mut row = 0;
         while row < rows {
             let tile = if S::TILE_ROWS >= 6 && rows - row >= 3 { 3 } else { 1 };
-            let (x, to) = (&x[row * inputs..(row + tile) * inputs], &mut to[row * rank..(row + tile) * rank]);
+            let x = (&x[row * stride..], stride);
+            let to = &mut to[row * rank..(row + tile) * rank];
             match tile {
-                3 if S::TILE_ROWS >= 6 => shrink_rows::<S, _, 3>(s, x, (a, rank, ahead), scale, to),
-                _ => shrink_rows::<S, _, 1>(s, x, (a, rank, ahead), scale, to),
+                3 if S::TILE_ROWS >= 6 => shrink_rows::<S, _, 3>(s, x, (a, pair, ahead), scale, to),
+                _ => shrink_rows::<S, _, 1>(s, x, (a, pair, ahead), scale, to),
             }
             row += tile;
         }
@@ -145,12 +147,14 @@ pub(crate) fn shrink<S: Simd>(
 #[inline(always)]
 fn shrink_rows<S: Simd, L: Load, const R: usize>(
     s: S,
-    x: &[f32],
-    (a, rank, ahead): (L, usize, &Ahead<'_>),
+    (x, stride): (&[f32], usize),
+    (a, pair, ahead): (L, &LowRankPair, &Ahead<'_>),
     scale: f32,
     to: &mut [f32],
 ) {
-    assert!(to.len() == R * rank && a.len() * R == x.len() * rank);
+    let (rank, width) = (pair.rank, pair.inputs);
+    assert!(to.len() == R * rank && a.len() == rank * width && x.len() >= (R - 1) * stride + width);
+    let x = (x, stride, width);
     let mut component = 0;
     while component < rank {
         let left = rank - component;
@@ -168,18 +172,17 @@ fn shrink_rows<S: Simd, L: Load, const R: usize>(
 /// A group of N components; returns N.
 ///
 /// # Safety
-/// `x` holds R rows of equal width, a multiple of 16; `a` holds components `component .. component + N` of that width, `to`
+/// `x` holds R rows of a width that is a multiple of 16, `stride` apart; `a` holds components `component .. component + N` of that width, `to`
 /// R rows of `rank` elements, which those components are below.
 #[inline(always)]
 unsafe fn shrink_group<S: Simd, L: Load, const R: usize, const N: usize>(
     s: S,
-    x: &[f32],
+    (x, stride, width): (&[f32], usize, usize),
     (a, rank, ahead): (L, usize, &Ahead<'_>),
     scale: f32,
     component: usize,
     to: &mut [f32],
 ) -> usize {
-    let width = x.len() / R;
     let mut sums = [[s.splat(0.0); N]; R];
     let mut place = component * width;
     for at in (0..width).step_by(LANES) {
@@ -188,7 +191,7 @@ unsafe fn shrink_group<S: Simd, L: Load, const R: usize, const N: usize>(
         unsafe {
             let mut inputs = [s.splat(0.0); R];
             for r in 0..R {
-                inputs[r] = s.load(x.as_ptr().add(r * width + at));
+                inputs[r] = s.load(x.as_ptr().add(r * stride + at));
             }
             for n in 0..N {
                 let weights = a.load(s, place + n * LANES);

@@ -44,6 +44,28 @@ macro_rules! multiply {
     };
 }
 
+macro_rules! add_products {
+    ($first:tt, $second:tt, $rows:ident, $columns:ident) => {
+        asm!(
+            "tileloadd tmm6, [{columns} + {line}]",
+            "tileloadd tmm4, [{rows} + {line}]",
+            concat!("tdpbssd ", $first, ", tmm4, tmm6"),
+            "tileloadd tmm5, [{more} + {line}]",
+            concat!("tdpbssd ", $second, ", tmm5, tmm6"),
+            rows = in(reg) $rows[0],
+            more = in(reg) $rows[1],
+            columns = in(reg) $columns,
+            line = in(reg) 64usize,
+            out($first) _,
+            out($second) _,
+            out("tmm4") _,
+            out("tmm5") _,
+            out("tmm6") _,
+            options(nostack, preserves_flags, readonly)
+        )
+    };
+}
+
 macro_rules! store {
     ($sums:tt, $out:ident) => {
         asm!(
@@ -115,6 +137,37 @@ impl Amx {
                 1 => multiply!("tmm1", "tmm5", "tmm7", inputs, stride, weights, start),
                 2 => multiply!("tmm2", "tmm4", "tmm6", inputs, stride, weights, start),
                 _ => multiply!("tmm3", "tmm5", "tmm7", inputs, stride, weights, start),
+            }
+        }
+    }
+
+    /// Sets the two registers of sums from `2 * SET` on to zeros.
+    ///
+    /// # Safety
+    /// Tiles are configured.
+    #[inline(always)]
+    pub(crate) unsafe fn zero_sums<const SET: usize>(self) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match SET {
+                0 => asm!("tilezero tmm0", "tilezero tmm1", out("tmm0") _, out("tmm1") _, options(nostack, nomem)),
+                _ => asm!("tilezero tmm2", "tilezero tmm3", out("tmm2") _, out("tmm3") _, options(nostack, nomem)),
+            }
+        }
+    }
+
+    /// Adds the products of two tiles of rows with one of columns to the registers of a set. A tile is sixteen lines of
+    /// 64 bytes: rows of inputs, or columns as in [`Self::multiply`].
+    ///
+    /// # Safety
+    /// Tiles are configured for sixteen rows and a depth of 64; sixteen lines can be read from every pointer.
+    #[inline(always)]
+    pub(crate) unsafe fn add_products<const SET: usize>(self, rows: [*const u8; 2], columns: *const u8) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match SET {
+                0 => add_products!("tmm0", "tmm1", rows, columns),
+                _ => add_products!("tmm2", "tmm3", rows, columns),
             }
         }
     }

@@ -83,6 +83,22 @@ unsafe fn dot_signed(acc: __m256i, weights: __m256i, inputs: __m256i) -> __m256i
     })
 }
 
+/// [`Simd::affine`] of half a vector.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn affine_half(bytes: __m256i, factor: __m256i, addend: __m256i) -> __m256i {
+    op!({
+        let even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF));
+        let odd = _mm256_srli_epi16::<8>(bytes);
+        let even = _mm256_add_epi16(_mm256_mullo_epi16(even, factor), addend);
+        let odd = _mm256_add_epi16(_mm256_mullo_epi16(odd, factor), addend);
+        let upper = _mm256_and_si256(odd, _mm256_set1_epi16(-256));
+        _mm256_or_si256(_mm256_srli_epi16::<8>(even), upper)
+    })
+}
+
 // SAFETY: values exist only after detection; pointer methods touch exactly the elements they name.
 unsafe impl Simd for Avx2 {
     type F = [__m256; 2];
@@ -243,6 +259,20 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     fn high_nibbles(self, a: Self::B) -> Self::B {
         op!(a.map(|half| _mm256_and_si256(_mm256_srli_epi16::<4>(half), _mm256_set1_epi8(15))))
+    }
+    #[inline(always)]
+    fn twice_low_half(self, a: Self::I) -> Self::I {
+        op!(a.map(|half| _mm256_or_si256(
+            _mm256_and_si256(half, _mm256_set1_epi32(0xFFFF)),
+            _mm256_slli_epi32::<16>(half)
+        )))
+    }
+    #[inline(always)]
+    fn affine(self, bytes: Self::B, factor: Self::I, addend: Self::I) -> Self::B {
+        op!([
+            affine_half(bytes[0], factor[0], addend[0]),
+            affine_half(bytes[1], factor[1], addend[1]),
+        ])
     }
     #[inline(always)]
     fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {

@@ -30,6 +30,17 @@ macro_rules! op {
     };
 }
 
+impl Avx512 {
+    /// Reads 16 i32.
+    ///
+    /// # Safety
+    /// They exist.
+    #[inline(always)]
+    pub(crate) unsafe fn load_i32(self, from: *const i32) -> __m512i {
+        op!(_mm512_loadu_si512(from.cast()))
+    }
+}
+
 // SAFETY: values exist only after detection; pointer methods touch exactly the elements they name.
 unsafe impl Simd for Avx512 {
     type F = __m512;
@@ -178,6 +189,25 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     fn high_nibbles(self, a: Self::B) -> Self::B {
         op!(_mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn twice_low_half(self, a: Self::I) -> Self::I {
+        op!(_mm512_or_si512(
+            _mm512_and_si512(a, _mm512_set1_epi32(0xFFFF)),
+            _mm512_slli_epi32::<16>(a)
+        ))
+    }
+    #[inline(always)]
+    fn affine(self, bytes: Self::B, factor: Self::I, addend: Self::I) -> Self::B {
+        op!({
+            let even = _mm512_and_si512(bytes, _mm512_set1_epi16(0xFF));
+            let odd = _mm512_srli_epi16::<8>(bytes);
+            let even = _mm512_add_epi16(_mm512_mullo_epi16(even, factor), addend);
+            let odd = _mm512_add_epi16(_mm512_mullo_epi16(odd, factor), addend);
+            // Bits of the third operand where the second has ones, else of the first.
+            let upper = _mm512_set1_epi16(-256);
+            _mm512_ternarylogic_epi32::<0b1011_1000>(_mm512_srli_epi16::<8>(even), upper, odd)
+        })
     }
     #[inline(always)]
     fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {

@@ -86,6 +86,11 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn broadcast4(self, from: *const i8) -> Self::B;
     fn low_nibbles(self, a: Self::B) -> Self::B;
     fn high_nibbles(self, a: Self::B) -> Self::B;
+    /// The low 16 bits of each lane in both of its halves.
+    fn twice_low_half(self, a: Self::I) -> Self::I;
+    /// `(byte * factor + addend) >> 8` of each unsigned byte, modulo 2^16; factors and addends as [`Self::twice_low_half`]
+    /// gives them, one for the four bytes of a lane.
+    fn affine(self, bytes: Self::B, factor: Self::I, addend: Self::I) -> Self::B;
     /// `acc + sum of four products` per lane; `weights` are 0..=127, `inputs` signed.
     fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I;
     /// Start of a chain of [`Self::dot_u8`], given the sum of the block's inputs.

@@ -189,6 +189,17 @@ unsafe impl Simd for Scalar {
         a.map(|byte| byte >> 4)
     }
     #[inline(always)]
+    fn twice_low_half(self, a: Self::I) -> Self::I {
+        a.map(|lane| lane & 0xFFFF | lane << 16)
+    }
+    #[inline(always)]
+    fn affine(self, bytes: Self::B, factor: Self::I, addend: Self::I) -> Self::B {
+        std::array::from_fn(|i| {
+            let (factor, addend) = (factor[i / 4] as u16, addend[i / 4] as u16);
+            (u16::from(bytes[i]).wrapping_mul(factor).wrapping_add(addend) >> 8) as u8
+        })
+    }
+    #[inline(always)]
     fn dot_u7(self, acc: Self::I, weights: Self::B, inputs: Self::B) -> Self::I {
         dot4(acc, weights, inputs, 0)
     }

@@ -8,7 +8,7 @@ use super::linear::plain;
 use crate::testing::{Random, assert_close, contexts, encode, product};
 use crate::{
     Activations, BiasTerm, BlockFormat, ColumnFactors, Context, DenseTerm, ElementType, LowRankBatch, LowRankPair,
-    LowRankTerm, PackedMatrix, Part, Precision, Then, linear, prepare,
+    LowRankTerm, PackedMatrix, Part, Precision, Source, Then, linear, prepare,
 };
 
 /// Inputs of the maps, one super-block.
@@ -97,7 +97,11 @@ fn run(
     let mut deltas = LowRankBatch::default().reuse();
     changes.iter().for_each(|change| push(&mut deltas, change));
     let mut activations = Activations::new(Precision::Int8);
-    prepare(context, plain(x, INPUTS), rows, &mut activations, &mut deltas);
+    let source = Source {
+        keep: maps.iter().any(|(matrix, _)| matrix.format().is_dense()),
+        ..plain(x, INPUTS)
+    };
+    prepare(context, source, rows, &mut activations, &mut deltas);
     let mut out = vec![1.0; rows * WIDTH];
     let parts = [0, 1].map(|part| Part {
         matrix: &maps[part].0,

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::linear::run;
+use super::linear::{Rounding, run};
 use crate::isa::Kernel;
 use crate::simd::{LANES, Simd, exp};
 use crate::testing::{FORMATS, Random, contexts};
@@ -10,6 +10,8 @@ use crate::{
     Activations, AttentionHeads, BlockFormat, HeadTransform, Isa, KvCache, KvPrecision, KvShape, LowRankBatch, Places,
     Precision, Source, attend, prepare, rotate_and_store,
 };
+
+const ROUNDED: [Rounding; 2] = [Rounding::Fine, Rounding::CoarseFrom(0)];
 
 #[test]
 fn a_fault_shows_in_its_row_and_in_no_other() {
@@ -19,15 +21,20 @@ fn a_fault_shows_in_its_row_and_in_no_other() {
         let (matrix, _) = random.matrix(format, 33, inputs);
         let good = random.numbers(3 * inputs);
         for mut context in contexts() {
-            let expected = run(&mut context, Precision::Int8, &good, &matrix);
-            for fault in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                for places in [vec![0], vec![17], vec![3, 19], (32..64).collect()] {
-                    let mut bad = good.clone();
-                    places.iter().for_each(|place| bad[inputs + place] = fault);
-                    let got = run(&mut context, Precision::Int8, &bad, &matrix);
-                    let what = format!("{format:?} {fault} at {places:?} on {}", context.isa.name());
-                    assert!(got[33..66].iter().all(|v| v.is_nan()), "{what}: {:?}", &got[33..66]);
-                    assert_eq!((&got[..33], &got[66..]), (&expected[..33], &expected[66..]), "{what}");
+            for rounding in ROUNDED {
+                let expected = run(&mut context, rounding, &good, &matrix);
+                for fault in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    for places in [vec![0], vec![17], vec![3, 19], (32..64).collect()] {
+                        let mut bad = good.clone();
+                        places.iter().for_each(|place| bad[inputs + place] = fault);
+                        let got = run(&mut context, rounding, &bad, &matrix);
+                        let what = format!(
+                            "{format:?} {rounding:?} {fault} at {places:?} on {}",
+                            context.isa.name()
+                        );
+                        assert!(got[33..66].iter().all(|v| v.is_nan()), "{what}: {:?}", &got[33..66]);
+                        assert_eq!((&got[..33], &got[66..]), (&expected[..33], &expected[66..]), "{what}");
+                    }
                 }
             }
         }
@@ -43,8 +50,8 @@ fn a_block_too_small_to_round_counts_as_zeros() {
             for smallest in [f32::from_bits(1), 1e-40, 3e-37] {
                 let mut x = vec![0.0; matrix.inputs()];
                 (x[1], x[20]) = (smallest, -smallest);
-                let got = run(&mut context, Precision::Int8, &x, &matrix);
-                assert_eq!(got, [0.0; 16], "{format:?} {smallest:e} on {}", context.isa.name());
+                let got = ROUNDED.map(|rounding| run(&mut context, rounding, &x, &matrix));
+                assert_eq!(got, [[0.0; 16]; 2], "{format:?} {smallest:e} on {}", context.isa.name());
             }
         }
     }
@@ -137,8 +144,8 @@ fn a_key_too_large_for_its_page_shows_in_its_sequence_only() {
 #[test]
 fn activations_that_found_no_memory_hold_no_rows() {
     let mut activations = Activations::new(Precision::Int8);
-    activations.resize(2, 64);
-    let outcome = catch_unwind(AssertUnwindSafe(|| activations.resize(1 << 58, 32)));
+    activations.resize(2, 64, 1, true);
+    let outcome = catch_unwind(AssertUnwindSafe(|| activations.resize(1 << 58, 32, 0, true)));
     assert!(outcome.is_err());
     assert_eq!(activations.rows(), 0);
 }
@@ -148,8 +155,8 @@ fn a_batch_of_no_rows_is_nothing() {
     let mut random = Random(34);
     let (matrix, _) = random.matrix(BlockFormat::Q4_1, 40, 32);
     for mut context in contexts() {
-        for precision in [Precision::Int8, Precision::F32] {
-            assert!(run(&mut context, precision, &[], &matrix).is_empty());
+        for rounding in ROUNDED {
+            assert!(run(&mut context, rounding, &[], &matrix).is_empty());
         }
         let (heads, source) = (
             AttentionHeads {
@@ -164,6 +171,8 @@ fn a_batch_of_no_rows_is_nothing() {
                 stride: 32,
                 width: 32,
                 norm: None,
+                coarse_from: usize::MAX,
+                keep: false,
             },
         );
         let mut cache = pool(1);

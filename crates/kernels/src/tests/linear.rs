@@ -11,14 +11,37 @@ pub(super) fn plain(values: &[f32], width: usize) -> Source<'_> {
         stride: width,
         width,
         norm: None,
+        coarse_from: usize::MAX,
+        keep: false,
     }
 }
 
-pub(super) fn run(context: &mut Context, precision: Precision, x: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
+/// How rows enter a product.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rounding {
+    None,
+    Fine,
+    /// In coarse groups from this row on.
+    CoarseFrom(usize),
+}
+
+const COARSE: Rounding = Rounding::CoarseFrom(0);
+
+pub(super) fn run(context: &mut Context, rounding: Rounding, x: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
     let rows = x.len() / matrix.inputs();
+    let (precision, coarse_from) = match rounding {
+        Rounding::None => (Precision::F32, usize::MAX),
+        Rounding::Fine => (Precision::Int8, usize::MAX),
+        Rounding::CoarseFrom(row) => (Precision::Int8, row),
+    };
     let mut activations = Activations::new(precision);
     let mut none = LowRankBatch::default();
-    prepare(context, plain(x, matrix.inputs()), rows, &mut activations, &mut none);
+    let source = Source {
+        coarse_from,
+        keep: matrix.format().is_dense(),
+        ..plain(x, matrix.inputs())
+    };
+    prepare(context, source, rows, &mut activations, &mut none);
     let mut out = vec![0.0; rows * matrix.outputs()];
     let parts = [Part {
         matrix,
@@ -54,8 +77,10 @@ fn products_match_the_reference_on_every_path() {
             let expected = product(&x, &weights, rows, inputs, outputs);
             for mut context in contexts() {
                 let what = format!("{format:?} {rows} x {inputs} x {outputs} on {}", context.isa.name());
-                assert_close(&run(&mut context, Precision::F32, &x, &matrix), &expected, 2e-5, &what);
-                assert_close(&run(&mut context, Precision::Int8, &x, &matrix), &expected, 0.08, &what);
+                for (rounding, tolerance) in [(Rounding::None, 2e-5), (Rounding::Fine, 0.08), (COARSE, 0.08)] {
+                    let got = run(&mut context, rounding, &x, &matrix);
+                    assert_close(&got, &expected, tolerance, &format!("{what} {rounding:?}"));
+                }
             }
         }
     }
@@ -73,7 +98,7 @@ fn integer_products_are_exact() {
         let expected = product(&x, &weights, 3, inputs, 48);
         for mut context in contexts() {
             assert_close(
-                &run(&mut context, Precision::Int8, &x, &matrix),
+                &run(&mut context, Rounding::Fine, &x, &matrix),
                 &expected,
                 4e-6,
                 &format!("{format:?} on {}", context.isa.name()),
@@ -86,21 +111,21 @@ fn integer_products_are_exact() {
 fn bits_do_not_depend_on_instruction_set_threads_or_batch() {
     let mut random = Random(3);
     for format in FORMATS {
-        for precision in [Precision::Int8, Precision::F32] {
+        for rounding in [Rounding::Fine, Rounding::None, COARSE] {
             let inputs = format.block_len().max(96);
             let (matrix, _) = random.matrix(format, 200, inputs);
             let x = random.numbers(40 * inputs);
             let mut first: Option<Vec<f32>> = None;
             for mut context in contexts() {
-                let whole = run(&mut context, precision, &x, &matrix);
+                let whole = run(&mut context, rounding, &x, &matrix);
                 assert_eq!(
                     &whole,
                     first.get_or_insert_with(|| whole.clone()),
-                    "{format:?} {precision:?} {}",
+                    "{format:?} {rounding:?} {}",
                     context.isa.name()
                 );
                 for rows in [1usize, 2, 3, 5, 6, 11, 12, 14] {
-                    let part = run(&mut context, precision, &x[7 * inputs..(7 + rows) * inputs], &matrix);
+                    let part = run(&mut context, rounding, &x[7 * inputs..(7 + rows) * inputs], &matrix);
                     assert_eq!(
                         part,
                         whole[7 * 200..(7 + rows) * 200],
@@ -122,18 +147,67 @@ fn a_row_keeps_its_bits_among_any_others() {
         let (matrix, _) = random.matrix(format, 37, inputs);
         let row = random.numbers(inputs);
         for mut context in contexts() {
-            for precision in [Precision::Int8, Precision::F32] {
-                let alone = run(&mut context, precision, &row, &matrix);
+            for rounding in [Rounding::Fine, Rounding::None, COARSE] {
+                let alone = run(&mut context, rounding, &row, &matrix);
                 for _ in 0..6 {
                     let rows = random.bits() as usize % 30 + 1;
                     let at = random.bits() as usize % rows;
                     let mut x: Vec<f32> = random.numbers(rows * inputs).iter().map(|v| v * 100.0).collect();
                     x[at * inputs..][..inputs].copy_from_slice(&row);
-                    let got = run(&mut context, precision, &x, &matrix);
-                    let what = format!("{format:?} {precision:?} row {at} of {rows} on {}", context.isa.name());
+                    let got = run(&mut context, rounding, &x, &matrix);
+                    let what = format!("{format:?} {rounding:?} row {at} of {rows} on {}", context.isa.name());
                     assert_eq!(got[at * 37..][..37], alone, "{what}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn fine_and_coarse_rows_keep_their_bits_beside_each_other() {
+    let mut random = Random(9);
+    for format in FORMATS {
+        let inputs = format.block_len().max(160);
+        let (matrix, _) = random.matrix(format, 70, inputs);
+        let x = random.numbers(30 * inputs);
+        for mut context in contexts() {
+            let fine = run(&mut context, Rounding::Fine, &x, &matrix);
+            let coarse = run(&mut context, COARSE, &x, &matrix);
+            assert_eq!(fine == coarse, format.is_dense(), "{format:?}");
+            for from in [1, 13, 29] {
+                let mixed = run(&mut context, Rounding::CoarseFrom(from), &x, &matrix);
+                assert_eq!(mixed[..from * 70], fine[..from * 70], "{format:?} from {from}");
+                assert_eq!(mixed[from * 70..], coarse[from * 70..], "{format:?} from {from}");
+            }
+        }
+    }
+}
+
+/// Weights of one magnitude are a whole number of steps; inputs beside one 250 times as large keep three digits.
+#[test]
+fn a_large_input_leaves_the_others_of_a_coarse_group_their_steps() {
+    let block = |block: usize| {
+        let scale = half::f16::from_f32(if block.is_multiple_of(2) { 0.5 } else { -0.5 });
+        [&scale.to_le_bytes()[..], &[127; 32]].concat()
+    };
+    let row: Vec<u8> = (0..9).flat_map(block).collect();
+    let matrix = PackedMatrix::pack(BlockFormat::Q8_0, 3, 288, |_| &row).unwrap();
+    let mut random = Random(10);
+    let mut x: Vec<f32> = random.numbers(17 * 288).iter().map(|x| 2.0 * x.signum()).collect();
+    x.chunks_exact_mut(288).for_each(|row| row[100] = 500.0);
+    let mut weights = vec![0.0; 3 * 288];
+    for (output, weights) in weights.chunks_exact_mut(288).enumerate() {
+        matrix.dequantize_row(output, weights);
+    }
+    let expected = product(&x, &weights, 17, 288, 3);
+    let small: f64 = 287.0 * 2.0 * 63.5;
+    for mut context in contexts() {
+        let got = run(&mut context, COARSE, &x, &matrix);
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!(
+                (f64::from(*got) - expected).abs() < 1e-3 * small,
+                "{got} for {expected}"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Bits that must not change: served outputs are promised to be the same from one version to the next.
 
-use super::linear::run;
+use super::linear::{Rounding, run};
+use crate::BlockFormat;
 use crate::testing::{Random, contexts};
-use crate::{BlockFormat, Precision};
 
 /// FNV-1a of the bits.
 fn digest(values: &[f32]) -> u64 {
@@ -12,15 +12,26 @@ fn digest(values: &[f32]) -> u64 {
     })
 }
 
-/// Per format the digests of a product on rounded activations and of one on f32.
-const DIGESTS: [(BlockFormat, u64, u64); 3] = [
-    (BlockFormat::Q4_0, 15_090_027_634_282_858_256, 7_958_365_254_088_106_381),
+/// Per format the digests of products on activations rounded finely, coarsely, and on f32.
+const DIGESTS: [(BlockFormat, u64, u64, u64); 3] = [
+    (
+        BlockFormat::Q4_0,
+        15_090_027_634_282_858_256,
+        40_345_685_994_720_386,
+        7_958_365_254_088_106_381,
+    ),
     (
         BlockFormat::Q4_1,
         12_874_946_168_512_943_346,
+        11_891_029_675_432_781_053,
         17_954_683_971_066_740_587,
     ),
-    (BlockFormat::Q8_0, 10_132_824_003_338_125_017, 8_594_622_626_115_866_851),
+    (
+        BlockFormat::Q8_0,
+        10_132_824_003_338_125_017,
+        9_423_711_925_090_440_139,
+        8_594_622_626_115_866_851,
+    ),
 ];
 
 #[test]
@@ -30,9 +41,9 @@ fn products_keep_their_bits() {
             let mut random = Random(77);
             let (matrix, _) = random.matrix(format, 45, 192);
             let x = random.numbers(15 * 192);
-            let [rounded, plain] =
-                [Precision::Int8, Precision::F32].map(|precision| digest(&run(&mut context, precision, &x, &matrix)));
-            (format, rounded, plain)
+            let [fine, coarse, plain] = [Rounding::Fine, Rounding::CoarseFrom(0), Rounding::None]
+                .map(|rounding| digest(&run(&mut context, rounding, &x, &matrix)));
+            (format, fine, coarse, plain)
         });
         assert_eq!(got, DIGESTS, "{got:#x?} on {}", context.isa.name());
     }

@@ -165,6 +165,8 @@ fn rows_are_normalised_and_rounded_alike() {
             stride: 96,
             width: 96,
             norm: Some(rms(&weight, &[], &[])),
+            coarse_from: usize::MAX,
+            keep: true,
         };
         prepare(&mut context, source, 5, &mut to, &mut LowRankBatch::default());
         assert_close(&to.values, &expected, 1e-6, context.isa.name());
@@ -189,6 +191,8 @@ fn a_row_of_zeros_rounds_to_zeros() {
             stride: 64,
             width: 64,
             norm: None,
+            coarse_from: usize::MAX,
+            keep: true,
         };
         prepare(&mut context, source, 1, &mut to, &mut LowRankBatch::default());
         assert!(to.quants.iter().all(|q| *q == 0) && to.blocks.iter().all(|b| b.scaled_sum == 0.0));

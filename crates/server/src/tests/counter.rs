@@ -142,6 +142,7 @@ impl Runner for Counter {
             max_context: CONTEXT,
             block_tokens: 16,
             blocks: 512,
+            prompts_apart: false,
         }
     }
 

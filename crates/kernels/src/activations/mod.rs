@@ -1,25 +1,33 @@
-//! The rows that enter a product, rounded to int8 per block of 32 or kept in f32.
+//! The rows that enter a product, rounded to int8 per block of 32, in coarse groups of 256, or kept in f32.
+
+mod coarse;
 
 use crate::matrix::BLOCK;
 use crate::simd::{LANES, Simd};
 
+pub(crate) use coarse::{COARSE_GROUP, CoarseRows, CoarseTile, CoarseWriter, HIGH, STEP, TILE_ROWS};
+
 /// Precision of the activations that enter a quantized product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// int8 with one f32 scale per block of 32.
+    /// int8 with one f32 scale per block of 32, or in coarse groups (see [`crate::Source::coarse_from`]).
     Int8,
     /// f32; slow, for checking.
     F32,
 }
 
-/// Rows of `width` activations: as f32 (adapters read those) and, with [`Precision::Int8`], rounded.
+/// Rows of `width` activations: rounded with [`Precision::Int8`], and in f32 where something reads that.
 pub struct Activations {
     precision: Precision,
     rows: usize,
     width: usize,
+    /// In f32, if they are kept.
     pub(crate) values: Vec<f32>,
+    kept: bool,
+    /// Of the rows before the coarse ones.
     pub(crate) quants: Vec<i8>,
     pub(crate) blocks: Vec<BlockScale>,
+    pub(crate) coarse: CoarseRows,
 }
 
 /// What a block of 32 rounded activations needs beside its bytes.
@@ -84,8 +92,10 @@ impl Activations {
             rows: 0,
             width: 0,
             values: Vec::new(),
+            kept: false,
             quants: Vec::new(),
             blocks: Vec::new(),
+            coarse: CoarseRows::default(),
         }
     }
 
@@ -104,7 +114,22 @@ impl Activations {
         self.width
     }
 
-    pub(crate) fn resize(&mut self, rows: usize, width: usize) {
+    /// The first row that is rounded in coarse groups; as many as there are rows for none.
+    pub(crate) fn coarse_from(&self) -> usize {
+        self.rows - self.coarse.rows()
+    }
+
+    /// The rows in f32.
+    ///
+    /// # Panics
+    /// If they were not kept.
+    pub(crate) fn values(&self) -> &[f32] {
+        assert!(self.kept, "the product wants its input in f32, see `Source::keep`");
+        &self.values[..self.rows * self.width]
+    }
+
+    /// Room for `rows` rows, those from `coarse_from` on in coarse groups, and for all of them in f32 to `keep` them.
+    pub(crate) fn resize(&mut self, rows: usize, width: usize, coarse_from: usize, keep: bool) {
         assert!(
             width.is_multiple_of(BLOCK),
             "activations come in blocks of {BLOCK}, got {width}"
@@ -114,13 +139,24 @@ impl Activations {
         };
         // The products trust the shape: it must not promise more than there is where memory runs out below.
         (self.rows, self.width) = (0, 0);
-        self.values.resize(len, 0.0);
+        self.coarse.resize(0, width);
+        self.kept = keep;
+        if keep {
+            grow(&mut self.values, len, 0.0);
+        }
         if self.precision == Precision::Int8 {
-            self.quants.resize(len, 0);
-            self.blocks.resize(len / BLOCK, BlockScale::default());
+            let fine = rows.min(coarse_from);
+            grow(&mut self.quants, fine * width, 0);
+            grow(&mut self.blocks, fine * width / BLOCK, BlockScale::default());
+            self.coarse.resize(rows - fine, width);
         }
         (self.rows, self.width) = (rows, width);
     }
+}
+
+/// At least `len` elements. Nothing is cleared: rows of one width follow those of another in every layer.
+fn grow<T: Copy>(vector: &mut Vec<T>, len: usize, fill: T) {
+    vector.resize(len.max(vector.len()), fill);
 }
 
 /// Rounds a row: per block of 32, scale = largest magnitude / 127, values to the nearest step, ties to even. What cannot
