@@ -40,10 +40,13 @@ struct Args {
 }
 
 /// (name, sequences, rows of each, position, an adapter for each sequence)
-const CASES: [(&str, usize, usize, usize, bool); 14] = [
+const CASES: [(&str, usize, usize, usize, bool); 17] = [
     ("prefill 512, base", 1, 512, 0, false),
     ("prefill 512, adapter", 1, 512, 0, true),
     ("prefill 32 x 16, mixed", 32, 16, 0, true),
+    ("prefill 8 at 1,000, base", 1, 8, 1000, false),
+    ("prefill 16 at 1,000, base", 1, 16, 1000, false),
+    ("prefill 64 at 960, base", 1, 64, 960, false),
     ("decode 1, base", 1, 1, 160, false),
     ("decode 1, adapter", 1, 1, 160, true),
     ("decode 2, base", 2, 1, 160, false),

@@ -27,6 +27,36 @@ impl ElementType {
     }
 }
 
+/// Where the elements of a vector come from: `count` of them, `stride` apart from `first` on; the others are zeros.
+pub(crate) struct Places {
+    pub first: usize,
+    pub stride: usize,
+    pub count: usize,
+}
+
+/// Adapters are packed while a request waits for them, so nothing is computed per element that a vector has in common.
+fn collect<const N: usize, T: Copy + Default>(
+    encoded: &[[u8; N]],
+    vectors: usize,
+    source: impl Fn(usize) -> Places,
+    decode: impl Fn(&[u8; N]) -> T,
+) -> Vec<T> {
+    let mut all = Vec::with_capacity(vectors * LANES);
+    for vector in 0..vectors {
+        let Places { first, stride, count } = source(vector);
+        let mut lanes = [T::default(); LANES];
+        if count == LANES && stride == 1 {
+            let from = &encoded[first..first + LANES];
+            lanes.iter_mut().zip(from).for_each(|(lane, at)| *lane = decode(at));
+        } else if count > 0 {
+            let from = encoded[first..].iter().step_by(stride).take(count);
+            lanes.iter_mut().zip(from).for_each(|(lane, at)| *lane = decode(at));
+        }
+        all.extend_from_slice(&lanes);
+    }
+    all
+}
+
 /// Elements of one type, read as f32.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Elements {
@@ -36,18 +66,15 @@ pub(crate) enum Elements {
 }
 
 impl Elements {
-    /// `len` elements, element `i` taken from place `source(i)` of little-endian `bytes`; zero where there is none.
-    pub(crate) fn gather(kind: ElementType, bytes: &[u8], len: usize, source: impl Fn(usize) -> Option<usize>) -> Self {
-        let half = |i: usize| source(i).map_or(0, |at| u16::from_le_bytes([bytes[at * 2], bytes[at * 2 + 1]]));
-        let single = |i: usize| {
-            source(i).map_or(0.0, |at| {
-                f32::from_le_bytes([bytes[at * 4], bytes[at * 4 + 1], bytes[at * 4 + 2], bytes[at * 4 + 3]])
-            })
-        };
+    /// `vectors` times sixteen elements, vector `i` taken from the places `source(i)` of little-endian `bytes`.
+    pub(crate) fn gather(kind: ElementType, bytes: &[u8], vectors: usize, source: impl Fn(usize) -> Places) -> Self {
+        let half = |at: &[u8; 2]| u16::from_le_bytes(*at);
         match kind {
-            ElementType::F32 => Self::F32((0..len).map(single).collect()),
-            ElementType::F16 => Self::F16((0..len).map(half).collect()),
-            ElementType::Bf16 => Self::Bf16((0..len).map(half).collect()),
+            ElementType::F32 => Self::F32(collect(bytes.as_chunks().0, vectors, source, |at| {
+                f32::from_le_bytes(*at)
+            })),
+            ElementType::F16 => Self::F16(collect(bytes.as_chunks().0, vectors, source, half)),
+            ElementType::Bf16 => Self::Bf16(collect(bytes.as_chunks().0, vectors, source, half)),
         }
     }
 

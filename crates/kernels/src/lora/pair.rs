@@ -13,7 +13,7 @@
 use std::ops::Range;
 
 use super::Ahead;
-use crate::element::{ElementType, Elements, Load, with_elements};
+use crate::element::{ElementType, Elements, Load, Places, with_elements};
 use crate::matrix::{COLUMNS, ShapeError};
 use crate::simd::{LANES, Simd};
 
@@ -62,17 +62,24 @@ impl LowRankPair {
                 "expected inputs in multiples of {LANES}, got {inputs}"
             )));
         }
-        let padded = outputs.next_multiple_of(COLUMNS);
-        let a = Elements::gather(a_type, a, rank * inputs, |place| {
-            let (first, width) = group(place / inputs, rank);
-            let within = place - first * inputs;
-            let (vector, component) = (within / (width * LANES), first + within / LANES % width);
-            Some(component * inputs + vector * LANES + within % LANES)
+        let vectors = inputs / LANES;
+        let a = Elements::gather(a_type, a, rank * vectors, |place| {
+            let (first, width) = group(place / vectors, rank);
+            let within = place - first * vectors;
+            let (vector, component) = (within / width, first + within % width);
+            Places {
+                first: component * inputs + vector * LANES,
+                stride: 1,
+                count: LANES,
+            }
         });
-        let b = Elements::gather(b_type, b, padded * rank, |place| {
-            let (lane, component) = (place % COLUMNS, place / COLUMNS % rank);
-            let output = place / COLUMNS / rank * COLUMNS + lane;
-            (output < outputs).then_some(output * rank + component)
+        let b = Elements::gather(b_type, b, outputs.div_ceil(COLUMNS) * rank, |place| {
+            let (output, component) = (place / rank * COLUMNS, place % rank);
+            Places {
+                first: output * rank + component,
+                stride: rank,
+                count: (outputs - output).min(COLUMNS),
+            }
         });
         let (a, b) = (a.narrowed(), b.narrowed());
         Ok(Self {
