@@ -34,6 +34,9 @@ struct Args {
     /// Seconds to measure each case for
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// With the output projection in 4 bits
+    #[arg(long)]
+    four_bit_output: bool,
     /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,7 +70,7 @@ fn main() -> Result<()> {
         Some(shape) => shapes::write(folder.path(), shape, Encoding::Q4_1, &args.model)?,
         None => args.model.clone(),
     };
-    let mut steps = Steps::open(&model, args.threads, (CONTEXT, 32 * CONTEXT), 32)?;
+    let mut steps = Steps::open(&model, args.threads, (CONTEXT, 32 * CONTEXT), 32, args.four_bit_output)?;
     println!("{} threads, {}", args.threads, steps.isa());
     println!("| case | step, ms | tokens/s |\n|---|---|---|");
     for (name, sequences, rows, position, adapters) in CASES {

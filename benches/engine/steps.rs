@@ -42,7 +42,13 @@ impl Steps {
     ///
     /// # Errors
     /// The model cannot be run.
-    pub fn open(model: &Path, threads: usize, (context, kv_tokens): (usize, usize), adapters: u8) -> Result<Self> {
+    pub fn open(
+        model: &Path,
+        threads: usize,
+        (context, kv_tokens): (usize, usize),
+        adapters: u8,
+        four_bit_output: bool,
+    ) -> Result<Self> {
         let checkpoint = Checkpoint::open(model).with_context(|| format!("{} (see `make model`)", model.display()))?;
         let settings = NativeSettings {
             threads,
@@ -50,6 +56,7 @@ impl Steps {
             kv_bytes: kv_tokens * kv_bytes_per_token(checkpoint.spec()),
             activations: ActivationPrecision::Auto,
             weights: WeightPrecision::Stored,
+            four_bit_output,
         };
         let runner = NativeRunner::new(&checkpoint, settings)?;
         let adapters = (0..adapters)

@@ -47,7 +47,7 @@ fn base(sequences: usize, rows: usize, position: usize) -> Case {
 
 /// A prompt of 512 tokens.
 pub fn prefill(bench: &mut Bench) -> Result<Vec<Line>> {
-    let mut steps = Steps::open(&bench.model, bench.threads, (1024, 1024), 0)?;
+    let mut steps = Steps::open(&bench.model, bench.threads, (1024, 1024), 0, false)?;
     let Bench { llama, openvino, .. } = bench;
     let [ours, q4_0, openvino, q4_1] = in_turn(
         bench.rounds,
@@ -68,7 +68,7 @@ pub fn prefill(bench: &mut Bench) -> Result<Vec<Line>> {
 
 /// One stream.
 pub fn decode_one(bench: &mut Bench) -> Result<Vec<Line>> {
-    let mut steps = Steps::open(&bench.model, bench.threads, (1024, 1024), 0)?;
+    let mut steps = Steps::open(&bench.model, bench.threads, (1024, 1024), 0, false)?;
     let Bench { llama, openvino, .. } = bench;
     let [ours, llama, openvino] = in_turn(
         bench.rounds,
@@ -87,7 +87,7 @@ pub fn decode_one(bench: &mut Bench) -> Result<Vec<Line>> {
 
 /// Thirty-two streams.
 pub fn decode_batch(bench: &mut Bench) -> Result<Vec<Line>> {
-    let mut steps = Steps::open(&bench.model, bench.threads, (1024, 32 * 256), 0)?;
+    let mut steps = Steps::open(&bench.model, bench.threads, (1024, 32 * 256), 0, false)?;
     let Bench { llama, openvino, .. } = bench;
     let [ours, openvino, llama] = in_turn(
         bench.rounds,
@@ -106,7 +106,7 @@ pub fn decode_batch(bench: &mut Bench) -> Result<Vec<Line>> {
 
 /// Eight streams at 4,000 tokens.
 pub fn long_context(bench: &mut Bench) -> Result<Vec<Line>> {
-    let mut steps = Steps::open(&bench.model, bench.threads, (4096, 8 * 4096), 0)?;
+    let mut steps = Steps::open(&bench.model, bench.threads, (4096, 8 * 4096), 0, false)?;
     let llama = &bench.llama;
     let [ours, llama] = in_turn(
         bench.rounds,

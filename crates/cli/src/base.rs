@@ -56,6 +56,7 @@ impl Base {
                 kv_bytes: settings.kv_bytes,
                 activations: settings.activations,
                 weights: settings.weights,
+                four_bit_output: settings.four_bit_output,
             },
         )?;
         let (hash, simd) = (checkpoint.hash(), runner.isa());

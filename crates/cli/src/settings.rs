@@ -88,6 +88,8 @@ pub struct BaseSettings {
     pub activations: ActivationPrecision,
     /// Precision of the weights.
     pub weights: WeightPrecision,
+    /// The output projection takes 4 bits in any case.
+    pub four_bit_output: bool,
     /// Bounds of the engine.
     pub engine: EngineSettings,
 }
@@ -127,6 +129,7 @@ impl BaseSettings {
                 Activations::F32 => ActivationPrecision::F32,
             },
             weights: weight_precision(run.quantize),
+            four_bit_output: run.four_bit_output,
             engine,
         })
     }

@@ -116,6 +116,10 @@ pub struct RunArgs {
     /// they are
     #[arg(long, value_name = "BITS", value_enum, default_value_t = Quantize::None)]
     pub quantize: Quantize,
+    /// Round the output projection to 4 bits, whatever it is stored in: a generated token reads the less, and is chosen a
+    /// little less well
+    #[arg(long)]
+    pub four_bit_output: bool,
 }
 
 /// How weights are quantized while they are loaded.

@@ -64,6 +64,8 @@ pub struct NativeSettings {
     pub activations: ActivationPrecision,
     /// Precision of the weights.
     pub weights: WeightPrecision,
+    /// The output projection is rounded to 4 bits whatever it is stored in; the embedding, which it may share, is not.
+    pub four_bit_output: bool,
 }
 
 /// Decoder over packed weights.
@@ -95,6 +97,7 @@ impl NativeRunner {
         let max_context = max_context.min(cache.blocks() * BLOCK_TOKENS);
         let packing = Packing {
             precision: settings.weights,
+            four_bit_output: settings.four_bit_output,
             threads: settings.threads,
         };
         let model = Arc::new(PackedModel::pack(checkpoint, max_context, packing)?);

@@ -27,6 +27,8 @@ pub(super) enum Role {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packing {
     pub precision: WeightPrecision,
+    /// The output projection takes 4 bits in any case.
+    pub four_bit_output: bool,
     /// Threads that share the rounding of a matrix.
     pub threads: usize,
 }
@@ -48,12 +50,43 @@ pub(super) fn pack(
     let Some(target) = target else {
         return PackedMatrix::pack(stored, view.rows, view.cols, |row| view.row(row)).map_err(|error| named(&error));
     };
-    let chunk = view.rows.div_ceil(packing.threads.max(1)).max(1);
+    let floats = |row: usize, values: &mut Vec<f32>| append_floats(view.dtype, view.row(row), values);
+    round(target, (view.rows, view.cols), packing.threads, floats).map_err(|error| named(&error))
+}
+
+/// A vocabulary's matrix rounded to 4 bits.
+pub(super) fn in_four_bits(matrix: &PackedMatrix, packing: Packing) -> Result<PackedMatrix, RunnerError> {
+    let shape = (matrix.outputs(), matrix.inputs());
+    let floats = |row: usize, values: &mut Vec<f32>| {
+        values.resize(matrix.inputs(), 0.0);
+        matrix.dequantize_row(row, values);
+    };
+    round(BlockFormat::Q4_1, shape, packing.threads, floats)
+        .map_err(|error| RunnerError(format!("{}: {error}", Role::Vocabulary)))
+}
+
+/// A matrix `[rows, cols]` in another encoding, whose rows `floats` appends to an empty vector.
+fn round(
+    target: BlockFormat,
+    (rows, cols): (usize, usize),
+    threads: usize,
+    floats: impl Fn(usize, &mut Vec<f32>) + Sync,
+) -> Result<PackedMatrix, String> {
+    let chunk = rows.div_ceil(threads.max(1)).max(1);
+    let encode = |rows: Range<usize>| {
+        let (mut encoded, mut values) = (Vec::new(), Vec::new());
+        for row in rows {
+            values.clear();
+            floats(row, &mut values);
+            encode_row(target, &values, &mut encoded).map_err(|error| format!("row {row}: {error}"))?;
+        }
+        Ok::<_, String>(encoded)
+    };
     let encoded = std::thread::scope(|scope| {
-        let starts = (0..view.rows).step_by(chunk);
+        let starts = (0..rows).step_by(chunk);
         let workers = starts.map(|start| {
-            let (view, rows) = (&view, start..(start + chunk).min(view.rows));
-            scope.spawn(move || encode(view, rows, target))
+            let (encode, rows) = (&encode, start..(start + chunk).min(rows));
+            scope.spawn(move || encode(rows))
         });
         // Collected first, so that all of them run before one is waited for.
         let workers: Vec<_> = workers.collect();
@@ -61,24 +94,10 @@ pub(super) fn pack(
             .into_iter()
             .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         chunks.collect::<Result<Vec<_>, _>>()
-    });
-    let encoded = encoded.map_err(|error| named(&error))?;
-    let stride = view.cols / target.block_len() * target.block_bytes();
-    PackedMatrix::pack(target, view.rows, view.cols, |row| {
-        &encoded[row / chunk][row % chunk * stride..][..stride]
-    })
-    .map_err(|error| named(&error))
-}
-
-/// Rows of floating-point weights in another encoding.
-fn encode(view: &MatrixView<'_>, rows: Range<usize>, target: BlockFormat) -> Result<Vec<u8>, String> {
-    let (mut encoded, mut values) = (Vec::new(), Vec::new());
-    for row in rows {
-        values.clear();
-        append_floats(view.dtype, view.row(row), &mut values);
-        encode_row(target, &values, &mut encoded).map_err(|error| format!("row {row}: {error}"))?;
-    }
-    Ok(encoded)
+    })?;
+    let stride = cols / target.block_len() * target.block_bytes();
+    let row = |row: usize| &encoded[row / chunk][row % chunk * stride..][..stride];
+    PackedMatrix::pack(target, rows, cols, row).map_err(|error| error.to_string())
 }
 
 /// The encoding that floating-point weights are rounded to.

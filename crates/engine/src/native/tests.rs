@@ -29,6 +29,7 @@ fn runner(checkpoint: &Checkpoint, threads: usize, activations: ActivationPrecis
         kv_bytes: 64 << 20,
         activations,
         weights: WeightPrecision::Stored,
+        four_bit_output: false,
     };
     NativeRunner::new(checkpoint, settings).unwrap()
 }

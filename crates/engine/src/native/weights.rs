@@ -8,7 +8,7 @@ use rootstock_model::{
     Site,
 };
 
-use super::pack::{Packing, Role, pack};
+use super::pack::{Packing, Role, in_four_bits, pack};
 use crate::runner::RunnerError;
 
 /// A whole decoder, packed.
@@ -19,7 +19,7 @@ pub(super) struct PackedModel {
     pub embedding: PackedMatrix,
     /// Learned embeddings of positions.
     pub positions: Option<PackedMatrix>,
-    /// `None` where the output projection is the embedding.
+    /// `None` where the output projection is the embedding, as that is kept.
     output: Option<PackedMatrix>,
     /// Tables that layers share.
     rotaries: Vec<RotaryTable>,
@@ -56,16 +56,21 @@ impl PackedModel {
         let layers = (0..spec.layers.len())
             .map(|layer| pack_layer(checkpoint, layer, packing, &mut rotaries))
             .collect::<Result<_, _>>()?;
+        let embedding = pack(checkpoint.embedding(), Role::Vocabulary, packing)?;
         let output = (!spec.tied_output).then(|| pack(checkpoint.output(), Role::Vocabulary, packing));
+        let output = match (packing.four_bit_output, output.transpose()?) {
+            (true, output) => Some(in_four_bits(output.as_ref().unwrap_or(&embedding), packing)?),
+            (false, output) => output,
+        };
         let positions = checkpoint.position_embedding().map_err(fault)?;
         let positions = positions.map(|view| pack(Ok(view), Role::Positions, packing));
         Ok(Self {
             spec: spec.clone(),
             layers,
             final_norm: checkpoint.norm(NormSite::Final),
-            embedding: pack(checkpoint.embedding(), Role::Vocabulary, packing)?,
+            embedding,
             positions: positions.transpose()?,
-            output: output.transpose()?,
+            output,
             rotaries: rotaries.tables(max_context),
         })
     }

@@ -3,7 +3,7 @@
 use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
 use rootstock_engine::runner::AppliedAdapter;
 
-use crate::model::{ARCHITECTURES, Expected, Model, Sequence, Setup, fixture};
+use crate::model::{ARCHITECTURES, EXACT, Expected, Model, Sequence, Setup, fixture};
 
 const SETUPS: [(ActivationPrecision, WeightPrecision); 7] = [
     (ActivationPrecision::F32, WeightPrecision::Stored),
@@ -22,6 +22,7 @@ fn model(arch: &str, threads: usize, (activations, weights): (ActivationPrecisio
             threads,
             activations,
             weights,
+            ..EXACT
         },
     )
 }

@@ -26,6 +26,7 @@ fn check(name: &str, arch: &str) {
         threads: 2,
         activations: ActivationPrecision::Int8,
         weights: WeightPrecision::Stored,
+        four_bit_output: false,
     };
     let rounded = Model::at(&folder, rounded).logits(&ids, &[]);
     let squares = rounded

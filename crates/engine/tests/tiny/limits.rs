@@ -24,6 +24,7 @@ fn a_context_beyond_the_kv_memory_is_cut_to_it() {
         kv_bytes: 1 << 20,
         activations: ActivationPrecision::Int8,
         weights: WeightPrecision::Stored,
+        four_bit_output: false,
     };
     let held = NativeRunner::new(&checkpoint, settings).unwrap().capabilities();
     assert!(held.blocks > 0);

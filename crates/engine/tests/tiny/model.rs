@@ -41,6 +41,7 @@ pub struct Setup {
     pub threads: usize,
     pub activations: ActivationPrecision,
     pub weights: WeightPrecision,
+    pub four_bit_output: bool,
 }
 
 /// One thread, nothing rounded.
@@ -48,6 +49,7 @@ pub const EXACT: Setup = Setup {
     threads: 1,
     activations: ActivationPrecision::F32,
     weights: WeightPrecision::Stored,
+    four_bit_output: false,
 };
 
 /// An opened checkpoint on a runner.
@@ -82,6 +84,7 @@ impl Model {
             kv_bytes: 8 << 20,
             activations: setup.activations,
             weights: setup.weights,
+            four_bit_output: setup.four_bit_output,
         };
         let runner =
             NativeRunner::new(&checkpoint, settings).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -2,13 +2,15 @@
 
 use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
 
-use crate::model::{ARCHITECTURES, Expected, Model, Setup, fixture};
+use crate::model::{ARCHITECTURES, EXACT, Expected, Model, Setup, fixture};
 
 /// Most root-mean-square distance from the reference's logits, which themselves spread by 0.6. Activations are rounded where
 /// they meet weights that are: beside stored f32 weights only keys and values are, to f16.
-const BOUNDS: [(ActivationPrecision, WeightPrecision, f32); 5] = [
+const BOUNDS: [(ActivationPrecision, WeightPrecision, f32); 7] = [
     (ActivationPrecision::Int8, WeightPrecision::Stored, 0.001),
     (ActivationPrecision::F32, WeightPrecision::Eight, 0.025),
+    (ActivationPrecision::Int16Prompts, WeightPrecision::Eight, 0.03),
+    (ActivationPrecision::Int16Prompts, WeightPrecision::Four, 0.22),
     (ActivationPrecision::Int8, WeightPrecision::Eight, 0.03),
     (ActivationPrecision::F32, WeightPrecision::Four, 0.22),
     (ActivationPrecision::Int8, WeightPrecision::Four, 0.22),
@@ -30,6 +32,7 @@ fn rounding_costs_no_more_than_stated() {
                 threads: 1,
                 activations,
                 weights,
+                ..EXACT
             };
             let mut model = Model::open(arch, setup);
             let adapter = model.adapter(&fixture("tiny").join(arch).join("adapter"), 1.0);
@@ -49,6 +52,22 @@ fn rounding_costs_no_more_than_stated() {
     assert!(misses.is_empty(), "{}", misses.join("\n"));
 }
 
+/// With an output projection of its own and with the embedding for one, which stays as it was.
+#[test]
+fn a_four_bit_output_costs_its_own_rounding_alone() {
+    for arch in ARCHITECTURES {
+        let expected = Expected::of(arch);
+        let setup = Setup {
+            four_bit_output: true,
+            ..EXACT
+        };
+        let logits = Model::open(arch, setup).logits(&expected.ids(), &[]);
+        let cost = spread(&logits, &expected.floats("logits"));
+        println!("{arch}: {cost:.4}");
+        assert!((0.005..0.1).contains(&cost), "{arch}: {cost}");
+    }
+}
+
 /// Rows are shared out in pieces that do not divide them.
 #[test]
 fn rounding_while_loading_is_the_same_on_any_number_of_threads() {
@@ -58,6 +77,7 @@ fn rounding_while_loading_is_the_same_on_any_number_of_threads() {
             threads,
             activations,
             weights,
+            ..EXACT
         };
         Model::open("gpt2", setup).logits(&Expected::of("gpt2").ids(), &[])
     };
