@@ -9,8 +9,9 @@
 
 use std::time::Duration;
 
-/// Rows of prefill that a step has in any case, so that a prompt advances beside whatever decodes.
-const LEAST_ROWS: usize = 8;
+/// Rows of prefill that a step has in any case, so that a prompt advances beside whatever decodes. Expanding the weights for
+/// prompts costs a step what some eight rows do, so that fewer would mostly pay for that.
+const LEAST_ROWS: usize = 16;
 /// Steps with prefill after which the one without is measured again.
 const FRESH_STEPS: u32 = 64;
 /// At least this many steps with prefill follow one that went without, however the number of decodes changes.
