@@ -48,25 +48,19 @@ pub(super) fn with_types(format: BlockFormat, blocks: &Blocks, typed: impl Typed
     }
 }
 
-/// The product of the rows with the column pairs `pairs` of a quantized matrix; `scratch` is of this thread.
-pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs: Range<usize>, scratch: &mut Scratch) {
-    let job = Job {
-        isa,
-        operands,
-        lines: &blocks.lines,
-        pairs,
-        scratch,
-    };
-    with_types(operands.matrix.format(), blocks, job);
+/// The product of rows with the column pairs `pairs` of a quantized matrix, before its encoding is a type.
+pub(super) struct Job<'a> {
+    pub isa: Isa,
+    pub operands: &'a Operands<'a>,
+    pub blocks: &'a Blocks,
+    pub pairs: Range<usize>,
+    /// Of this thread.
+    pub scratch: &'a mut Scratch,
 }
 
-/// A product before its encoding is a type.
-struct Job<'a> {
-    isa: Isa,
-    operands: &'a Operands<'a>,
-    lines: &'a [Line],
-    pairs: Range<usize>,
-    scratch: &'a mut Scratch,
+/// That of rows in blocks of 32.
+pub(super) fn product(job: Job<'_>) {
+    with_types(job.operands.matrix.format(), job.blocks, job);
 }
 
 impl Typed for Job<'_> {
@@ -74,7 +68,7 @@ impl Typed for Job<'_> {
         if self.in_tiles::<E, Sc>(scales) {
             return;
         }
-        let (operands, lines, pairs) = (self.operands, self.lines, self.pairs);
+        let (operands, lines, pairs) = (self.operands, &self.blocks.lines, self.pairs);
         if E::LINES == NIBBLE_LINES && operands.rows.len() >= PANEL_ROWS {
             return self.isa.run(InPanels::<E, Sc> {
                 operands,
@@ -103,7 +97,7 @@ impl Job<'_> {
         enough
             && self.isa.run_in_tiles(super::tiles::InTiles::<E, Sc> {
                 operands: self.operands,
-                lines: self.lines,
+                lines: &self.blocks.lines,
                 scales,
                 pairs: self.pairs.clone(),
                 scratch: self.scratch,

@@ -120,11 +120,19 @@ impl Share<'_> {
     pub(super) fn run_product(&self, operands: &Operands<'_>, pairs: Range<usize>, scratch: &mut Scratch) {
         match (&operands.matrix.weights, self.x.precision()) {
             (Weights::Dense(elements), _) => dense::product(self.isa, operands, elements, pairs),
-            (Weights::Quantized(blocks), Precision::Int8) if self.rows.start >= self.x.coarse_from() => {
-                coarse::product(self.isa, operands, blocks, pairs, scratch);
-            }
             (Weights::Quantized(blocks), Precision::Int8) => {
-                quantized::product(self.isa, operands, blocks, pairs, scratch);
+                let job = quantized::Job {
+                    isa: self.isa,
+                    operands,
+                    blocks,
+                    pairs,
+                    scratch,
+                };
+                if self.rows.start >= self.x.coarse_from() {
+                    coarse::product(job);
+                } else {
+                    quantized::product(job);
+                }
             }
             (Weights::Quantized(blocks), Precision::F32) => {
                 self.isa.run(decoded::Product {

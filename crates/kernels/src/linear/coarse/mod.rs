@@ -20,41 +20,25 @@ mod expand;
 mod tiles;
 mod vectors;
 
-use std::ops::Range;
-
 use super::encoding::Encoding;
-use super::quantized::{Typed, with_types};
+use super::quantized::{Job, Typed, with_types};
 use super::scales::Scales;
 use super::{Operands, Scratch};
 use crate::activations::{COARSE_GROUP, STEP};
 use crate::isa::Isa;
-use crate::matrix::{BLOCK, Blocks, COLUMNS, Line, PAIR};
+use crate::matrix::{BLOCK, COLUMNS, Line, PAIR};
 use expand::Expand;
 use vectors::InVectors;
 
 /// Input blocks of a group.
 const GROUP_BLOCKS: usize = COARSE_GROUP / BLOCK;
 
-/// The product of rows in coarse groups with the column pairs `pairs` of a quantized matrix; `scratch` is of this thread.
-pub(super) fn product(isa: Isa, operands: &Operands<'_>, blocks: &Blocks, pairs: Range<usize>, scratch: &mut Scratch) {
-    let job = Job {
-        isa,
-        operands,
-        lines: &blocks.lines,
-        pairs,
-        scratch,
-    };
-    with_types(operands.matrix.format(), blocks, job);
+/// The product of rows in coarse groups.
+pub(super) fn product(job: Job<'_>) {
+    with_types(job.operands.matrix.format(), job.blocks, Coarse(job));
 }
 
-/// A product before its encoding is a type.
-struct Job<'a> {
-    isa: Isa,
-    operands: &'a Operands<'a>,
-    lines: &'a [Line],
-    pairs: Range<usize>,
-    scratch: &'a mut Scratch,
-}
+struct Coarse<'a>(Job<'a>);
 
 /// Weights of a column pair as int8.
 struct Panel<'a> {
@@ -73,20 +57,23 @@ impl Panel<'_> {
     }
 }
 
-impl Typed for Job<'_> {
+impl Typed for Coarse<'_> {
     fn run<E: Encoding, Sc: Scales, const LOW: i32, const HIGH: i32>(self, scales: Sc) {
-        let blocks = self.operands.matrix.blocks();
+        let Job {
+            isa, operands, pairs, ..
+        } = self.0;
+        let blocks = operands.matrix.blocks();
         let (lines, steps) = (panel_lines(blocks), blocks.div_ceil(GROUP_BLOCKS) * COLUMNS);
         let Scratch {
             panel, steps: memory, ..
-        } = self.scratch;
+        } = self.0.scratch;
         panel.resize((2 * lines).max(panel.len()), Line([0; 64]));
         memory.resize((2 * steps).max(memory.len()), 0.0);
-        let in_tiles = self.isa.has_tiles();
-        for pair in self.pairs {
+        let in_tiles = isa.has_tiles();
+        for pair in pairs {
             for c in 0..2 {
-                self.isa.run(Expand::<E, Sc, LOW, HIGH>::new(
-                    (self.lines, scales),
+                isa.run(Expand::<E, Sc, LOW, HIGH>::new(
+                    (&self.0.blocks.lines, scales),
                     (pair * 2 + c, blocks),
                     !in_tiles,
                     (&mut panel[c * lines..][..lines], &mut memory[c * steps..][..steps]),
@@ -96,7 +83,7 @@ impl Typed for Job<'_> {
                 lines: &panel[..2 * lines],
                 steps: &memory[..2 * steps],
             };
-            multiply(self.isa, self.operands, pair * PAIR, &panel, in_tiles);
+            multiply(isa, operands, pair * PAIR, &panel, in_tiles);
         }
     }
 }
