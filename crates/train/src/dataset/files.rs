@@ -1,0 +1,202 @@
+//! Files of rows: JSON, JSONL, CSV, text, and folders of them.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::TrainError;
+
+/// Where a row stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Path of the file, as it was given.
+    pub file: Arc<str>,
+    /// Line of JSONL and CSV, number of the row in others; from 1.
+    pub line: usize,
+}
+
+/// One row: named fields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The fields, in the order of the file.
+    pub fields: Map<String, Value>,
+    /// For messages about it.
+    pub place: Place,
+}
+
+impl Place {
+    /// An error about the row here.
+    pub fn error(&self, reason: impl Into<String>) -> TrainError {
+        TrainError::Row {
+            file: self.file.to_string(),
+            line: self.line,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Kinds of files, by extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An array of objects, or objects one per line.
+    Json,
+    /// An object per line.
+    JsonLines,
+    /// A header, then a row per record.
+    Csv,
+    /// The whole file is the field `text` of one row.
+    Text,
+}
+
+const KINDS: &str = ".json, .jsonl, .csv, .txt or .md";
+
+impl Kind {
+    fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        Some(match extension.as_str() {
+            "json" => Self::Json,
+            "jsonl" | "ndjson" => Self::JsonLines,
+            "csv" => Self::Csv,
+            "txt" | "md" => Self::Text,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads every row of a file, or of the files of a folder in the order of their names.
+///
+/// # Errors
+/// A file that cannot be read or is of no known kind, a folder without any, or a row that is not an object.
+pub fn read(path: &Path) -> Result<Vec<Row>, TrainError> {
+    let mut rows = Vec::new();
+    for file in files(path)? {
+        read_file(&file, &mut rows)?;
+    }
+    if rows.is_empty() {
+        return Err(TrainError::Dataset(format!(
+            "{}: expected rows, found none",
+            path.display()
+        )));
+    }
+    Ok(rows)
+}
+
+/// The file itself, or those of a folder.
+fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = path
+        .read_dir()
+        .and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.map_err(|error| TrainError::io(path, error))?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.is_file() && Kind::of(file).is_some());
+    files.sort();
+    match files.is_empty() {
+        false => Ok(files),
+        true => Err(TrainError::Dataset(format!(
+            "{}: expected files that end in {KINDS}, found none",
+            path.display()
+        ))),
+    }
+}
+
+fn read_file(path: &Path, rows: &mut Vec<Row>) -> Result<(), TrainError> {
+    let Some(kind) = Kind::of(path) else {
+        return Err(TrainError::Dataset(format!(
+            "{}: expected a file that ends in {KINDS}",
+            path.display()
+        )));
+    };
+    let file = File::open(path).map_err(|error| TrainError::io(path, error))?;
+    let name: Arc<str> = path.display().to_string().into();
+    let place = |line: usize| Place {
+        file: Arc::clone(&name),
+        line,
+    };
+    match kind {
+        Kind::Text => {
+            let text = std::io::read_to_string(file).map_err(|error| TrainError::io(path, error))?;
+            rows.push(Row {
+                fields: Map::from_iter([("text".to_owned(), Value::String(text))]),
+                place: place(1),
+            });
+        }
+        Kind::Csv => read_csv(file, place, rows)?,
+        Kind::JsonLines => read_lines(path, file, place, rows)?,
+        Kind::Json => read_json(path, file, place, rows)?,
+    }
+    Ok(())
+}
+
+fn read_csv(file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> Result<(), TrainError> {
+    let mut reader = csv::Reader::from_reader(file);
+    let at = |error: &csv::Error| place(error.position().map_or(1, |position| position.line() as usize));
+    let headers = reader
+        .headers()
+        .map_err(|error| at(&error).error(error.to_string()))?
+        .clone();
+    for record in reader.records() {
+        let record = record.map_err(|error| at(&error).error(error.to_string()))?;
+        let field = |(name, value): (&str, &str)| (name.to_owned(), Value::String(value.to_owned()));
+        rows.push(Row {
+            fields: headers.iter().zip(&record).map(field).collect(),
+            place: place(record.position().map_or(1, |position| position.line() as usize)),
+        });
+    }
+    Ok(())
+}
+
+fn read_lines(path: &Path, file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> Result<(), TrainError> {
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let place = place(index + 1);
+        let line = line.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => place.error("expected UTF-8 text"),
+            _ => TrainError::io(path, error),
+        })?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let value = serde_json::from_str(&line).map_err(|error| place.error(format!("expected JSON: {error}")))?;
+        rows.push(row(value, place)?);
+    }
+    Ok(())
+}
+
+/// An array of objects. Many files of this name are lines of objects; those are read as such.
+fn read_json(path: &Path, file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> Result<(), TrainError> {
+    let text = std::io::read_to_string(file).map_err(|error| TrainError::io(path, error))?;
+    if !text.trim_start().starts_with('[') {
+        let again = File::open(path).map_err(|error| TrainError::io(path, error))?;
+        return read_lines(path, again, place, rows);
+    }
+    let values: Vec<Value> = serde_json::from_str(&text)
+        .map_err(|error| place(error.line()).error(format!("expected an array of JSON objects: {error}")))?;
+    for (index, value) in values.into_iter().enumerate() {
+        rows.push(row(value, place(index + 1))?);
+    }
+    Ok(())
+}
+
+fn row(value: Value, place: Place) -> Result<Row, TrainError> {
+    match value {
+        Value::Object(fields) => Ok(Row { fields, place }),
+        other => Err(place.error(format!("expected an object of named fields, got {}", kind_of(&other)))),
+    }
+}
+
+/// What JSON calls it.
+pub(super) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,19 @@
+//! Data sets: files read to rows ([`files`]), slices of them ([`slice`]), what a row teaches ([`example`]), and
+//! what is held out ([`split`]).
+//!
+//! Nothing is dropped in silence: a row that cannot be read or has not the shape of the others is an error that names its file
+//! and line.
+
+mod example;
+mod files;
+mod slice;
+mod split;
+mod template;
+#[cfg(test)]
+mod tests;
+
+pub use example::{Example, Message, Shape};
+pub use files::{Place, Row, read};
+pub use slice::Slice;
+pub use split::{Split, hold_out};
+pub use template::TextTemplate;

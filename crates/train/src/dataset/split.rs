@@ -1,0 +1,59 @@
+//! Rows held out of training. Labels are held out in proportion, so that a rare one is evaluated too.
+
+use std::collections::BTreeMap;
+
+use super::Example;
+use crate::random::Random;
+
+/// Distinct completions up to which they count as labels.
+const MOST_LABELS: usize = 64;
+
+/// Indices of examples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// To train on, in their order.
+    pub train: Vec<usize>,
+    /// Held out, in their order.
+    pub held_out: Vec<usize>,
+}
+
+/// Holds out about `share` of the examples: of each label, if the completions are labels. The same seed gives the same split. As
+/// long as there are two examples, neither side is empty unless `share` is 0.
+pub fn hold_out(examples: &[Example], share: f64, seed: u64) -> Split {
+    let mut random = Random::new(seed, "hold out");
+    let mut held_out = Vec::new();
+    for mut group in groups(examples) {
+        random.shuffle(&mut group);
+        let count = (group.len() as f64 * share.clamp(0.0, 1.0)).round() as usize;
+        held_out.extend_from_slice(&group[..count]);
+    }
+    if held_out.is_empty() && share > 0.0 && examples.len() > 1 {
+        held_out.push(random.below(examples.len()));
+    }
+    if held_out.len() == examples.len() && share < 1.0 {
+        held_out.pop();
+    }
+    held_out.sort_unstable();
+    let train = (0..examples.len()).filter(|index| held_out.binary_search(index).is_err());
+    Split {
+        train: train.collect(),
+        held_out,
+    }
+}
+
+/// Examples by label; all of them together where completions are no labels.
+fn groups(examples: &[Example]) -> Vec<Vec<usize>> {
+    let mut by_label: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, example) in examples.iter().enumerate() {
+        let label = match example {
+            Example::Completion { completion, .. } => completion.trim(),
+            Example::Conversation(_) | Example::Text(_) => return vec![(0..examples.len()).collect()],
+        };
+        by_label.entry(label).or_default().push(index);
+    }
+    // Where most completions are their own, they are answers, not labels.
+    if by_label.len() > MOST_LABELS || by_label.len() * 2 > examples.len() {
+        return vec![(0..examples.len()).collect()];
+    }
+    by_label.into_values().collect()
+}

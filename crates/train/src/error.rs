@@ -1,0 +1,38 @@
+//! What can go wrong before and during a run: which file, which line, expected and got.
+
+use std::path::Path;
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A file that cannot be read.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A row that is not what its file's kind promises, or whose fields are not of its shape.
+    #[error("{file}:{line}: {reason}")]
+    Row {
+        /// The file.
+        file: String,
+        /// Line, or number of the row where the kind has no lines, from 1.
+        line: usize,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// Files, slices or settings that make no data set.
+    #[error("{0}")]
+    Dataset(String),
+}
+
+impl TrainError {
+    pub(crate) fn io(file: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            file: file.display().to_string(),
+            source,
+        }
+    }
+}

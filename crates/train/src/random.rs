@@ -1,0 +1,71 @@
+//! Random numbers that are the same on every machine and in every version: a run is repeated by its seed.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// A stream of numbers of its own for each purpose of a seed, so that drawing more for one changes none of another.
+#[derive(Debug, Clone)]
+pub struct Random(ChaCha8Rng);
+
+impl Random {
+    /// The stream of a seed for a purpose.
+    pub fn new(seed: u64, purpose: &str) -> Self {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        for (index, byte) in purpose.bytes().enumerate() {
+            let at = 8 + index % 24;
+            key[at] = key[at].rotate_left(3) ^ byte;
+        }
+        Self(ChaCha8Rng::from_seed(key))
+    }
+
+    /// A number below `bound`, which is not 0, each as likely as the others.
+    pub fn below(&mut self, bound: usize) -> usize {
+        assert!(bound > 0, "there is no number below 0");
+        let bound = bound as u64;
+        // The rest of 2^64 that would make the small ones likelier is drawn again.
+        let whole = u64::MAX - (u64::MAX % bound + 1) % bound;
+        loop {
+            let drawn = self.0.next_u64();
+            if drawn <= whole {
+                return (drawn % bound) as usize;
+            }
+        }
+    }
+
+    /// Fisher and Yates' shuffle.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_and_a_purpose_give_the_same_numbers_for_ever() {
+        let draw = |seed, purpose| {
+            let mut random = Random::new(seed, purpose);
+            [(); 3].map(|()| random.below(1000))
+        };
+        assert_eq!(draw(7, "shuffle"), draw(7, "shuffle"));
+        assert_ne!(draw(7, "shuffle"), draw(8, "shuffle"));
+        assert_ne!(draw(7, "shuffle"), draw(7, "dropout"));
+    }
+
+    #[test]
+    fn every_number_is_drawn_and_a_shuffle_loses_none() {
+        let mut random = Random::new(1, "test");
+        let mut counts = [0; 7];
+        (0..7000).for_each(|_| counts[random.below(7)] += 1);
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+        let mut items: Vec<usize> = (0..100).collect();
+        random.shuffle(&mut items);
+        assert!(items.windows(2).any(|pair| pair[0] > pair[1]));
+        items.sort_unstable();
+        assert!(items.into_iter().eq(0..100));
+    }
+}
