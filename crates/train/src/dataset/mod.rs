@@ -1,5 +1,5 @@
-//! Data sets: files read to rows ([`files`]), slices of them ([`slice`]), what a row teaches ([`example`]), and
-//! what is held out ([`split`]).
+//! Data sets: files read to rows ([`read`]), slices of them ([`Slice`]), what a row teaches ([`Shape`], [`Example`]), and what is
+//! held out ([`hold_out`]).
 //!
 //! Nothing is dropped in silence: a row that cannot be read or has not the shape of the others is an error that names its file
 //! and line.
