@@ -1,4 +1,5 @@
-//! A runner for tests. Its "KV" is the tokens themselves, with position, adapters and whether they were generated, kept in the blocks it is given;
+//! A runner for tests. Its "KV" is the tokens themselves, with position, adapters and whether they were generated, kept in the
+//! blocks it is given;
 //! its logits are a hash of what it reads back through the block table. So a wrong table, a stale prefix or a block
 //! shared across adapters gives other logits than the sequence has alone.
 

@@ -80,7 +80,7 @@ pub fn prepare(
     to.resize(rows, source.width, source.coarse_from, keep);
     let (threads, isa) = (context.pool.threads(), context.isa);
     let LowRankBatch { terms, inner, .. } = deltas;
-    let coarse_from = rows - to.coarse.rows();
+    let coarse_from = to.coarse_from();
     let rounded = Rounded {
         precision,
         width: source.width,

@@ -88,12 +88,8 @@ impl Pass<'_> {
             let between = (&buffers.residual[..], &mut buffers.inner[..]);
             self.enter(chunk, &entrance, norm, layer.activation, between, &mut buffers.products);
             let source = Source {
-                values: &buffers.inner,
                 stride,
-                width,
-                norm: None,
-                coarse_from: usize::MAX,
-                keep: false,
+                ..Source::dense(&buffers.inner, width, None)
             };
             let to = (&mut buffers.joining, &mut buffers.residual[..]);
             self.leave(chunk, Projection::Down, source, post, &mut buffers.products, to);

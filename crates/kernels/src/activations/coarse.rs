@@ -7,7 +7,7 @@
 //! scales: [row / 16][input / 256][row % 16];  sums: of highs, then of lows
 //! ```
 
-use super::grow;
+use super::{BlockScale, grow};
 use crate::disjoint::Disjoint;
 use crate::matrix::Line;
 use crate::simd::{LANES, Simd};
@@ -152,9 +152,7 @@ fn settle(values: &[f32], largest: f32, sums: [f32; 2]) -> (f32, [f32; 2]) {
     // A lane that did not round is i32::MIN. Sums of integers below 2^24 are exact in f32.
     if sums[0] >= -((COARSE_GROUP * 127) as f32) {
         (largest / STEPS, sums)
-    } else if values.iter().all(|value| value.is_finite()) {
-        (0.0, [0.0; 2])
     } else {
-        (f32::NAN, [0.0; 2])
+        (BlockScale::without_steps(values).scale, [0.0; 2])
     }
 }

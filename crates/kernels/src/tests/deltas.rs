@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::linear::plain;
 use crate::testing::{Random, assert_close, contexts, encode, product};
 use crate::{
     Activations, BiasTerm, BlockFormat, ColumnFactors, Context, DenseTerm, ElementType, LowRankBatch, LowRankPair,
@@ -99,7 +98,7 @@ fn run(
     let mut activations = Activations::new(Precision::Int8);
     let source = Source {
         keep: maps.iter().any(|(matrix, _)| matrix.format().is_dense()),
-        ..plain(x, INPUTS)
+        ..Source::dense(x, INPUTS, None)
     };
     prepare(context, source, rows, &mut activations, &mut deltas);
     let mut out = vec![1.0; rows * WIDTH];

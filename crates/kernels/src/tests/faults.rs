@@ -166,14 +166,7 @@ fn a_batch_of_no_rows_is_nothing() {
                 scale: 0.25,
                 window: None,
             },
-            Source {
-                values: &[],
-                stride: 32,
-                width: 32,
-                norm: None,
-                coarse_from: usize::MAX,
-                keep: false,
-            },
+            Source::dense(&[], 32, None),
         );
         let mut cache = pool(1);
         let places = Places::default();

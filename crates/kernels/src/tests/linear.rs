@@ -5,17 +5,6 @@ use crate::{
     Activations, BlockFormat, Context, LowRankBatch, PackedMatrix, Part, Precision, Source, Then, linear, prepare,
 };
 
-pub(super) fn plain(values: &[f32], width: usize) -> Source<'_> {
-    Source {
-        values,
-        stride: width,
-        width,
-        norm: None,
-        coarse_from: usize::MAX,
-        keep: false,
-    }
-}
-
 /// How rows enter a product.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rounding {
@@ -39,7 +28,7 @@ pub(super) fn run(context: &mut Context, rounding: Rounding, x: &[f32], matrix: 
     let source = Source {
         coarse_from,
         keep: matrix.format().is_dense(),
-        ..plain(x, matrix.inputs())
+        ..Source::dense(x, matrix.inputs(), None)
     };
     prepare(context, source, rows, &mut activations, &mut none);
     let mut out = vec![0.0; rows * matrix.outputs()];
@@ -227,7 +216,13 @@ fn maps_that_share_columns_are_refused() {
     let mut context = contexts().remove(0);
     let mut activations = Activations::new(Precision::Int8);
     let mut none = LowRankBatch::default();
-    prepare(&mut context, plain(&[1.0; 32], 32), 1, &mut activations, &mut none);
+    prepare(
+        &mut context,
+        Source::dense(&[1.0; 32], 32, None),
+        1,
+        &mut activations,
+        &mut none,
+    );
     let parts = [0, 16].map(|column| Part {
         matrix: &matrix,
         bias: None,

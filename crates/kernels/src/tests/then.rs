@@ -1,9 +1,9 @@
 //! What becomes of products: biases, activations, gates, residuals.
 
-use super::linear::plain;
 use crate::testing::{Random, assert_close, contexts, product};
 use crate::{
-    Activation, Activations, BlockFormat, Context, LowRankBatch, PackedMatrix, Part, Precision, Then, linear, prepare,
+    Activation, Activations, BlockFormat, Context, LowRankBatch, PackedMatrix, Part, Precision, Source, Then, linear,
+    prepare,
 };
 
 fn act(activation: Activation, x: f64) -> f64 {
@@ -21,7 +21,13 @@ fn run(context: &mut Context, x: &[f32], maps: [(&PackedMatrix, Option<&[f32]>);
     let width = maps[0].0.inputs();
     let rows = x.len() / width;
     let (mut activations, mut none) = (Activations::new(Precision::F32), LowRankBatch::default());
-    prepare(context, plain(x, width), rows, &mut activations, &mut none);
+    prepare(
+        context,
+        Source::dense(x, width, None),
+        rows,
+        &mut activations,
+        &mut none,
+    );
     let stride = maps[0].0.outputs() + maps[1].0.outputs();
     let mut out = vec![1.0; rows * stride];
     let [first, second] = maps.map(|(matrix, bias)| Part {

@@ -161,12 +161,8 @@ fn rows_are_normalised_and_rounded_alike() {
     for mut context in contexts() {
         let mut to = Activations::new(Precision::Int8);
         let source = Source {
-            values: &x,
-            stride: 96,
-            width: 96,
-            norm: Some(rms(&weight, &[], &[])),
-            coarse_from: usize::MAX,
             keep: true,
+            ..Source::dense(&x, 96, Some(rms(&weight, &[], &[])))
         };
         prepare(&mut context, source, 5, &mut to, &mut LowRankBatch::default());
         assert_close(&to.values, &expected, 1e-6, context.isa.name());
@@ -186,14 +182,7 @@ fn rows_are_normalised_and_rounded_alike() {
 fn a_row_of_zeros_rounds_to_zeros() {
     for mut context in contexts() {
         let mut to = Activations::new(Precision::Int8);
-        let source = Source {
-            values: &[0.0; 64],
-            stride: 64,
-            width: 64,
-            norm: None,
-            coarse_from: usize::MAX,
-            keep: true,
-        };
+        let source = Source::dense(&[0.0; 64], 64, None);
         prepare(&mut context, source, 1, &mut to, &mut LowRankBatch::default());
         assert!(to.quants.iter().all(|q| *q == 0) && to.blocks.iter().all(|b| b.scaled_sum == 0.0));
     }

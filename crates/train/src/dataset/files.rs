@@ -127,7 +127,7 @@ fn read_file(path: &Path, rows: &mut Vec<Row>) -> Result<(), TrainError> {
             });
         }
         Kind::Csv => read_csv(file, place, rows)?,
-        Kind::JsonLines => read_lines(path, file, place, rows)?,
+        Kind::JsonLines => read_lines(path, BufReader::new(file), place, rows)?,
         Kind::Json => read_json(path, file, place, rows)?,
     }
     Ok(())
@@ -151,8 +151,13 @@ fn read_csv(file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> 
     Ok(())
 }
 
-fn read_lines(path: &Path, file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> Result<(), TrainError> {
-    for (index, line) in BufReader::new(file).lines().enumerate() {
+fn read_lines(
+    path: &Path,
+    file: impl BufRead,
+    place: impl Fn(usize) -> Place,
+    rows: &mut Vec<Row>,
+) -> Result<(), TrainError> {
+    for (index, line) in file.lines().enumerate() {
         let place = place(index + 1);
         let line = line.map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidData => place.error("expected UTF-8 text"),
@@ -171,8 +176,7 @@ fn read_lines(path: &Path, file: File, place: impl Fn(usize) -> Place, rows: &mu
 fn read_json(path: &Path, file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> Result<(), TrainError> {
     let text = std::io::read_to_string(file).map_err(|error| TrainError::io(path, error))?;
     if !text.trim_start().starts_with('[') {
-        let again = File::open(path).map_err(|error| TrainError::io(path, error))?;
-        return read_lines(path, again, place, rows);
+        return read_lines(path, text.as_bytes(), place, rows);
     }
     let values: Vec<Value> = serde_json::from_str(&text)
         .map_err(|error| place(error.line()).error(format!("expected an array of JSON objects: {error}")))?;

@@ -69,13 +69,12 @@ impl Typed for Coarse<'_> {
         } = self.0.scratch;
         panel.resize((2 * lines).max(panel.len()), Line([0; 64]));
         memory.resize((2 * steps).max(memory.len()), 0.0);
-        let in_tiles = isa.has_tiles();
         for pair in pairs {
             for c in 0..2 {
                 isa.run(Expand::<E, Sc, LOW, HIGH>::new(
                     (&self.0.blocks.lines, scales),
                     (pair * 2 + c, blocks),
-                    !in_tiles,
+                    !isa.has_tiles(),
                     (&mut panel[c * lines..][..lines], &mut memory[c * steps..][..steps]),
                 ));
             }
@@ -83,7 +82,7 @@ impl Typed for Coarse<'_> {
                 lines: &panel[..2 * lines],
                 steps: &memory[..2 * steps],
             };
-            multiply(isa, operands, pair * PAIR, &panel, in_tiles);
+            multiply(isa, operands, pair * PAIR, &panel);
         }
     }
 }
@@ -94,16 +93,13 @@ fn panel_lines(blocks: usize) -> usize {
 }
 
 /// All rows by the outputs of a pair from `output` on.
-#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-fn multiply(isa: Isa, operands: &Operands<'_>, output: usize, panel: &Panel<'_>, in_tiles: bool) {
+fn multiply(isa: Isa, operands: &Operands<'_>, output: usize, panel: &Panel<'_>) {
     #[cfg(target_arch = "x86_64")]
-    if in_tiles
-        && isa.run_in_tiles(tiles::InTiles {
-            operands,
-            output,
-            panel,
-        })
-    {
+    if isa.run_in_tiles(tiles::InTiles {
+        operands,
+        output,
+        panel,
+    }) {
         return;
     }
     isa.run(InVectors {
