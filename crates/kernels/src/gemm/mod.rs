@@ -18,10 +18,10 @@
 
 mod operand;
 mod rows;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -29,8 +29,10 @@ use std::ops::Range;
 pub use self::operand::{Right, View};
 use crate::Context;
 use crate::disjoint::Disjoint;
+use crate::isa::Kernel;
 use crate::matrix::{COLUMNS, PAIR};
 use crate::pool::share;
+use crate::simd::Simd;
 
 /// Depth of a panel: 2 x 512 x 16 f32 are 64 KiB.
 const DEPTH: usize = 512;
@@ -115,6 +117,29 @@ pub fn gemm(context: &mut Context, product: &Gemm<'_>, out: &mut [f32]) {
             out: &out,
         });
     });
+}
+
+/// Computes a product on the calling thread, within a kernel: rows of `out` start `stride` apart.
+///
+/// # Panics
+/// On operands that do not fit each other, or an `out` that ends before the last row does.
+#[inline(always)]
+pub(crate) fn multiply_alone<S: Simd>(s: S, product: &Gemm<'_>, (out, stride): (&mut [f32], usize)) {
+    let (rows, columns) = (product.left.rows, product.right.columns());
+    assert_eq!(product.left.columns, product.right.depth(), "depths of the operands");
+    assert!(rows > 0 && columns > 0 && (rows - 1) * stride + columns <= out.len());
+    let out = Out {
+        values: Disjoint::new(out),
+        stride,
+        columns,
+    };
+    let part = rows::Multiply {
+        product,
+        pairs: 0..columns.div_ceil(PAIR),
+        rows: 0..rows,
+        out: &out,
+    };
+    part.run(s);
 }
 
 thread_local! {
