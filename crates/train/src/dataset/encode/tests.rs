@@ -259,8 +259,6 @@ fn a_prompt_that_ends_within_a_token_is_said_to() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
     #[test]
     fn what_is_learned_reads_as_the_completion(
         prompt in "[a-zA-Zé0-9 .,:\\n-]{0,60}[a-z:.]",
