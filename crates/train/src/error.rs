@@ -26,9 +26,24 @@ pub enum TrainError {
     /// Files, slices or settings that make no data set.
     #[error("{0}")]
     Dataset(String),
+    /// A setting that does not fit.
+    #[error("{field}: {reason}")]
+    Setting {
+        /// The setting, as a settings file names it.
+        field: String,
+        /// What was expected and what was given.
+        reason: String,
+    },
 }
 
 impl TrainError {
+    pub(crate) fn setting(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Setting {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+
     pub(crate) fn io(file: &Path, source: std::io::Error) -> Self {
         Self::Io {
             file: file.display().to_string(),

@@ -4,6 +4,7 @@
 pub mod dataset;
 mod error;
 mod random;
+pub mod schedule;
 
 pub use error::TrainError;
 pub use random::Random;
