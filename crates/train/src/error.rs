@@ -34,9 +34,24 @@ pub enum TrainError {
         /// What was expected and what was given.
         reason: String,
     },
+    /// State of an optimizer that does not belong to its parameters.
+    #[error("optimizer state {name}: {reason}")]
+    State {
+        /// The buffer or the parameter.
+        name: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
 }
 
 impl TrainError {
+    pub(crate) fn state(name: &str, reason: impl Into<String>) -> Self {
+        Self::State {
+            name: name.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
     pub(crate) fn setting(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Setting {
             field: field.into(),

@@ -3,6 +3,7 @@
 
 pub mod dataset;
 mod error;
+pub mod optimizer;
 mod random;
 pub mod schedule;
 
