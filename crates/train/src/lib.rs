@@ -5,6 +5,7 @@ pub mod dataset;
 mod error;
 pub mod optimizer;
 mod random;
+pub mod records;
 pub mod schedule;
 
 pub use error::TrainError;
