@@ -3,7 +3,10 @@
 
 pub mod dataset;
 mod error;
+pub mod optimizer;
 mod random;
+pub mod records;
+pub mod schedule;
 
 pub use error::TrainError;
 pub use random::Random;
