@@ -19,4 +19,4 @@ pub use frozen::FrozenModel;
 pub use graph::Graph;
 pub use parameters::{Parameter, ParameterId, ParameterKind, Parameters};
 pub use step::{Engine, Learn, StepSettings, Subject};
-pub use trained::{LowRank, NormTraining, SiteTraining, Trained};
+pub use trained::{LowRank, NormTraining, Rows, SiteTraining, Trained};

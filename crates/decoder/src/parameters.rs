@@ -1,5 +1,9 @@
 //! Tensors that are trained, with their gradients.
 
+use std::ops::Range;
+
+use crate::Rows;
+
 /// Index of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParameterId(usize);
@@ -36,6 +40,17 @@ pub struct Parameter {
     pub gradient: Vec<f32>,
 }
 
+impl Parameter {
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    fn elements_of(&self, rows: &Rows) -> Range<usize> {
+        rows.rows.start * self.width()..rows.rows.end * self.width()
+    }
+}
+
 /// All trained tensors.
 #[derive(Debug, Clone, Default)]
 pub struct Parameters(Vec<Parameter>);
@@ -69,6 +84,19 @@ impl Parameters {
     /// One tensor, to be changed.
     pub fn get_mut(&mut self, id: ParameterId) -> &mut Parameter {
         &mut self.0[id.0]
+    }
+
+    /// Some rows of a tensor.
+    pub fn rows(&self, rows: &Rows) -> &[f32] {
+        let parameter = self.get(rows.id);
+        &parameter.values[parameter.elements_of(rows)]
+    }
+
+    /// The gradient of some rows of a tensor.
+    pub fn gradient_of(&mut self, rows: &Rows) -> &mut [f32] {
+        let parameter = self.get_mut(rows.id);
+        let elements = parameter.elements_of(rows);
+        &mut parameter.gradient[elements]
     }
 
     /// All of them in the order they were added.

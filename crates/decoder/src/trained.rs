@@ -7,15 +7,22 @@ use rootstock_model::{NormSite, Site};
 
 use crate::ParameterId;
 
+/// Some rows of a parameter: a module can hold several sites, their outputs one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// The parameter.
+    pub id: ParameterId,
+    /// The rows (elements of a vector) that are a site's.
+    pub rows: Range<usize>,
+}
+
 /// A low-rank pair on a map: `y += scale * B A x` (Hu et al., 2021).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LowRank {
     /// `[rank, inputs]`
     pub a: ParameterId,
-    /// `[outputs of the module, rank]`
-    pub b: ParameterId,
-    /// The rows of B that are this site's outputs, where a module holds several sites.
-    pub outputs: Range<usize>,
+    /// `[outputs, rank]`
+    pub b: Rows,
     /// Factor on the pair.
     pub scale: f32,
     /// Probability with which an element of the pair's input is dropped.
@@ -27,12 +34,12 @@ pub struct LowRank {
 pub struct SiteTraining {
     /// A low-rank pair beside the frozen weight.
     pub pair: Option<LowRank>,
-    /// Length of every output's weights, base and pair together (Liu et al., 2024), and the rows of it that are this site's.
-    pub magnitude: Option<(ParameterId, Range<usize>)>,
+    /// Length of every output's weights, base and pair together (Liu et al., 2024).
+    pub magnitude: Option<Rows>,
     /// The weight itself, `[outputs, inputs]`, in place of the frozen one.
-    pub weight: Option<ParameterId>,
+    pub weight: Option<Rows>,
     /// The bias, in place of the frozen one.
-    pub bias: Option<ParameterId>,
+    pub bias: Option<Rows>,
 }
 
 /// Weights of a normalisation that are trained.

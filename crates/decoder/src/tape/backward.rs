@@ -11,6 +11,7 @@ use rootstock_model::{Activation, NormSite, Site};
 
 use super::forward::{kernel, weights_of};
 use super::{Map, Mark, Op, Tape, Value};
+use crate::Rows;
 
 impl Tape<'_, '_> {
     /// Goes back to `mark`: gradients of parameters are added to, those of values from before the mark are found, and what
@@ -55,10 +56,10 @@ impl Tape<'_, '_> {
         let hidden = self.machine.model.spec().hidden_size;
         let scale = self.machine.model.spec().embedding_scale;
         let training = self.machine.trained.sites.get(&Site::Embedding);
-        let Some(id) = training.and_then(|training| training.weight) else {
+        let Some(table) = training.and_then(|training| training.weight.as_ref()) else {
             return;
         };
-        let table = &mut self.machine.parameters.get_mut(id).gradient;
+        let table = self.machine.parameters.gradient_of(table);
         for (&token, row) in self.batch.tokens().iter().zip(gradient.chunks_exact(hidden)) {
             let to = &mut table[token as usize * hidden..][..hidden];
             to.iter_mut().zip(row).for_each(|(to, value)| *to += value * scale);
@@ -104,10 +105,12 @@ impl Tape<'_, '_> {
             scaled,
             ..
         } = map;
-        let training = self.machine.trained.sites.get(&site).cloned().unwrap_or_default();
+        let trained = self.machine.trained;
+        let training = trained.sites.get(&site);
+        let weight = training.and_then(|training| training.weight.as_ref());
         let mut gradient = gradient;
-        if let Some(id) = training.bias {
-            column_sums(&gradient, None, &mut self.machine.parameters.get_mut(id).gradient);
+        if let Some(bias) = training.and_then(|training| training.bias.as_ref()) {
+            column_sums(&gradient, None, self.machine.parameters.gradient_of(bias));
         }
         if let Some(scaled) = scaled {
             let mut before = self.owned(gradient);
@@ -116,14 +119,14 @@ impl Tape<'_, '_> {
             gradient = Rc::new(before);
         }
         let width = self.nodes[x.0].width;
-        if let Some(id) = training.weight {
-            self.weight_backward(x, id, &gradient);
+        if let Some(weight) = weight {
+            self.weight_backward(x, weight, &gradient);
         }
         let mut to_x = self.needs(x).then(|| self.gradient_so_far(x, false));
         if let Some((to_x, accumulate)) = &mut to_x {
             let machine = &mut *self.machine;
-            let right = match training.weight {
-                Some(id) => Right::Dense(View::new(&machine.parameters.get(id).values, width)),
+            let right = match weight {
+                Some(weight) => Right::Dense(View::new(machine.parameters.rows(weight), width)),
                 None => Right::Backward(machine.model.matrix(site)),
             };
             let product = Gemm {
@@ -145,19 +148,18 @@ impl Tape<'_, '_> {
     }
 
     /// Adds to the gradient of a trained weight.
-    fn weight_backward(&mut self, x: Value, id: crate::ParameterId, gradient: &[f32]) {
+    fn weight_backward(&mut self, x: Value, weight: &Rows, gradient: &[f32]) {
         let machine = &mut *self.machine;
         let node = &self.nodes[x.0];
-        let parameter = machine.parameters.get_mut(id);
         let product = Gemm {
             accumulate: true,
             arithmetic: self.pass.arithmetic,
             ..Gemm::new(
-                View::new(gradient, parameter.shape[0]).transposed(),
+                View::new(gradient, weight.rows.len()).transposed(),
                 Right::Dense(View::new(&node.values, node.width)),
             )
         };
-        gemm(machine.context, &product, &mut parameter.gradient);
+        gemm(machine.context, &product, machine.parameters.gradient_of(weight));
     }
 
     fn attend_backward(&mut self, inputs: [Value; 3], layer: usize, gradient: &[f32]) {

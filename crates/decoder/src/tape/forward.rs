@@ -16,17 +16,13 @@ impl Graph for Tape<'_, '_> {
     fn embed(&mut self) -> Value {
         let model = self.machine.model;
         let hidden = model.spec().hidden_size;
-        let trained = self
-            .machine
-            .trained
-            .sites
-            .get(&Site::Embedding)
-            .and_then(|site| site.weight);
+        let trained = self.machine.trained.sites.get(&Site::Embedding);
+        let trained = trained.and_then(|site| site.weight.as_ref());
         let mut rows = self.machine.memory.take(self.batch.tokens().len() * hidden);
         for (&token, row) in self.batch.tokens().iter().zip(rows.chunks_exact_mut(hidden)) {
             match trained {
-                Some(id) => {
-                    let table = &self.machine.parameters.get(id).values;
+                Some(table) => {
+                    let table = self.machine.parameters.rows(table);
                     row.copy_from_slice(&table[token as usize * hidden..][..hidden]);
                 }
                 None => model.matrix(Site::Embedding).dequantize_row(token as usize, row),
@@ -68,9 +64,9 @@ impl Graph for Tape<'_, '_> {
             .expect("the walk visits maps of the architecture");
         let from = View::new(&self.nodes[x.0].values, inputs);
         let mut to = machine.memory.take(from.rows * outputs);
-        let product = match training.and_then(|training| training.weight) {
-            Some(id) => {
-                let weight = View::new(&machine.parameters.get(id).values, inputs);
+        let product = match training.and_then(|training| training.weight.as_ref()) {
+            Some(weight) => {
+                let weight = View::new(machine.parameters.rows(weight), inputs);
                 Gemm::new(from, Right::Dense(weight.transposed()))
             }
             None => Gemm::new(from, Right::Forward(machine.model.matrix(site))),
@@ -80,8 +76,8 @@ impl Graph for Tape<'_, '_> {
         let hidden = self.add_pair(x, site, &mut to);
         let scaled = self.scale_by_magnitude(site, &mut to);
         let machine = &*self.machine;
-        let bias = match training.and_then(|training| training.bias) {
-            Some(id) => Some(machine.parameters.get(id).values.as_slice()),
+        let bias = match training.and_then(|training| training.bias.as_ref()) {
+            Some(bias) => Some(machine.parameters.rows(bias)),
             None => machine.model.bias(site),
         };
         if let Some(bias) = bias {

@@ -58,7 +58,7 @@ impl Tape<'_, '_> {
             &Gemm::new(rows, Right::Dense(rows.transposed())),
             &mut gram,
         );
-        let b = &machine.parameters.get(pair.b).values[pair.outputs.start * rank..];
+        let b = machine.parameters.rows(&pair.b);
         let scale = f64::from(pair.scale);
         let length = |(output, (square, b)): (usize, (&f64, &[f32]))| {
             let mixed = (0..rank).map(|r| f64::from(b[r]) * f64::from(with_weights[r * squares.len() + output]));
@@ -79,28 +79,32 @@ impl Tape<'_, '_> {
 
     /// Brings a map's outputs to their trained lengths.
     pub(super) fn scale_by_magnitude(&mut self, site: Site, to: &mut [f32]) -> Option<Scaled> {
-        let (id, outputs) = self.machine.trained.sites.get(&site)?.magnitude.clone()?;
+        let trained = self.machine.trained;
+        let magnitude = trained.sites.get(&site)?.magnitude.as_ref()?;
         let norms = self.weight_lengths(site);
         let before = self.machine.memory.copy(to);
-        let factors = factors(&self.machine.parameters.get(id).values[outputs], &norms);
+        let factors = factors(self.machine.parameters.rows(magnitude), &norms);
         multiply_columns(self.machine.context, &factors, to);
         Some(Scaled { norms, before })
     }
 
     /// Adds to the magnitude's gradient, and turns that of the outputs into that of the outputs before.
     pub(super) fn magnitude_backward(&mut self, site: Site, scaled: &Scaled, gradient: &mut [f32]) {
-        let training = self.machine.trained.sites.get(&site);
-        let Some((id, outputs)) = training.and_then(|training| training.magnitude.clone()) else {
+        let trained = self.machine.trained;
+        let Some(magnitude) = trained
+            .sites
+            .get(&site)
+            .and_then(|training| training.magnitude.as_ref())
+        else {
             return;
         };
-        let mut sums = vec![0.0; outputs.len()];
+        let mut sums = vec![0.0; scaled.norms.len()];
         column_sums(gradient, Some(&scaled.before), &mut sums);
-        let parameter = self.machine.parameters.get_mut(id);
-        let to = parameter.gradient[outputs.clone()].iter_mut();
+        let to = self.machine.parameters.gradient_of(magnitude).iter_mut();
         to.zip(&sums)
             .zip(&scaled.norms)
             .for_each(|((to, sum), norm)| *to += sum / norm);
-        let factors = factors(&parameter.values[outputs], &scaled.norms);
+        let factors = factors(self.machine.parameters.rows(magnitude), &scaled.norms);
         multiply_columns(self.machine.context, &factors, gradient);
     }
 }

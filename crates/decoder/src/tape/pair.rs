@@ -57,7 +57,7 @@ impl Tape<'_, '_> {
         let Some(pair) = self.pair(site) else { return };
         let dropped = self.dropped(&pair, site, x);
         let machine = &mut *self.machine;
-        let (rank, width) = (machine.parameters.get(pair.a).shape[0], pair.outputs.len());
+        let (rank, width) = (machine.parameters.get(pair.a).shape[0], pair.b.rows.len());
         let mut of_hidden = machine.memory.take(hidden.len());
         let (gradient, hidden) = (View::new(gradient, width), View::new(hidden, rank));
         let back = Gemm {
@@ -70,12 +70,7 @@ impl Tape<'_, '_> {
             accumulate: true,
             ..Gemm::new(gradient.transposed(), Right::Dense(hidden))
         };
-        let of_b = &mut machine.parameters.get_mut(pair.b).gradient;
-        gemm(
-            machine.context,
-            &to_b,
-            &mut of_b[pair.outputs.start * rank..pair.outputs.end * rank],
-        );
+        gemm(machine.context, &to_b, machine.parameters.gradient_of(&pair.b));
         let rows = dropped.as_ref().unwrap_or(&self.nodes[x.0].values);
         let to_a = Gemm {
             accumulate: true,
@@ -125,12 +120,7 @@ fn matrix(parameters: &Parameters, id: ParameterId) -> (View<'_>, usize) {
 
 /// The rows of B that are a site's outputs.
 fn outputs<'a>(parameters: &'a Parameters, pair: &LowRank) -> View<'a> {
-    let parameter = parameters.get(pair.b);
-    let rank = parameter.shape[1];
-    View::new(
-        &parameter.values[pair.outputs.start * rank..pair.outputs.end * rank],
-        rank,
-    )
+    View::new(parameters.rows(&pair.b), parameters.get(pair.b.id).width())
 }
 
 /// A site's own key.
