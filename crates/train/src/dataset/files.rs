@@ -1,4 +1,6 @@
-//! Files of rows: JSON, JSONL, CSV, text, and folders of them.
+//! Files of rows: JSON, JSONL, CSV, Parquet, text, and folders of them.
+
+mod parquet;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -47,11 +49,13 @@ enum Kind {
     JsonLines,
     /// A header, then a row per record.
     Csv,
+    /// Columns, read as rows.
+    Parquet,
     /// The whole file is the field `text` of one row.
     Text,
 }
 
-const KINDS: &str = ".json, .jsonl, .csv, .txt or .md";
+const KINDS: &str = ".json, .jsonl, .csv, .parquet, .txt or .md";
 
 impl Kind {
     fn of(path: &Path) -> Option<Self> {
@@ -60,6 +64,7 @@ impl Kind {
             "json" => Self::Json,
             "jsonl" | "ndjson" => Self::JsonLines,
             "csv" => Self::Csv,
+            "parquet" => Self::Parquet,
             "txt" | "md" => Self::Text,
             _ => return None,
         })
@@ -71,9 +76,14 @@ impl Kind {
 /// # Errors
 /// A file that cannot be read or is of no known kind, a folder without any, or a row that is not an object.
 pub fn read(path: &Path) -> Result<Vec<Row>, TrainError> {
+    read_files(path, &files(path)?)
+}
+
+/// Reads these files of `path`.
+pub(super) fn read_files(path: &Path, files: &[PathBuf]) -> Result<Vec<Row>, TrainError> {
     let mut rows = Vec::new();
-    for file in files(path)? {
-        read_file(&file, &mut rows)?;
+    for file in files {
+        read_file(file, &mut rows)?;
     }
     if rows.is_empty() {
         return Err(TrainError::Dataset(format!(
@@ -84,8 +94,8 @@ pub fn read(path: &Path) -> Result<Vec<Row>, TrainError> {
     Ok(rows)
 }
 
-/// The file itself, or those of a folder.
-fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
+/// The file itself, or those of a folder; what describes the folder is none of them.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -94,7 +104,11 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
         .and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
     let entries = entries.map_err(|error| TrainError::io(path, error))?;
     let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    files.retain(|file| file.is_file() && Kind::of(file).is_some());
+    let describes = |file: &Path| {
+        file.file_name()
+            .is_some_and(|name| name.eq_ignore_ascii_case("README.md"))
+    };
+    files.retain(|file| file.is_file() && Kind::of(file).is_some() && !describes(file));
     files.sort();
     match files.is_empty() {
         false => Ok(files),
@@ -126,6 +140,7 @@ fn read_file(path: &Path, rows: &mut Vec<Row>) -> Result<(), TrainError> {
                 place: place(1),
             });
         }
+        Kind::Parquet => parquet::read(file, place, rows)?,
         Kind::Csv => read_csv(file, place, rows)?,
         Kind::JsonLines => read_lines(path, BufReader::new(file), place, rows)?,
         Kind::Json => read_json(path, file, place, rows)?,
