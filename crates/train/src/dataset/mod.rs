@@ -25,6 +25,6 @@ pub use pack::{PackedRow, pack, pack_texts};
 pub use prefetch::{Prefetch, prefetch};
 pub use sample::Sample;
 pub use slice::Slice;
-pub use source::load;
+pub use source::{load, load_each};
 pub use split::{Split, hold_out};
 pub use template::TextTemplate;

@@ -21,6 +21,14 @@ const TRAIN: &str = "train";
 /// As [`super::read`]; a split that the files do not have; a file of no split beside others that have one; a slice without
 /// rows.
 pub fn load(path: &Path, slice: &Slice) -> Result<Vec<Row>, TrainError> {
+    load_each(path, slice)?.into_iter().collect()
+}
+
+/// As [`load`], with what is wrong with a row in its place.
+///
+/// # Errors
+/// As [`load`], but for rows that cannot be read.
+pub fn load_each(path: &Path, slice: &Slice) -> Result<Vec<Result<Row, TrainError>>, TrainError> {
     let mut rows = read_files(path, &split_files(path, &slice.split)?)?;
     let range = slice.of(rows.len())?;
     rows.truncate(range.end);

@@ -8,29 +8,28 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row as Record};
 use serde_json::{Map, Value, json};
 
-use super::{Place, Row};
-use crate::TrainError;
+use super::{Place, Row, Rows};
 
-/// Reads every row; they are numbered from 1.
-pub(super) fn read(file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> Result<(), TrainError> {
+/// Reads every row; they are numbered from 1. At the first that cannot be read it ends.
+pub(super) fn read(file: File, place: impl Fn(usize) -> Place, rows: &mut Rows) {
     let before = rows.len();
     // The library panics on some malformed files where it should return an error.
     let outcome = catch_unwind(AssertUnwindSafe(|| read_rows(file, &place, rows)));
     let here = place(rows.len() - before + 1);
     match outcome {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(here.error(reason(&error))),
-        Err(_) => Err(here.error("expected Parquet: a part of the file is malformed")),
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => rows.push(Err(here.error(reason(&error)))),
+        Err(_) => rows.push(Err(here.error("expected Parquet: a part of the file is malformed"))),
     }
 }
 
-fn read_rows(file: File, place: impl Fn(usize) -> Place, rows: &mut Vec<Row>) -> Result<(), ParquetError> {
+fn read_rows(file: File, place: impl Fn(usize) -> Place, rows: &mut Rows) -> Result<(), ParquetError> {
     let reader = SerializedFileReader::new(file)?;
     for (index, record) in reader.get_row_iter(None)?.enumerate() {
-        rows.push(Row {
+        rows.push(Ok(Row {
             fields: fields(&record?),
             place: place(index + 1),
-        });
+        }));
     }
     Ok(())
 }
