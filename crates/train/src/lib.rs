@@ -3,6 +3,7 @@
 
 pub mod dataset;
 mod error;
+pub mod metrics;
 mod random;
 
 pub use error::TrainError;
