@@ -18,10 +18,10 @@
 
 mod operand;
 mod rows;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::cell::RefCell;
 use std::ops::Range;

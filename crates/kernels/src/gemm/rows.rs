@@ -24,7 +24,9 @@ impl Kernel for Multiply<'_> {
             let [first, second] = panels;
             for pair in self.pairs.clone() {
                 for depth in chunks(self.product.left.columns) {
-                    self.product.right.fill(depth.clone(), pair, [&mut *first, &mut *second]);
+                    self.product
+                        .right
+                        .fill(depth.clone(), pair, [&mut *first, &mut *second]);
                     let steps = depth.len();
                     if self.product.arithmetic == Arithmetic::Bf16 {
                         round(&mut first[..steps]);
@@ -105,7 +107,11 @@ impl Chunk<'_> {
             }
             for r in 0..R {
                 // SAFETY: up to `last`, which is within the values (asserted).
-                let value = unsafe { *left.values.get_unchecked(start + r * left.row_stride + step * left.column_stride) };
+                let value = unsafe {
+                    *left
+                        .values
+                        .get_unchecked(start + r * left.row_stride + step * left.column_stride)
+                };
                 let value = if narrow { rounded(value) } else { value };
                 for c in 0..C {
                     sums[r][c] = s.mul_add(s.splat(value), columns[c], sums[r][c]);
@@ -123,7 +129,9 @@ impl Chunk<'_> {
     fn put<S: Simd>(&self, s: S, row: usize, block: usize, sums: S::F) {
         let product = self.multiply.product;
         let add = product.accumulate || self.depth.start > 0;
-        self.multiply.out.put(s, row, block, s.mul(sums, s.splat(product.scale)), add);
+        self.multiply
+            .out
+            .put(s, row, block, s.mul(sums, s.splat(product.scale)), add);
     }
 }
 
@@ -141,7 +149,12 @@ impl Out<'_> {
             line[..columns].copy_from_slice(to);
         }
         // SAFETY: a line has 16 elements.
-        unsafe { s.store(line.as_mut_ptr(), if add { s.add(s.load(line.as_ptr()), sums) } else { sums }) };
+        unsafe {
+            s.store(
+                line.as_mut_ptr(),
+                if add { s.add(s.load(line.as_ptr()), sums) } else { sums },
+            )
+        };
         to.copy_from_slice(&line[..columns]);
     }
 }
@@ -154,7 +167,9 @@ impl View<'_> {
         let start = row * self.row_stride;
         if self.column_stride == 1 {
             let values = &self.values[start..start + self.columns];
-            to.iter_mut().zip(values).for_each(|(to, value)| *to = round_bits(*value));
+            to.iter_mut()
+                .zip(values)
+                .for_each(|(to, value)| *to = round_bits(*value));
             return;
         }
         for (column, to) in to[..self.columns].iter_mut().enumerate() {

@@ -27,14 +27,21 @@ fn reference(left: &[f32], right: &[f32], [rows, depth, columns]: [usize; 3]) ->
 
 fn assert_close(got: &[f32], expected: &[f64], tolerance: f64) {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
-    let error = norm(&mut got.iter().zip(expected).map(|(got, expected)| f64::from(*got) - expected));
+    let error = norm(
+        &mut got
+            .iter()
+            .zip(expected)
+            .map(|(got, expected)| f64::from(*got) - expected),
+    );
     let size = norm(&mut expected.iter().copied());
     assert!(error <= tolerance * size, "error {error} of {size}");
 }
 
 fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
     let rows = values.len() / columns;
-    (0..values.len()).map(|at| values[at % rows * columns + at / rows]).collect()
+    (0..values.len())
+        .map(|at| values[at % rows * columns + at / rows])
+        .collect()
 }
 
 const SHAPES: [[usize; 3]; 7] = [
@@ -55,7 +62,10 @@ fn dense_products_are_those_of_the_reference_and_the_same_bits_everywhere() {
         let (turned_left, turned_right) = (transpose(&left, depth), transpose(&right, columns));
         let before = random.numbers(rows * columns);
         let mut expected = reference(&left, &right, shape);
-        expected.iter_mut().zip(&before).for_each(|(x, before)| *x = 0.5 * *x + f64::from(*before));
+        expected
+            .iter_mut()
+            .zip(&before)
+            .for_each(|(x, before)| *x = 0.5 * *x + f64::from(*before));
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
             for threads in 1..=3 {
@@ -76,7 +86,10 @@ fn dense_products_are_those_of_the_reference_and_the_same_bits_everywhere() {
                     gemm(&mut context(isa, threads), &product, &mut out);
                     assert_close(&out, &expected, 1e-6);
                     let first = first.get_or_insert_with(|| out.clone());
-                    assert!(out.iter().zip(first).all(|(a, b)| a.to_bits() == b.to_bits()), "{shape:?}");
+                    assert!(
+                        out.iter().zip(first).all(|(a, b)| a.to_bits() == b.to_bits()),
+                        "{shape:?}"
+                    );
                 }
             }
         }

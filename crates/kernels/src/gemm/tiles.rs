@@ -150,7 +150,11 @@ impl Multiply<'_> {
 
     #[inline(always)]
     fn tile(&self, s: Avx512, amx: Amx, (row, pair): (usize, usize), depth: Range<usize>, lines: &[PairLine]) {
-        let Left { values, rows, depth: stride } = *self.left;
+        let Left {
+            values,
+            rows,
+            depth: stride,
+        } = *self.left;
         let steps = depth.len().next_multiple_of(STEPS);
         assert!(row + ROWS <= rows && depth.start + steps <= stride && values.len() == rows * stride);
         assert!(lines.len() == super::DEPTH && steps <= super::DEPTH);
@@ -161,7 +165,11 @@ impl Multiply<'_> {
             for step in (0..steps).step_by(STEPS) {
                 let at = |row: usize| values.as_ptr().add(row * stride + depth.start + step);
                 let columns = lines.as_ptr().add(step / 2);
-                amx.multiply_bf16([at(row), at(row + TILE_ROWS)], stride * 2, [columns, columns.add(super::DEPTH / 2)]);
+                amx.multiply_bf16(
+                    [at(row), at(row + TILE_ROWS)],
+                    stride * 2,
+                    [columns, columns.add(super::DEPTH / 2)],
+                );
             }
             amx.store_all(sums.as_mut_ptr().cast());
         }

@@ -119,7 +119,10 @@ impl PackedMatrix {
             Weights::Quantized(blocks) => blocks.decode_tile(block * self.blocks() + input_block, to),
             Weights::Dense(Elements::F32(values)) => to_flat.copy_from_slice(&values[lines]),
             Weights::Dense(Elements::F16(values)) => {
-                to_flat.iter_mut().zip(&values[lines]).for_each(|(to, bits)| *to = half(*bits));
+                to_flat
+                    .iter_mut()
+                    .zip(&values[lines])
+                    .for_each(|(to, bits)| *to = half(*bits));
             }
             Weights::Dense(Elements::Bf16(values)) => {
                 let widened = values[lines].iter().map(|bits| f32::from_bits(u32::from(*bits) << 16));
