@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::progress::Progress;
+use crate::progress::Progress;
 use crate::catalog::FileEntry;
 
 const CHUNK: usize = 1 << 17;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use zip::ZipArchive;
 
 use super::partial::Partial;
-use super::progress::Progress;
+use crate::progress::Progress;
 use crate::catalog::WheelMember;
 
 /// A Python with pip.

@@ -1,0 +1,200 @@
+//! Asks all questions of all examples and candidates, many at once: the engine batches them, adapters mixed. Answers depend neither on
+//! what runs beside them nor on the order in which they come.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context, Result, anyhow};
+use rootstock_model::adapter::SamplingDefaults;
+use rootstock_train::dataset::Sample;
+use rootstock_train::metrics::Likelihood;
+
+use super::candidates::{Candidate, Team};
+use super::examples::Examples;
+use super::questions::{self, Question};
+use crate::base::{Call, Generation, Score, Scoring};
+use crate::progress::{Progress, Unit};
+use crate::settings::GenerationSettings;
+
+/// Examples in flight: enough to fill the engine's places while answers are taken in.
+const IN_FLIGHT: usize = 64;
+/// Whose turn an example's first question uses up, and the others'. They are asked when the first is answered, so that they find its
+/// prompt in the prefix cache; and as the engine is fair between tenants, they do not wait behind other examples until it is gone.
+const FIRST: &str = "first";
+const FURTHER: &str = "further";
+
+/// What a candidate answered about an example.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Answer {
+    /// Of what is learned.
+    pub likelihood: Likelihood,
+    /// Whether the example was cut.
+    pub truncated: bool,
+    /// Log-probability of each label.
+    pub labels: Vec<f64>,
+    /// What was generated.
+    pub text: Option<String>,
+}
+
+/// An example whose questions are being answered for one candidate.
+struct Running {
+    /// Example and candidate.
+    place: (usize, usize),
+    reply: Reply,
+    /// To be asked next.
+    further: Vec<Question>,
+}
+
+/// An answer that is awaited.
+enum Reply {
+    Likelihood(Scoring, Sample, bool),
+    Label(Scoring, Sample, usize),
+    Text(Generation),
+}
+
+/// Asks everything; answers are by example, then by candidate.
+///
+/// # Errors
+/// An example that cannot be asked about, named by its file and line, or a fault of the engine.
+pub async fn ask(team: &Team, examples: &Examples, max_tokens: usize) -> Result<Vec<Answer>> {
+    let labels = examples.labels.as_ref().map_or(0, |labels| labels.texts.len());
+    let blank = Answer {
+        labels: vec![f64::NEG_INFINITY; labels],
+        ..Answer::default()
+    };
+    let pairs = examples.list.len() * team.candidates.len();
+    let mut asking = Asking {
+        team,
+        examples,
+        generation: greedy(max_tokens),
+        running: VecDeque::new(),
+        answers: vec![blank; pairs],
+        answered: 0,
+        progress: Progress::start("examples", (pairs * questions::count(examples)) as u64, Unit::Questions),
+    };
+    for example in 0..examples.list.len() {
+        for candidate in 0..team.candidates.len() {
+            asking.begin((example, candidate))?;
+            while asking.running.len() >= IN_FLIGHT {
+                asking.take_in().await?;
+            }
+        }
+    }
+    while !asking.running.is_empty() {
+        asking.take_in().await?;
+    }
+    Ok(asking.answers)
+}
+
+/// The likeliest token each time, whatever an adapter's defaults say; what they say beyond that holds as it does when it is served.
+fn greedy(max_tokens: usize) -> GenerationSettings {
+    GenerationSettings {
+        asked: SamplingDefaults {
+            temperature: Some(0.0),
+            max_tokens: Some(max_tokens),
+            ..SamplingDefaults::default()
+        },
+    }
+}
+
+struct Asking<'a> {
+    team: &'a Team,
+    examples: &'a Examples,
+    generation: GenerationSettings,
+    /// Oldest first.
+    running: VecDeque<Running>,
+    answers: Vec<Answer>,
+    answered: u64,
+    progress: Progress,
+}
+
+impl Asking<'_> {
+    /// Asks an example's first question.
+    fn begin(&mut self, place: (usize, usize)) -> Result<()> {
+        let candidate = &self.team.candidates[place.1];
+        let questions = questions::of(&self.examples.list[place.0], self.examples, &self.team.base, candidate);
+        let mut questions = questions.map_err(|error| self.about(place, error))?.into_iter();
+        let Some(first) = questions.next() else {
+            return Ok(());
+        };
+        let reply = self.submit(first, candidate, FIRST).map_err(|error| self.about(place, error))?;
+        self.running.push_back(Running {
+            place,
+            reply,
+            further: questions.collect(),
+        });
+        Ok(())
+    }
+
+    fn submit(&self, question: Question, candidate: &Candidate, tenant: &'static str) -> Result<Reply> {
+        let score = |sample: &Sample| {
+            self.team.base.start_scoring(Score {
+                tokens: sample.ids.clone(),
+                from: sample.learned.iter().position(|&learned| learned).unwrap_or(sample.len()),
+                held: candidate.held.clone(),
+                tenant,
+            })
+        };
+        Ok(match question {
+            Question::Likelihood { sample, truncated } => Reply::Likelihood(score(&sample)?, sample, truncated),
+            Question::Label { index, sample } => Reply::Label(score(&sample)?, sample, index),
+            Question::Text { prompt, continues } => Reply::Text(self.team.base.start_generation(Call {
+                prompt,
+                continues,
+                held: candidate.held.clone(),
+                settings: &self.generation,
+            })?),
+        })
+    }
+
+    /// Waits for the oldest answer, notes it and asks what was to be asked next.
+    async fn take_in(&mut self) -> Result<()> {
+        let Some(Running { place, reply, further }) = self.running.pop_front() else {
+            return Ok(());
+        };
+        let answer = &mut self.answers[place.0 * self.team.candidates.len() + place.1];
+        let noted = note(reply, answer).await;
+        noted.map_err(|error| self.about(place, error))?;
+        let candidate = &self.team.candidates[place.1];
+        for question in further {
+            let reply = self.submit(question, candidate, FURTHER).map_err(|error| self.about(place, error))?;
+            self.running.push_back(Running {
+                place,
+                reply,
+                further: Vec::new(),
+            });
+        }
+        self.answered += 1;
+        self.progress.reached(self.answered);
+        Ok(())
+    }
+
+    /// An error about an example, with its file and line before it.
+    fn about(&self, (example, _): (usize, usize), error: anyhow::Error) -> anyhow::Error {
+        anyhow!(self.examples.places[example].error(format!("{error:#}")))
+    }
+}
+
+/// Waits for a reply and writes it down.
+async fn note(reply: Reply, answer: &mut Answer) -> Result<()> {
+    match reply {
+        Reply::Likelihood(scoring, sample, truncated) => {
+            answer.likelihood = likelihood(scoring, &sample).await?;
+            answer.truncated = truncated;
+        }
+        Reply::Label(scoring, sample, index) => {
+            let place = answer.labels.get_mut(index).context("a label that is none")?;
+            *place = likelihood(scoring, &sample).await?.logprob;
+        }
+        Reply::Text(generation) => answer.text = Some(generation.finish(|_| Ok(())).await?.text),
+    }
+    Ok(())
+}
+
+/// Sum over the learned tokens of a sample.
+async fn likelihood(scoring: Scoring, sample: &Sample) -> Result<Likelihood> {
+    let logprobs = scoring.finish().await?;
+    let learned = sample.learned.iter().skip(sample.len() - logprobs.len());
+    let mut sum = Likelihood::default();
+    sum.add(logprobs.iter().zip(learned).filter_map(|(&logprob, &learned)| learned.then_some(logprob)));
+    Ok(sum)
+}
