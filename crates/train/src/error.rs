@@ -23,9 +23,18 @@ pub enum TrainError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// An example that cannot be put into tokens.
+    #[error("{0}")]
+    Encode(String),
     /// Files, slices or settings that make no data set.
     #[error("{0}")]
     Dataset(String),
+}
+
+impl From<rootstock_model::ModelError> for TrainError {
+    fn from(error: rootstock_model::ModelError) -> Self {
+        Self::Encode(error.to_string())
+    }
 }
 
 impl TrainError {
