@@ -20,7 +20,7 @@ mod measure;
 mod tests;
 
 pub use evaluation::EvalSettings;
-pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings, Settled};
+pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};
 pub use measure::{Bound, Evidence, Measure};
 
 type Result<T> = anyhow::Result<T>;

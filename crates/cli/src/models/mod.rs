@@ -120,7 +120,9 @@ fn name_of(path: &Path) -> String {
         let cached = path.ancestors().nth(2).and_then(last_part);
         let repository = cached.as_deref().and_then(|name| name.strip_prefix("models--"));
         let repository = repository.and_then(|name| Some(name.split_once("--")?.1.to_owned()));
-        return repository.or_else(|| last_part(&path)).unwrap_or_else(|| "model".to_owned());
+        return repository
+            .or_else(|| last_part(&path))
+            .unwrap_or_else(|| "model".to_owned());
     }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let stem = stem.unwrap_or_else(|| "model".to_owned());

@@ -62,7 +62,11 @@ fn what_a_run_wrote_into_its_folder_is_found_there_and_bears_the_runs_name() {
         assert_eq!((found.path, found.name.as_str()), (run.join("adapter"), "mails"));
     }
     write(&run.join("adapter_config.json"));
-    assert_eq!(locate_adapter(&run, None).unwrap().path, run, "what lies in the folder itself wins");
+    assert_eq!(
+        locate_adapter(&run, None).unwrap().path,
+        run,
+        "what lies in the folder itself wins"
+    );
 }
 
 #[test]
@@ -84,7 +88,10 @@ fn an_adapter_is_a_name_in_the_folder_or_a_path() {
         assert_eq!(found(adapter), Located { path, name });
     }
     let error = locate_adapter("nobody".as_ref(), Some(&adapters)).unwrap_err();
-    assert!(error.is::<UsageError>() && error.to_string().contains("nor in"), "{error}");
+    assert!(
+        error.is::<UsageError>() && error.to_string().contains("nor in"),
+        "{error}"
+    );
 }
 
 #[test]

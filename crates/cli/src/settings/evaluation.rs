@@ -64,15 +64,29 @@ impl EvalSettings {
             rows: rows(args)?,
             slice: args.eval_split.clone(),
             template: args.text_template.as_deref().map(template).transpose()?,
-            max_length: args.max_length.map(|length| within("max-length", length, 2, 1 << 24)).transpose()?,
-            measures: args.metrics.iter().flat_map(|metric| metric.measures()).copied().collect(),
+            max_length: args
+                .max_length
+                .map(|length| within("max-length", length, 2, 1 << 24))
+                .transpose()?,
+            measures: args
+                .metrics
+                .iter()
+                .flat_map(|metric| metric.measures())
+                .copied()
+                .collect(),
             labels: args.labels.clone(),
             max_tokens: within("max-tokens", args.max_tokens, 1, 1 << 24)?,
             least: args.fail_below.clone(),
             most: args.fail_above.clone(),
         };
         settings.check()?;
-        tell_apart(settings.models.iter_mut().zip(&args.model).map(|(model, given)| (&mut model.name, given.clone())));
+        tell_apart(
+            settings
+                .models
+                .iter_mut()
+                .zip(&args.model)
+                .map(|(model, given)| (&mut model.name, given.clone())),
+        );
         let given = args.adapter.iter().map(|adapter| adapter.display().to_string());
         tell_apart(settings.adapters.iter_mut().map(|adapter| &mut adapter.name).zip(given));
         Ok(settings)
@@ -80,13 +94,19 @@ impl EvalSettings {
 
     fn check(&self) -> Result<()> {
         if self.adapters.is_empty() && !self.bases {
-            return Err(usage("--adapters-only: there is no --adapter, so that nothing would be evaluated"));
+            return Err(usage(
+                "--adapters-only: there is no --adapter, so that nothing would be evaluated",
+            ));
         }
         if let Some(bound) = self.least.iter().find(|bound| bound.measure.better_when_lower()) {
-            return Err(usage(format!("--fail-below {bound}: it is better when lower; use --fail-above {bound}")));
+            return Err(usage(format!(
+                "--fail-below {bound}: it is better when lower; use --fail-above {bound}"
+            )));
         }
         if let Some(bound) = self.most.iter().find(|bound| !bound.measure.better_when_lower()) {
-            return Err(usage(format!("--fail-above {bound}: it is better when higher; use --fail-below {bound}")));
+            return Err(usage(format!(
+                "--fail-above {bound}: it is better when higher; use --fail-below {bound}"
+            )));
         }
         let mut labels: Vec<_> = self.labels.iter().map(|label| label.trim()).collect();
         labels.sort_unstable();
@@ -126,7 +146,10 @@ fn rows(args: &EvalArgs) -> Result<PathBuf> {
     };
     match rows.exists() {
         true => Ok(rows.clone()),
-        false => Err(usage(format!("--data-name: there is no file or folder {}", rows.display()))),
+        false => Err(usage(format!(
+            "--data-name: there is no file or folder {}",
+            rows.display()
+        ))),
     }
 }
 

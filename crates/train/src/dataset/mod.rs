@@ -21,5 +21,5 @@ pub use files::{Place, Row, read};
 pub use pack::{PackedRow, pack, pack_texts};
 pub use sample::Sample;
 pub use slice::Slice;
-pub use split::{Split, hold_out};
+pub use split::{Split, hold_out, labels};
 pub use template::TextTemplate;

@@ -8,9 +8,8 @@ use rootstock_model::adapter::SamplingDefaults;
 use rootstock_train::dataset::Sample;
 use rootstock_train::metrics::Likelihood;
 
-use super::candidates::{Candidate, Team};
-use super::examples::Examples;
-use super::questions::{self, Question};
+use super::candidates::Candidate;
+use super::questions::{Exam, Question};
 use crate::base::{Call, Generation, Score, Scoring};
 use crate::progress::{Progress, Unit};
 use crate::settings::GenerationSettings;
@@ -55,7 +54,8 @@ enum Reply {
 ///
 /// # Errors
 /// An example that cannot be asked about, named by its file and line, or a fault of the engine.
-pub async fn ask(team: &Team, examples: &Examples, max_tokens: usize) -> Result<Vec<Answer>> {
+pub async fn ask(exam: Exam<'_>) -> Result<Vec<Answer>> {
+    let Exam { examples, team, .. } = exam;
     let labels = examples.labels.as_ref().map_or(0, |labels| labels.texts.len());
     let blank = Answer {
         labels: vec![f64::NEG_INFINITY; labels],
@@ -63,13 +63,12 @@ pub async fn ask(team: &Team, examples: &Examples, max_tokens: usize) -> Result<
     };
     let pairs = examples.list.len() * team.candidates.len();
     let mut asking = Asking {
-        team,
-        examples,
-        generation: greedy(max_tokens),
+        exam,
+        generation: greedy(exam.max_tokens),
         running: VecDeque::new(),
         answers: vec![blank; pairs],
         answered: 0,
-        progress: Progress::start("examples", (pairs * questions::count(examples)) as u64, Unit::Questions),
+        progress: Progress::start("examples", (pairs * exam.questions()) as u64, Unit::Questions),
     };
     for example in 0..examples.list.len() {
         for candidate in 0..team.candidates.len() {
@@ -97,8 +96,7 @@ fn greedy(max_tokens: usize) -> GenerationSettings {
 }
 
 struct Asking<'a> {
-    team: &'a Team,
-    examples: &'a Examples,
+    exam: Exam<'a>,
     generation: GenerationSettings,
     /// Oldest first.
     running: VecDeque<Running>,
@@ -110,13 +108,15 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// Asks an example's first question.
     fn begin(&mut self, place: (usize, usize)) -> Result<()> {
-        let candidate = &self.team.candidates[place.1];
-        let questions = questions::of(&self.examples.list[place.0], self.examples, &self.team.base, candidate);
+        let (example, candidate) = (&self.exam.examples.list[place.0], &self.exam.team.candidates[place.1]);
+        let questions = self.exam.about(example, candidate);
         let mut questions = questions.map_err(|error| self.about(place, error))?.into_iter();
         let Some(first) = questions.next() else {
             return Ok(());
         };
-        let reply = self.submit(first, candidate, FIRST).map_err(|error| self.about(place, error))?;
+        let reply = self
+            .submit(first, candidate, FIRST)
+            .map_err(|error| self.about(place, error))?;
         self.running.push_back(Running {
             place,
             reply,
@@ -127,9 +127,13 @@ impl Asking<'_> {
 
     fn submit(&self, question: Question, candidate: &Candidate, tenant: &'static str) -> Result<Reply> {
         let score = |sample: &Sample| {
-            self.team.base.start_scoring(Score {
+            self.exam.team.base.start_scoring(Score {
                 tokens: sample.ids.clone(),
-                from: sample.learned.iter().position(|&learned| learned).unwrap_or(sample.len()),
+                from: sample
+                    .learned
+                    .iter()
+                    .position(|&learned| learned)
+                    .unwrap_or(sample.len()),
                 held: candidate.held.clone(),
                 tenant,
             })
@@ -137,7 +141,7 @@ impl Asking<'_> {
         Ok(match question {
             Question::Likelihood { sample, truncated } => Reply::Likelihood(score(&sample)?, sample, truncated),
             Question::Label { index, sample } => Reply::Label(score(&sample)?, sample, index),
-            Question::Text { prompt, continues } => Reply::Text(self.team.base.start_generation(Call {
+            Question::Text { prompt, continues } => Reply::Text(self.exam.team.base.start_generation(Call {
                 prompt,
                 continues,
                 held: candidate.held.clone(),
@@ -151,12 +155,15 @@ impl Asking<'_> {
         let Some(Running { place, reply, further }) = self.running.pop_front() else {
             return Ok(());
         };
-        let answer = &mut self.answers[place.0 * self.team.candidates.len() + place.1];
+        let candidates = &self.exam.team.candidates;
+        let answer = &mut self.answers[place.0 * candidates.len() + place.1];
         let noted = note(reply, answer).await;
         noted.map_err(|error| self.about(place, error))?;
-        let candidate = &self.team.candidates[place.1];
+        let candidate = &candidates[place.1];
         for question in further {
-            let reply = self.submit(question, candidate, FURTHER).map_err(|error| self.about(place, error))?;
+            let reply = self
+                .submit(question, candidate, FURTHER)
+                .map_err(|error| self.about(place, error))?;
             self.running.push_back(Running {
                 place,
                 reply,
@@ -170,7 +177,7 @@ impl Asking<'_> {
 
     /// An error about an example, with its file and line before it.
     fn about(&self, (example, _): (usize, usize), error: anyhow::Error) -> anyhow::Error {
-        anyhow!(self.examples.places[example].error(format!("{error:#}")))
+        anyhow!(self.exam.examples.places[example].error(format!("{error:#}")))
     }
 }
 
@@ -195,6 +202,11 @@ async fn likelihood(scoring: Scoring, sample: &Sample) -> Result<Likelihood> {
     let logprobs = scoring.finish().await?;
     let learned = sample.learned.iter().skip(sample.len() - logprobs.len());
     let mut sum = Likelihood::default();
-    sum.add(logprobs.iter().zip(learned).filter_map(|(&logprob, &learned)| learned.then_some(logprob)));
+    sum.add(
+        logprobs
+            .iter()
+            .zip(learned)
+            .filter_map(|(&logprob, &learned)| learned.then_some(logprob)),
+    );
     Ok(sum)
 }

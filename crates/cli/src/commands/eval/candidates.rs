@@ -82,7 +82,9 @@ impl Team {
             true => Ok(()),
             false => {
                 let budget = ByteSize(store.stats().budget_bytes as u64);
-                bail!("--adapter-memory: the adapters do not fit into {budget} together; give more, or evaluate fewer at once")
+                bail!(
+                    "--adapter-memory: the adapters do not fit into {budget} together; give more, or evaluate fewer at once"
+                )
             }
         }
     }

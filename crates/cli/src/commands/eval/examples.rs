@@ -83,7 +83,9 @@ fn measures(settings: &EvalSettings, examples: &[Example], has_labels: bool) -> 
         match measure.evidence() {
             Evidence::Labels if !has_labels => return Err(usage(&format!("{name}: {}", no_labels(examples)))),
             Evidence::Text if examples.iter().any(|example| matches!(example, Example::Text(_))) => {
-                let reason = format!("{name}: the rows are plain text, without a completion that a generation could be compared with");
+                let reason = format!(
+                    "{name}: the rows are plain text, without a completion that a generation could be compared with"
+                );
                 return Err(usage(&reason));
             }
             _ => {}
@@ -96,7 +98,9 @@ fn measures(settings: &EvalSettings, examples: &[Example], has_labels: bool) -> 
 fn no_labels(examples: &[Example]) -> String {
     let completions: Option<BTreeSet<&str>> = examples.iter().map(completion).collect();
     match completions {
-        None => "expected rows of a prompt and a completion that is a label, got conversations or plain text".to_owned(),
+        None => {
+            "expected rows of a prompt and a completion that is a label, got conversations or plain text".to_owned()
+        }
         Some(completions) => format!(
             "expected a few completions that repeat, as labels do; {} of {} differ; give the labels with --labels",
             completions.len(),
@@ -117,7 +121,9 @@ impl Labels {
     fn new(texts: Vec<String>, examples: &[Example], places: &[Place]) -> Result<Self> {
         let expected = examples.iter().zip(places).map(|(example, place)| {
             let Some(completion) = completion(example) else {
-                return Err(usage("--labels: expected rows of a prompt and a completion, got conversations or plain text"));
+                return Err(usage(
+                    "--labels: expected rows of a prompt and a completion, got conversations or plain text",
+                ));
             };
             let found = texts.iter().position(|text| text.trim() == completion.trim());
             found.ok_or_else(|| {

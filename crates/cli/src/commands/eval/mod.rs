@@ -20,6 +20,7 @@ use crate::settings::{BaseSettings, EvalSettings};
 
 use candidates::Team;
 use examples::Examples;
+use questions::Exam;
 use report::{Report, Row};
 
 /// Evaluates every model and adapter and writes the table.
@@ -50,7 +51,12 @@ fn evaluate(model: &BaseSettings, settings: &EvalSettings, examples: &Examples) 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let team = Team::start(model, settings).await?;
-        let answers = asking::ask(&team, examples, settings.max_tokens).await?;
+        let answers = asking::ask(Exam {
+            examples,
+            team: &team,
+            max_tokens: settings.max_tokens,
+        })
+        .await?;
         let rows = team.rows(examples, &answers);
         team.base.engine.drain();
         Ok(rows)

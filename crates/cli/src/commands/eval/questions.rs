@@ -3,12 +3,12 @@
 
 use anyhow::{Result, bail};
 use rootstock_model::text::TokenId;
-use rootstock_train::dataset::{Encoder, EncoderSettings, Example, Message, Sample};
+use rootstock_train::TrainError;
+use rootstock_train::dataset::{Encoded, Encoder, EncoderSettings, Example, Message, Sample, Truncation};
 use serde_json::json;
 
-use super::candidates::Candidate;
+use super::candidates::{Candidate, Team};
 use super::examples::Examples;
-use crate::base::Base;
 use crate::settings::Evidence;
 
 /// One request to the engine.
@@ -36,59 +36,91 @@ pub enum Question {
     },
 }
 
-/// How many questions an example brings.
-pub fn count(examples: &Examples) -> usize {
-    let labels = examples.labels.as_ref().map_or(0, |labels| labels.texts.len());
-    usize::from(examples.need(Evidence::Likelihood)) + labels + usize::from(examples.need(Evidence::Text))
+/// What is asked, and who.
+#[derive(Clone, Copy)]
+pub struct Exam<'a> {
+    /// About these.
+    pub examples: &'a Examples,
+    /// Each of them.
+    pub team: &'a Team,
+    /// Most tokens of a generation.
+    pub max_tokens: usize,
 }
 
-/// The questions about one example, `count` of them.
-///
-/// # Errors
-/// The example cannot be put into tokens.
-pub fn of(example: &Example, examples: &Examples, base: &Base, candidate: &Candidate) -> Result<Vec<Question>> {
-    let mut questions = Vec::new();
-    if examples.need(Evidence::Likelihood) {
-        let encoded = candidate.encoder.encode(example)?;
-        if encoded.sample.learned_tokens() == 0 {
-            bail!("nothing in it is learned, so that it has no perplexity");
+impl Exam<'_> {
+    /// How many questions an example brings.
+    pub fn questions(&self) -> usize {
+        let examples = self.examples;
+        let labels = examples.labels.as_ref().map_or(0, |labels| labels.texts.len());
+        usize::from(examples.need(Evidence::Likelihood)) + labels + usize::from(examples.need(Evidence::Text))
+    }
+
+    /// The questions about one example to one candidate, as many as [`Self::questions`] says.
+    ///
+    /// # Errors
+    /// The example cannot be put into tokens.
+    pub fn about(&self, example: &Example, candidate: &Candidate) -> Result<Vec<Question>> {
+        let mut questions = Vec::new();
+        if self.examples.need(Evidence::Likelihood) {
+            let encoded = candidate.encoder.encode(example)?;
+            if encoded.sample.learned_tokens() == 0 {
+                bail!("it has no token that is learned, so that it has no perplexity");
+            }
+            questions.push(Question::Likelihood {
+                sample: encoded.sample,
+                truncated: encoded.truncated,
+            });
         }
-        questions.push(Question::Likelihood {
-            sample: encoded.sample,
-            truncated: encoded.truncated,
-        });
+        if let (Some(labels), Example::Completion { prompt, .. }) = (&self.examples.labels, example) {
+            questions.extend(label_questions(prompt, &labels.texts, &candidate.encoder)?);
+        }
+        if self.examples.need(Evidence::Text) {
+            questions.push(self.generation(example, candidate)?);
+        }
+        Ok(questions)
     }
-    if let (Some(labels), Example::Completion { prompt, .. }) = (&examples.labels, example) {
-        questions.extend(label_questions(prompt, &labels.texts, &candidate.encoder)?);
+
+    /// What is generated shares the longest length with its prompt.
+    fn generation(&self, example: &Example, candidate: &Candidate) -> Result<Question> {
+        match example {
+            Example::Completion { prompt, .. } => {
+                let most = candidate.encoder.settings().max_length;
+                let room = (most - self.max_tokens.min(most / 2)).max(2);
+                let encoded = without_end(prompt, "", &candidate.encoder, room)?;
+                if encoded.sample.is_empty() {
+                    bail!("the prompt is empty, so that there is nothing to continue");
+                }
+                Ok(Question::Text {
+                    prompt: encoded.sample.ids,
+                    continues: true,
+                })
+            }
+            Example::Conversation(turns) => {
+                let (_, before) = last_turn(turns)?;
+                let message = |turn: &Message| json!({"role": turn.role, "content": turn.content});
+                let messages: Vec<_> = before.iter().map(message).collect();
+                Ok(Question::Text {
+                    prompt: self.team.base.chat_prompt(&messages, &candidate.held.defaults)?,
+                    continues: false,
+                })
+            }
+            Example::Text(_) => bail!("plain text has no completion"),
+        }
     }
-    if examples.need(Evidence::Text) {
-        questions.push(text_question(example, base, candidate)?);
-    }
-    Ok(questions)
 }
 
 /// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is cut alike for all
 /// of them, so that they are compared after the same text.
 fn label_questions(prompt: &str, labels: &[String], encoder: &Encoder) -> Result<Vec<Question>> {
-    let whole = |max_length: usize| EncoderSettings {
-        max_length,
-        end: None,
-        ..encoder.settings().clone()
-    };
-    let encode = |label: &String, max_length: usize| {
-        let encoder = Encoder::new(encoder.tokenizer().clone(), None, whole(max_length))?;
-        let example = Example::Completion {
-            prompt: prompt.to_owned(),
-            completion: label.clone(),
-        };
-        encoder.encode(&example)
-    };
-    let most = encoder.settings().max_length;
-    let lengths = labels.iter().map(|label| Ok(encode(label, usize::MAX)?.whole));
+    let lengths = labels
+        .iter()
+        .map(|label| Ok(without_end(prompt, label, encoder, usize::MAX)?.whole));
     let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
-    let surplus = lengths.iter().max().map_or(0, |longest| longest.saturating_sub(most));
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    let surplus = longest.saturating_sub(encoder.settings().max_length);
     let question = |(index, (label, length)): (usize, (&String, usize))| {
-        let sample = encode(label, length.saturating_sub(surplus).max(2))?.sample;
+        let room = length.saturating_sub(surplus).max(2);
+        let sample = without_end(prompt, label, encoder, room)?.sample;
         if sample.learned_tokens() == 0 {
             bail!("the label {label:?} has no tokens of its own");
         }
@@ -97,23 +129,18 @@ fn label_questions(prompt: &str, labels: &[String], encoder: &Encoder) -> Result
     labels.iter().zip(lengths).enumerate().map(question).collect()
 }
 
-fn text_question(example: &Example, base: &Base, candidate: &Candidate) -> Result<Question> {
-    Ok(match example {
-        Example::Completion { prompt, .. } => Question::Text {
-            prompt: base.text_prompt(prompt)?,
-            continues: true,
-        },
-        Example::Conversation(turns) => {
-            let (_, before) = last_turn(turns)?;
-            let message = |turn: &Message| json!({"role": turn.role, "content": turn.content});
-            let messages: Vec<_> = before.iter().map(message).collect();
-            Question::Text {
-                prompt: base.chat_prompt(&messages, &candidate.held.defaults)?,
-                continues: false,
-            }
-        }
-        Example::Text(_) => bail!("plain text has no completion"),
-    })
+/// A prompt and what follows it in at most so many tokens; where there are more, the prompt's first are cut.
+fn without_end(prompt: &str, completion: &str, encoder: &Encoder, max_length: usize) -> Result<Encoded, TrainError> {
+    let settings = EncoderSettings {
+        max_length,
+        end: None,
+        truncation: Truncation::PromptStart,
+    };
+    let example = Example::Completion {
+        prompt: prompt.to_owned(),
+        completion: completion.to_owned(),
+    };
+    Encoder::new(encoder.tokenizer().clone(), None, settings)?.encode(&example)
 }
 
 /// What a generation is compared with; `None` for plain text.
