@@ -24,10 +24,11 @@ impl Unit {
         }
     }
 
-    fn show(self, count: u64) -> String {
+    /// A line for those who see no bar.
+    fn line(self, count: u64, size: u64) -> String {
         match self {
-            Self::Bytes => ByteSize(count).to_string(),
-            Self::Questions => count.to_string(),
+            Self::Bytes => format!("  {} of {}", ByteSize(count), ByteSize(size)),
+            Self::Questions => format!("  {count} of {size} questions"),
         }
     }
 }
@@ -71,7 +72,7 @@ impl Progress {
             Self::Lines { unit, size, tenths } => {
                 let reached = count * 10 / (*size).max(1);
                 if reached > tenths.replace(reached) {
-                    eprintln!("  {} of {}", unit.show(count), unit.show(*size));
+                    eprintln!("{}", unit.line(count, *size));
                 }
             }
         }

@@ -98,6 +98,10 @@ impl EvalSettings {
                 "--adapters-only: there is no --adapter, so that nothing would be evaluated",
             ));
         }
+        if self.slice.split != "train" {
+            let split = &self.slice.split;
+            return Err(usage(format!("--eval-split: a file has one split, train; got {split}")));
+        }
         if let Some(bound) = self.least.iter().find(|bound| bound.measure.better_when_lower()) {
             return Err(usage(format!(
                 "--fail-below {bound}: it is better when lower; use --fail-above {bound}"
@@ -112,8 +116,8 @@ impl EvalSettings {
         labels.sort_unstable();
         labels.dedup();
         match labels.len() {
-            1 => Err(usage("--labels: expected two labels at least, got one")),
             distinct if distinct < self.labels.len() => Err(usage("--labels: two of them are the same")),
+            1 => Err(usage("--labels: expected two labels at least, got one")),
             _ if labels.first() == Some(&"") => Err(usage("--labels: one of them is empty")),
             _ => Ok(()),
         }

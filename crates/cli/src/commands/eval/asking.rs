@@ -9,6 +9,7 @@ use rootstock_train::dataset::Sample;
 use rootstock_train::metrics::Likelihood;
 
 use super::candidates::Candidate;
+use super::examples::Examples;
 use super::questions::{Exam, Question};
 use crate::base::{Call, Generation, Score, Scoring};
 use crate::progress::{Progress, Unit};
@@ -45,8 +46,8 @@ struct Running {
 
 /// An answer that is awaited.
 enum Reply {
-    Likelihood(Scoring, Sample, bool),
-    Label(Scoring, Sample, usize),
+    Likelihood(Scoring, Sample),
+    Label(usize, Scoring, Sample),
     Text(Generation),
 }
 
@@ -72,7 +73,8 @@ pub async fn ask(exam: Exam<'_>) -> Result<Vec<Answer>> {
     };
     for example in 0..examples.list.len() {
         for candidate in 0..team.candidates.len() {
-            asking.begin((example, candidate))?;
+            let begun = asking.begin((example, candidate));
+            begun.map_err(|error| about(examples, example, error))?;
             while asking.running.len() >= IN_FLIGHT {
                 asking.take_in().await?;
             }
@@ -82,6 +84,11 @@ pub async fn ask(exam: Exam<'_>) -> Result<Vec<Answer>> {
         asking.take_in().await?;
     }
     Ok(asking.answers)
+}
+
+/// An error about an example, with its file and line before it.
+fn about(examples: &Examples, example: usize, error: anyhow::Error) -> anyhow::Error {
+    anyhow!(examples.places[example].error(format!("{error:#}")))
 }
 
 /// The likeliest token each time, whatever an adapter's defaults say; what they say beyond that holds as it does when it is served.
@@ -109,14 +116,13 @@ impl Asking<'_> {
     /// Asks an example's first question.
     fn begin(&mut self, place: (usize, usize)) -> Result<()> {
         let (example, candidate) = (&self.exam.examples.list[place.0], &self.exam.team.candidates[place.1]);
-        let questions = self.exam.about(example, candidate);
-        let mut questions = questions.map_err(|error| self.about(place, error))?.into_iter();
+        let questions = self.exam.about(example, candidate)?;
+        self.answer(place).truncated = questions.truncated;
+        let mut questions = questions.list.into_iter();
         let Some(first) = questions.next() else {
             return Ok(());
         };
-        let reply = self
-            .submit(first, candidate, FIRST)
-            .map_err(|error| self.about(place, error))?;
+        let reply = self.submit(first, candidate, FIRST)?;
         self.running.push_back(Running {
             place,
             reply,
@@ -139,8 +145,8 @@ impl Asking<'_> {
             })
         };
         Ok(match question {
-            Question::Likelihood { sample, truncated } => Reply::Likelihood(score(&sample)?, sample, truncated),
-            Question::Label { index, sample } => Reply::Label(score(&sample)?, sample, index),
+            Question::Likelihood(sample) => Reply::Likelihood(score(&sample)?, sample),
+            Question::Label(index, sample) => Reply::Label(index, score(&sample)?, sample),
             Question::Text { prompt, continues } => Reply::Text(self.exam.team.base.start_generation(Call {
                 prompt,
                 continues,
@@ -150,45 +156,43 @@ impl Asking<'_> {
         })
     }
 
-    /// Waits for the oldest answer, notes it and asks what was to be asked next.
+    /// Waits for the oldest answer.
     async fn take_in(&mut self) -> Result<()> {
-        let Some(Running { place, reply, further }) = self.running.pop_front() else {
-            return Ok(());
-        };
-        let candidates = &self.exam.team.candidates;
-        let answer = &mut self.answers[place.0 * candidates.len() + place.1];
-        let noted = note(reply, answer).await;
-        noted.map_err(|error| self.about(place, error))?;
-        let candidate = &candidates[place.1];
+        if let Some(running) = self.running.pop_front() {
+            let example = running.place.0;
+            let taken = self.go_on(running).await;
+            taken.map_err(|error| about(self.exam.examples, example, error))?;
+            self.answered += 1;
+            self.progress.reached(self.answered);
+        }
+        Ok(())
+    }
+
+    /// Notes an answer and asks what was to be asked next.
+    async fn go_on(&mut self, Running { place, reply, further }: Running) -> Result<()> {
+        note(reply, self.answer(place)).await?;
+        let candidate = &self.exam.team.candidates[place.1];
         for question in further {
-            let reply = self
-                .submit(question, candidate, FURTHER)
-                .map_err(|error| self.about(place, error))?;
+            let reply = self.submit(question, candidate, FURTHER)?;
             self.running.push_back(Running {
                 place,
                 reply,
                 further: Vec::new(),
             });
         }
-        self.answered += 1;
-        self.progress.reached(self.answered);
         Ok(())
     }
 
-    /// An error about an example, with its file and line before it.
-    fn about(&self, (example, _): (usize, usize), error: anyhow::Error) -> anyhow::Error {
-        anyhow!(self.exam.examples.places[example].error(format!("{error:#}")))
+    fn answer(&mut self, (example, candidate): (usize, usize)) -> &mut Answer {
+        &mut self.answers[example * self.exam.team.candidates.len() + candidate]
     }
 }
 
 /// Waits for a reply and writes it down.
 async fn note(reply: Reply, answer: &mut Answer) -> Result<()> {
     match reply {
-        Reply::Likelihood(scoring, sample, truncated) => {
-            answer.likelihood = likelihood(scoring, &sample).await?;
-            answer.truncated = truncated;
-        }
-        Reply::Label(scoring, sample, index) => {
+        Reply::Likelihood(scoring, sample) => answer.likelihood = likelihood(scoring, &sample).await?,
+        Reply::Label(index, scoring, sample) => {
             let place = answer.labels.get_mut(index).context("a label that is none")?;
             *place = likelihood(scoring, &sample).await?.logprob;
         }

@@ -34,6 +34,13 @@ pub fn run(args: EvalArgs) -> Result<()> {
     for model in &settings.models {
         rows.extend(evaluate(model, &settings, &examples)?);
     }
+    for row in rows.iter().filter(|row| row.truncated > 0) {
+        let (name, all) = (row.name(), examples.list.len());
+        eprintln!(
+            "{name}: {} of {all} examples were cut to the longest length",
+            row.truncated
+        );
+    }
     let report = Report::new(&settings, &examples, rows);
     if let Some(path) = &args.out {
         write(path, &report.json())?;

@@ -13,20 +13,10 @@ use crate::settings::Evidence;
 
 /// One request to the engine.
 pub enum Question {
-    /// How likely the learned tokens are.
-    Likelihood {
-        /// With at least one learned token.
-        sample: Sample,
-        /// It was cut to the longest length.
-        truncated: bool,
-    },
-    /// How likely a label is.
-    Label {
-        /// Which.
-        index: usize,
-        /// Its tokens are the learned ones.
-        sample: Sample,
-    },
+    /// How likely the learned tokens are, of which there is one at least.
+    Likelihood(Sample),
+    /// How likely the label of that index is, whose tokens are the learned ones.
+    Label(usize, Sample),
     /// What is generated.
     Text {
         /// What is continued.
@@ -34,6 +24,15 @@ pub enum Question {
         /// Whether it is a completion, not a reply.
         continues: bool,
     },
+}
+
+/// All that one candidate is asked about one example.
+#[derive(Default)]
+pub struct Questions {
+    /// As many as [`Exam::questions`] says.
+    pub list: Vec<Question>,
+    /// The example was cut to the longest length.
+    pub truncated: bool,
 }
 
 /// What is asked, and who.
@@ -55,34 +54,32 @@ impl Exam<'_> {
         usize::from(examples.need(Evidence::Likelihood)) + labels + usize::from(examples.need(Evidence::Text))
     }
 
-    /// The questions about one example to one candidate, as many as [`Self::questions`] says.
+    /// The questions about one example to one candidate.
     ///
     /// # Errors
     /// The example cannot be put into tokens.
-    pub fn about(&self, example: &Example, candidate: &Candidate) -> Result<Vec<Question>> {
-        let mut questions = Vec::new();
+    pub fn about(&self, example: &Example, candidate: &Candidate) -> Result<Questions> {
+        let mut questions = Questions::default();
         if self.examples.need(Evidence::Likelihood) {
             let encoded = candidate.encoder.encode(example)?;
             if encoded.sample.learned_tokens() == 0 {
                 bail!("it has no token that is learned, so that it has no perplexity");
             }
-            questions.push(Question::Likelihood {
-                sample: encoded.sample,
-                truncated: encoded.truncated,
-            });
+            questions.truncated = encoded.truncated;
+            questions.list.push(Question::Likelihood(encoded.sample));
         }
         if let (Some(labels), Example::Completion { prompt, .. }) = (&self.examples.labels, example) {
-            questions.extend(label_questions(prompt, &labels.texts, &candidate.encoder)?);
+            questions.ask_labels(prompt, &labels.texts, &candidate.encoder)?;
         }
         if self.examples.need(Evidence::Text) {
-            questions.push(self.generation(example, candidate)?);
+            self.ask_generation(example, candidate, &mut questions)?;
         }
         Ok(questions)
     }
 
     /// What is generated shares the longest length with its prompt.
-    fn generation(&self, example: &Example, candidate: &Candidate) -> Result<Question> {
-        match example {
+    fn ask_generation(&self, example: &Example, candidate: &Candidate, questions: &mut Questions) -> Result<()> {
+        let question = match example {
             Example::Completion { prompt, .. } => {
                 let most = candidate.encoder.settings().max_length;
                 let room = (most - self.max_tokens.min(most / 2)).max(2);
@@ -90,43 +87,49 @@ impl Exam<'_> {
                 if encoded.sample.is_empty() {
                     bail!("the prompt is empty, so that there is nothing to continue");
                 }
-                Ok(Question::Text {
+                questions.truncated |= encoded.truncated;
+                Question::Text {
                     prompt: encoded.sample.ids,
                     continues: true,
-                })
+                }
             }
             Example::Conversation(turns) => {
                 let (_, before) = last_turn(turns)?;
                 let message = |turn: &Message| json!({"role": turn.role, "content": turn.content});
                 let messages: Vec<_> = before.iter().map(message).collect();
-                Ok(Question::Text {
+                Question::Text {
                     prompt: self.team.base.chat_prompt(&messages, &candidate.held.defaults)?,
                     continues: false,
-                })
+                }
             }
             Example::Text(_) => bail!("plain text has no completion"),
-        }
+        };
+        questions.list.push(question);
+        Ok(())
     }
 }
 
-/// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is cut alike for all
-/// of them, so that they are compared after the same text.
-fn label_questions(prompt: &str, labels: &[String], encoder: &Encoder) -> Result<Vec<Question>> {
-    let lengths = labels
-        .iter()
-        .map(|label| Ok(without_end(prompt, label, encoder, usize::MAX)?.whole));
-    let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
-    let longest = lengths.iter().max().copied().unwrap_or(0);
-    let surplus = longest.saturating_sub(encoder.settings().max_length);
-    let question = |(index, (label, length)): (usize, (&String, usize))| {
-        let room = length.saturating_sub(surplus).max(2);
-        let sample = without_end(prompt, label, encoder, room)?.sample;
-        if sample.learned_tokens() == 0 {
-            bail!("the label {label:?} has no tokens of its own");
+impl Questions {
+    /// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is cut alike for
+    /// all of them, so that they are compared after the same text.
+    fn ask_labels(&mut self, prompt: &str, labels: &[String], encoder: &Encoder) -> Result<()> {
+        let lengths = labels
+            .iter()
+            .map(|label| Ok(without_end(prompt, label, encoder, usize::MAX)?.whole));
+        let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
+        let longest = lengths.iter().max().copied().unwrap_or(0);
+        let surplus = longest.saturating_sub(encoder.settings().max_length);
+        self.truncated |= surplus > 0;
+        for (index, (label, length)) in labels.iter().zip(lengths).enumerate() {
+            let room = length.saturating_sub(surplus).max(2);
+            let sample = without_end(prompt, label, encoder, room)?.sample;
+            if sample.learned_tokens() == 0 {
+                bail!("the label {label:?} has no token that anything is before; give the example a prompt");
+            }
+            self.list.push(Question::Label(index, sample));
         }
-        Ok(Question::Label { index, sample })
-    };
-    labels.iter().zip(lengths).enumerate().map(question).collect()
+        Ok(())
+    }
 }
 
 /// A prompt and what follows it in at most so many tokens; where there are more, the prompt's first are cut.

@@ -65,7 +65,8 @@ impl Row {
         }
     }
 
-    fn name(&self) -> String {
+    /// As the table calls it.
+    pub fn name(&self) -> String {
         match &self.adapter {
             Some(adapter) => format!("{} + {adapter}", self.model),
             None => self.model.clone(),
@@ -75,6 +76,20 @@ impl Row {
     fn value(&self, measure: Measure) -> Option<f64> {
         let found = self.values.iter().find(|(own, _)| *own == measure);
         found.map(|(_, value)| *value)
+    }
+
+    /// By how much a value is on the wrong side of its bound, if it is.
+    fn failure(&self, bound: Bound, side: &str) -> Option<String> {
+        let (name, measure) = (self.name(), bound.measure.name());
+        let Some(value) = self.value(bound.measure) else {
+            return Some(format!("{measure} of {name} was not measured"));
+        };
+        let out_by = match side {
+            "below" => bound.value - value,
+            _ => value - bound.value,
+        };
+        let (value, by) = (shown(bound.measure, value), shown(bound.measure, out_by));
+        (out_by > 0.0).then(|| format!("{measure} of {name} is {value}, {by} {side} {}", bound.value))
     }
 
     fn json(&self) -> Value {
@@ -209,24 +224,7 @@ impl Report {
         for row in self.rows.iter().filter(|row| row.adapter.is_some() == self.of_adapters) {
             let bounds = self.least.iter().map(|bound| (bound, "below"));
             for (bound, side) in bounds.chain(self.most.iter().map(|bound| (bound, "above"))) {
-                let Some(value) = row.value(bound.measure) else {
-                    continue;
-                };
-                let out_by = if side == "below" {
-                    bound.value - value
-                } else {
-                    value - bound.value
-                };
-                if out_by > 0.0 {
-                    let (measure, by) = (bound.measure, shown(bound.measure, out_by));
-                    failures.push(format!(
-                        "{} of {} is {}, {by} {side} {}",
-                        measure.name(),
-                        row.name(),
-                        shown(measure, value),
-                        bound.value
-                    ));
-                }
+                failures.extend(row.failure(*bound, side));
             }
         }
         failures
