@@ -5,6 +5,7 @@ pub mod adapter;
 pub mod dataset;
 mod error;
 mod files;
+pub mod metrics;
 pub mod optimizer;
 mod random;
 pub mod records;

@@ -26,5 +26,5 @@ pub use prefetch::{Prefetch, prefetch};
 pub use sample::Sample;
 pub use slice::Slice;
 pub use source::{load, load_each};
-pub use split::{Split, hold_out};
+pub use split::{Split, hold_out, labels};
 pub use template::TextTemplate;
