@@ -23,7 +23,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 pub use self::operand::{Right, View};
@@ -144,17 +144,31 @@ pub(crate) fn multiply_alone<S: Simd>(s: S, product: &Gemm<'_>, (out, stride): (
 
 thread_local! {
     /// Memory of a thread's panels.
-    static PANELS: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static PANELS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `work` with two panels of [`DEPTH`] lines.
-#[inline(always)]
-fn with_panels(work: impl FnOnce([&mut [Line]; 2])) {
-    PANELS.with_borrow_mut(|panels| {
-        panels.resize(2 * DEPTH, [0.0; COLUMNS]);
-        let (first, second) = panels.split_at_mut(DEPTH);
-        work([first, second]);
-    });
+/// A thread's panels, two of [`DEPTH`] lines, while it multiplies. Not lent to a closure: that would be compiled without the
+/// instruction set of the kernel around it.
+struct Panels(Vec<Line>);
+
+impl Panels {
+    fn take() -> Self {
+        let mut lines = PANELS.take();
+        lines.resize(2 * DEPTH, [0.0; COLUMNS]);
+        Self(lines)
+    }
+
+    #[inline(always)]
+    fn both(&mut self) -> [&mut [Line]; 2] {
+        let (first, second) = self.0.split_at_mut(DEPTH);
+        [first, second]
+    }
+}
+
+impl Drop for Panels {
+    fn drop(&mut self) {
+        PANELS.set(std::mem::take(&mut self.0));
+    }
 }
 
 /// Chunks of a depth.
