@@ -9,7 +9,7 @@ use crate::tape::{Machine, Memory, Pass, Tape, Value, WeightNorms};
 use crate::{Batch, DecoderError, FrozenModel, Parameters, Target, Trained};
 
 /// Bytes of logits that stand at a time.
-const LOGITS_BYTES: usize = 32 << 20;
+const LOGITS_BYTES: usize = 64 << 20;
 /// Rows of logits at the least, whatever they take.
 const LEAST_LOGITS_ROWS: usize = 16;
 

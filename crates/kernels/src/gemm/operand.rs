@@ -63,7 +63,10 @@ impl<'a> View<'a> {
         for (row, line) in depth.zip(panel) {
             let at = row * self.row_stride + first * self.column_stride;
             if columns == COLUMNS && self.column_stride == 1 {
-                line.copy_from_slice(&self.values[at..at + COLUMNS]);
+                // An array's copy is two instructions, a slice's is a call.
+                if let Some(values) = self.values[at..].first_chunk() {
+                    *line = *values;
+                }
                 continue;
             }
             *line = [0.0; COLUMNS];

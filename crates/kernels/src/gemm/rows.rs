@@ -143,6 +143,13 @@ impl Out<'_> {
         let start = row * self.stride + first;
         // SAFETY: a row's column block belongs to one thread (pairs or rows are shared out).
         let to = unsafe { self.values.part(start..start + columns) };
+        if columns == COLUMNS {
+            // SAFETY: sixteen elements.
+            return unsafe {
+                let sums = if add { s.add(s.load(to.as_ptr()), sums) } else { sums };
+                s.store(to.as_mut_ptr(), sums);
+            };
+        }
         let mut line = [0.0; COLUMNS];
         if add {
             line[..columns].copy_from_slice(to);
