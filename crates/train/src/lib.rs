@@ -4,8 +4,10 @@
 pub mod dataset;
 mod error;
 pub mod optimizer;
+mod quantity;
 mod random;
 pub mod records;
+pub mod report;
 pub mod schedule;
 
 pub use error::TrainError;
