@@ -2,7 +2,9 @@
 //! `rootstock-model`, and no server.
 
 pub mod dataset;
+pub mod display;
 mod error;
+pub mod memory;
 pub mod optimizer;
 mod quantity;
 mod random;
