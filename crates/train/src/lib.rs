@@ -4,6 +4,7 @@
 pub mod dataset;
 pub mod display;
 mod error;
+mod lines;
 pub mod memory;
 pub mod optimizer;
 mod quantity;
@@ -11,6 +12,7 @@ mod random;
 pub mod records;
 pub mod report;
 pub mod schedule;
+pub mod search;
 
 pub use error::TrainError;
 pub use random::Random;
