@@ -11,6 +11,7 @@ mod bits;
 mod clients;
 mod commands;
 mod defaults;
+mod eval;
 mod folders;
 mod gemma;
 mod gguf_lora;

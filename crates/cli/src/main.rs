@@ -8,6 +8,7 @@ mod commands;
 mod http;
 mod models;
 mod models_dir;
+mod progress;
 mod settings;
 
 use std::io;
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Chat(args) => commands::chat::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Finetune(args) => commands::finetune::run(*args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

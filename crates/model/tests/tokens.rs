@@ -124,6 +124,38 @@ fn folders_of_every_kind_are_as_in_transformers() {
 }
 
 #[test]
+fn ids_with_offsets_are_the_same_ids_in_order_of_the_text() {
+    let text = text();
+    for tokenizer in [
+        smollm2(),
+        embedded("phi-3"),
+        embedded("bge"),
+        embedded("unigram"),
+        folder("byte-level"),
+        folder("byte-fallback"),
+        folder("word-piece"),
+        folder("unigram"),
+    ] {
+        for piece in pieces(&text).into_iter().step_by(16) {
+            let encoding = tokenizer.encode_with_offsets(piece, true).unwrap();
+            assert_eq!(encoding.ids, tokenizer.encode(piece, true).unwrap());
+            assert_eq!(encoding.ids.len(), encoding.offsets.len());
+            let ordered = encoding
+                .offsets
+                .windows(2)
+                .all(|pair| pair[0].start <= pair[1].start && pair[0].end <= pair[1].end);
+            assert!(
+                ordered
+                    && encoding
+                        .offsets
+                        .iter()
+                        .all(|offsets| piece.get(offsets.clone()).is_some())
+            );
+        }
+    }
+}
+
+#[test]
 fn streamed_text_is_the_decoded_text() {
     let text = text();
     for tokenizer in [

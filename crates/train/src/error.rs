@@ -23,6 +23,12 @@ pub enum TrainError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// An example that cannot be put into tokens.
+    #[error("{0}")]
+    Encode(String),
+    /// A model that cannot be trained.
+    #[error("{0}")]
+    Model(String),
     /// Files, slices or settings that make no data set.
     #[error("{0}")]
     Dataset(String),
@@ -42,6 +48,18 @@ pub enum TrainError {
         /// What was expected and what was found.
         reason: String,
     },
+}
+
+impl From<rootstock_decoder::DecoderError> for TrainError {
+    fn from(error: rootstock_decoder::DecoderError) -> Self {
+        Self::Model(error.to_string())
+    }
+}
+
+impl From<rootstock_model::ModelError> for TrainError {
+    fn from(error: rootstock_model::ModelError) -> Self {
+        Self::Encode(error.to_string())
+    }
 }
 
 impl TrainError {

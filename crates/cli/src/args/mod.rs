@@ -1,7 +1,9 @@
 //! What can be typed: one struct per command, parsed and not yet validated (that is [`crate::settings`]).
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
+mod eval;
 mod file;
+mod finetune;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +15,10 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::settings::ByteSize;
+pub use eval::{EvalArgs, Metric};
+pub use finetune::{
+    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+};
 
 const OVERVIEW: &str = "\
 Example:
@@ -20,7 +26,7 @@ Example:
   rootstock serve --model smollm2-135m-instruct --adapters models/demo
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
-Every option of serve, generate and chat can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
+Every option of serve, generate, chat and eval can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
 file given with --config; a flag wins over the environment, the environment over the file.
 ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
 
@@ -68,6 +74,27 @@ Examples:
 
 In the conversation: /adapter NAME switches, /adapter alone goes back to the base, /help lists the rest.")]
     Chat(ChatArgs),
+    /// Measure models and adapters on a file of examples
+    #[command(after_help = "\
+Examples:
+  rootstock eval --model smollm2-135m-instruct --adapter models/demo/spam-filter --data-name mails.csv --labels ' spam, ham'
+  rootstock eval --model f16.gguf --model q4.gguf --data-name book.txt --fail-above perplexity=60
+
+Perplexity, accuracy and F1 come from log-probabilities; exact-match, bleu (as sacrebleu) and rouge (as rouge-score, without its
+stemmer) from a greedy generation per example. The rows have the columns that fine-tuning takes: prompt and completion, input and
+output, messages, text, or any with --text-template.
+Exit codes: 0 measured and within --fail-below and --fail-above, 1 not, 2 wrong usage.")]
+    Eval(EvalArgs),
+    /// Train an adapter
+    #[command(after_help = "\
+Examples:
+  rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter
+  rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter --dry-run
+  rootstock serve --model smollm2-135m-instruct --adapters .
+
+The output folder is an adapter that serve, generate, eval and peft read.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
+    Finetune(Box<FinetuneArgs>),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -336,7 +363,7 @@ pub struct ChatArgs {
 /// # Errors
 /// clap's own, `--help` and `--version` included; what is wrong with a settings file comes as one of them too.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let line: Vec<OsString> = line.into_iter().collect();
+    let line: Vec<OsString> = line.into_iter().map(with_dashes).collect();
     let matches = command().try_get_matches_from(&line)?;
     let matches = match file::settings_of(&matches)? {
         None => matches,
@@ -345,12 +372,23 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
     Ok(Cli::from_arg_matches(&matches)?.command)
 }
 
+/// An option as it is spelled here: what other tools call `--data_name` is `--data-name`.
+fn with_dashes(argument: OsString) -> OsString {
+    let Some(option) = argument.to_str().filter(|argument| argument.starts_with("--")) else {
+        return argument;
+    };
+    match option.split_once('=') {
+        Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
+        None => option.replace('_', "-").into(),
+    }
+}
+
 /// The clap command, with an environment variable for each option that describes a set-up rather than one call.
 fn command() -> clap::Command {
     Cli::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|arg| match arg.get_long() {
             // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
-            Some("help" | "version" | "list" | "json" | "prompt" | "stop" | "accept-licence") | None => arg,
+            Some("help" | "version" | "list" | "json" | "out" | "prompt" | "stop" | "accept-licence") | None => arg,
             Some(long) => {
                 let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
                 let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);

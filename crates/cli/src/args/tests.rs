@@ -134,7 +134,7 @@ fn every_file_in_configs_is_for_a_command_and_parses() {
         parse_line(&["rootstock", &name, "--config", &path]).unwrap();
         names.insert(name);
     }
-    assert_eq!(names, ["chat", "generate", "serve"].map(str::to_owned).into());
+    assert_eq!(names, ["chat", "eval", "generate", "serve"].map(str::to_owned).into());
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn every_command_and_flag_in_the_readme_exists() {
         });
         parse_line(&words.collect::<Vec<_>>()).unwrap_or_else(|error| panic!("README.md: {line}\n{error}"));
     }
-    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat", "support"]
+    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat", "eval", "support"]
         .into_iter()
         .flat_map(flags)
         .collect();

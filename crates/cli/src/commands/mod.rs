@@ -1,6 +1,8 @@
 //! One module per command, each with a `run` that takes its parsed arguments.
 
 pub mod chat;
+pub mod eval;
+pub mod finetune;
 pub mod generate;
 pub mod pull;
 pub mod serve;

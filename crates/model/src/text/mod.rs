@@ -17,8 +17,8 @@ mod vocabulary;
 pub use cut::{Cut, SUPPORTED_PRE_TOKENIZERS};
 pub use gguf::SUPPORTED_MODELS;
 pub use stream::{TextStream, TextUpdate};
-pub use template::{ChatTemplate, Markers};
-pub use tokenizer::{TokenId, Tokenizer};
+pub use template::{ChatTemplate, MarkedText, Markers};
+pub use tokenizer::{Encoding, TokenId, Tokenizer};
 pub use vocabulary::{BpeVocabulary, TokenKind};
 
 #[cfg(test)]

@@ -7,6 +7,10 @@ use super::spelling::{Lead, Spelling};
 use super::vocabulary::BpeVocabulary;
 use crate::ModelError;
 
+mod offsets;
+
+pub use offsets::Encoding;
+
 /// Index into the vocabulary.
 pub type TokenId = u32;
 
@@ -175,6 +179,11 @@ impl Tokenizer {
     /// Whether `id` is a special (control) token.
     pub fn is_special(&self, id: TokenId) -> bool {
         self.parts.spelling.token(id).is_some_and(|token| token.special)
+    }
+
+    /// The token that is spelled so, control tokens included.
+    pub fn token_id(&self, spelling: &str) -> Option<TokenId> {
+        self.pipeline.token_to_id(spelling)
     }
 
     /// Ids that end a generation unless the request says otherwise: end of sequence and end of turn.

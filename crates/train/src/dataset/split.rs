@@ -1,4 +1,5 @@
-//! Rows held out of training. Labels are held out in proportion, so that a rare one is evaluated too.
+//! Rows held out of training, and which completions are labels. Labels are held out in proportion, so that a rare one is evaluated
+//! too.
 
 use std::collections::BTreeMap;
 
@@ -41,19 +42,38 @@ pub fn hold_out(examples: &[Example], share: f64, seed: u64) -> Split {
     }
 }
 
+/// The completions that examples choose between, each as its first example writes it, in order; `None` where completions are
+/// answers of their own rather than two or more labels. White space around a label is not part of it.
+pub fn labels(examples: &[Example]) -> Option<Vec<String>> {
+    let groups = by_label(examples).filter(|groups| groups.len() > 1)?;
+    let first = groups
+        .into_values()
+        .filter_map(|group| completion(&examples[*group.first()?]));
+    Some(first.map(str::to_owned).collect())
+}
+
 /// Examples by label; all of them together where completions are no labels.
 fn groups(examples: &[Example]) -> Vec<Vec<usize>> {
-    let mut by_label: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    match by_label(examples) {
+        Some(groups) => groups.into_values().collect(),
+        None => vec![(0..examples.len()).collect()],
+    }
+}
+
+/// Examples by completion, if completions are labels.
+fn by_label(examples: &[Example]) -> Option<BTreeMap<&str, Vec<usize>>> {
+    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, example) in examples.iter().enumerate() {
-        let label = match example {
-            Example::Completion { completion, .. } => completion.trim(),
-            Example::Conversation(_) | Example::Text(_) => return vec![(0..examples.len()).collect()],
-        };
-        by_label.entry(label).or_default().push(index);
+        groups.entry(completion(example)?.trim()).or_default().push(index);
     }
     // Where most completions are their own, they are answers, not labels.
-    if by_label.len() > MOST_LABELS || by_label.len() * 2 > examples.len() {
-        return vec![(0..examples.len()).collect()];
+    let are_labels = groups.len() <= MOST_LABELS && groups.len() * 2 <= examples.len();
+    are_labels.then_some(groups)
+}
+
+fn completion(example: &Example) -> Option<&str> {
+    match example {
+        Example::Completion { completion, .. } => Some(completion),
+        Example::Conversation(_) | Example::Text(_) => None,
     }
-    by_label.into_values().collect()
 }

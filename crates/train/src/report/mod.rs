@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use plot::{LinePlot, Mark, Series};
 
 use crate::TrainError;
+use crate::files::write_whole;
 use crate::records::{Best, Record};
 
 /// What a report says.
@@ -80,8 +81,6 @@ impl Report {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
-        let partial = path.with_extension("html.partial");
-        std::fs::write(&partial, self.html()).map_err(|error| TrainError::io(&partial, error))?;
-        std::fs::rename(&partial, path).map_err(|error| TrainError::io(path, error))
+        write_whole(path, self.html().as_bytes())
     }
 }

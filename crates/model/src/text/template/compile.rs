@@ -5,7 +5,7 @@ use std::thread::{Builder, scope};
 
 use minijinja::{Environment, Error, ErrorKind};
 
-use super::dialect;
+use super::dialect::{self, Generation};
 
 /// Longest template, in bytes; the largest ones of real models have 20 KB.
 const LONGEST: usize = 128 << 10;
@@ -15,12 +15,17 @@ const STACK_PER_BYTE: usize = 2 << 10;
 const STACK: usize = 2 << 20;
 
 /// Compiles `source` under `name`.
-pub(super) fn add(environment: &mut Environment<'static>, name: &'static str, source: &str) -> Result<(), Error> {
+pub(super) fn add(
+    environment: &mut Environment<'static>,
+    name: &'static str,
+    source: &str,
+    generation: Generation,
+) -> Result<(), Error> {
     if source.len() > LONGEST {
         let message = format!("expected at most {LONGEST} bytes, got {}", source.len());
         return Err(Error::new(ErrorKind::SyntaxError, message));
     }
-    let plain = dialect::respelled(source);
+    let plain = dialect::respelled(source, generation);
     let refused = |message: String| Error::new(ErrorKind::InvalidOperation, message);
     let thread = Builder::new()
         .name("template-compiler".to_owned())

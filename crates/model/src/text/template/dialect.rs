@@ -1,7 +1,7 @@
 //! What jinja2, as transformers sets it up, reads differently from minijinja: templates are respelled before they are
 //! compiled, and a few tests are replaced.
 //!
-//! - `{% generation %}` marks, for training, what the assistant wrote; in a prompt it has no effect.
+//! - `{% generation %}` marks, for training, what the assistant wrote ([`Generation`]); in a prompt it has no effect.
 //! - `for x in none` is an error, not an empty loop.
 //! - `list[::-1]` of an empty list is empty; minijinja 3.0 panics.
 
@@ -12,6 +12,25 @@ use minijinja::{Environment, Error, ErrorKind};
 const ITERATED: &str = "iterated";
 /// Reversal by a slice, and the filter that does the same.
 const REVERSED: (&str, &str) = ("[::-1]", "|reverse");
+
+/// What becomes of `{% generation %}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Generation {
+    /// Nothing: the text is a prompt.
+    Plain,
+    /// What it encloses goes through the filter of this name.
+    Filtered(&'static str),
+}
+
+impl Generation {
+    /// The statements that stand for its beginning and its end.
+    fn statements(self) -> (String, &'static str) {
+        match self {
+            Self::Plain => ("if true".to_owned(), "endif"),
+            Self::Filtered(name) => (format!("filter {name}"), "endfilter"),
+        }
+    }
+}
 
 /// Makes `environment` test and loop as jinja2 does.
 pub(super) fn adapt(environment: &mut Environment<'_>) {
@@ -41,7 +60,7 @@ fn is_sequence(value: &Value) -> bool {
 }
 
 /// `source` as minijinja must be given it.
-pub(super) fn respelled(source: &str) -> String {
+pub(super) fn respelled(source: &str, generation: Generation) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     let mut raw = false;
@@ -57,7 +76,7 @@ pub(super) fn respelled(source: &str) -> String {
                 body.to_owned()
             });
         } else {
-            out.push_str(&statement(body));
+            out.push_str(&statement(body, generation));
         }
         out.push_str(close);
         if open == "{%" {
@@ -137,11 +156,11 @@ fn unmarked(body: &str) -> (&str, &str, &str) {
     (&body[..start], body[start..end].trim(), &body[end..])
 }
 
-fn statement(body: &str) -> String {
+fn statement(body: &str, generation: Generation) -> String {
     let (start, statement, end) = unmarked(body);
     let replacement = match statement {
-        "generation" => "if true".to_owned(),
-        "endgeneration" => "endif".to_owned(),
+        "generation" => generation.statements().0,
+        "endgeneration" => generation.statements().1.to_owned(),
         _ => match statement
             .strip_prefix("for")
             .filter(|rest| rest.starts_with(|c: char| c.is_whitespace() || c == '('))

@@ -4,6 +4,7 @@ mod clock;
 mod compile;
 mod dialect;
 mod json;
+mod marks;
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +16,8 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use self::dialect::Generation;
+pub use self::marks::MarkedText;
 use crate::ModelError;
 
 /// Most instructions one rendering may take: a long conversation takes thousands. It bounds time, not the text that a
@@ -29,6 +32,8 @@ const TOOL_USE: &str = "tool_use";
 pub struct ChatTemplate {
     environment: Environment<'static>,
     has_tool_use: bool,
+    /// It has `{% generation %}` blocks.
+    marks_turns: bool,
 }
 
 /// Spelling of the special tokens that templates refer to; empty ones are undefined in the template.
@@ -90,12 +95,14 @@ impl ChatTemplate {
         }
         for (name, source) in [(NAME, Some(source)), (TOOL_USE, tool_use)] {
             if let Some(source) = source {
-                compile::add(&mut environment, name, source).map_err(refused)?;
+                compile::add(&mut environment, name, source, Generation::Plain).map_err(refused)?;
             }
         }
+        let marks_turns = marks::add(&mut environment, source).map_err(refused)?;
         Ok(Self {
             environment,
             has_tool_use: tool_use.is_some(),
+            marks_turns,
         })
     }
 
@@ -110,6 +117,22 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &Map<String, Value>,
     ) -> Result<String, ModelError> {
+        let with_tools = extra.get("tools").is_some_and(|tools| !tools.is_null());
+        let name = if with_tools && self.has_tool_use {
+            TOOL_USE
+        } else {
+            NAME
+        };
+        self.evaluate(name, messages, add_generation_prompt, extra)
+    }
+
+    fn evaluate(
+        &self,
+        name: &str,
+        messages: &[Value],
+        add_generation_prompt: bool,
+        extra: &Map<String, Value>,
+    ) -> Result<String, ModelError> {
         let messages = &*named_alike(messages);
         let absent = |name: &str| (!extra.contains_key(name)).then_some(());
         let variables = Variables {
@@ -118,12 +141,6 @@ impl ChatTemplate {
             tools: absent("tools"),
             documents: absent("documents"),
             extra,
-        };
-        let with_tools = extra.get("tools").is_some_and(|tools| !tools.is_null());
-        let name = if with_tools && self.has_tool_use {
-            TOOL_USE
-        } else {
-            NAME
         };
         let template = self.environment.get_template(name).map_err(refused)?;
         // minijinja panics on some expressions that jinja2 evaluates; a request must not take its thread with it.

@@ -74,7 +74,32 @@ fn contradictory_vocabularies_are_refused_with_the_reason() {
     assert!(refusal(|v| v.merges.push(("h".into(), "missing".into()))).contains("missing"));
 }
 
+#[test]
+fn offsets_are_the_bytes_of_each_token_its_space_included() {
+    let mut vocabulary = vocabulary();
+    vocabulary.prefix = Some(END);
+    let tokenizer = Tokenizer::from_bpe(&vocabulary).unwrap();
+    let encoding = tokenizer.encode_with_offsets("hell w<end>é", true).unwrap();
+    assert_eq!(encoding.ids, [END, 258, 259, END, 0xC3, 0xA9]);
+    assert_eq!(encoding.offsets, [0..0, 0..4, 4..6, 6..11, 11..13, 11..13]);
+    assert_eq!((encoding.prefix, encoding.suffix), (1, 0));
+    assert_eq!(tokenizer.token_id("<end>"), Some(END));
+}
+
 proptest! {
+    #[test]
+    fn offsets_come_with_the_same_ids_and_cover_the_text(text in "[ a-zé<>😀\\n]{0,40}") {
+        let tokenizer = tokenizer();
+        let encoding = tokenizer.encode_with_offsets(&text, true).unwrap();
+        prop_assert_eq!(&encoding.ids, &tokenizer.encode(&text, true).unwrap());
+        let mut covered = 0;
+        for offsets in &encoding.offsets {
+            prop_assert!(offsets.start <= covered && offsets.end >= covered, "{:?}", encoding.offsets);
+            covered = offsets.end;
+        }
+        prop_assert_eq!(covered, text.len());
+    }
+
     #[test]
     fn text_survives_the_way_there_and_back(text in any::<String>()) {
         let tokenizer = tokenizer();
