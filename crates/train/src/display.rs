@@ -45,13 +45,16 @@ impl Display {
         }
     }
 
-    /// Shows where the run is. It is called after every step; `left` is the time that the rest will take.
+    /// Shows where the run is, after a step or an evaluation; `left` is the time that the rest will take. What the record does not
+    /// have stays as it was.
     pub fn step(&mut self, record: &Record, left: Option<Duration>) {
         let measured = record.eval_loss.is_some();
         self.last = Record {
             loss: record.loss.or(self.last.loss),
             eval_loss: record.eval_loss.or(self.last.eval_loss),
-            ..record.clone()
+            tokens_per_second: record.tokens_per_second.or(self.last.tokens_per_second),
+            memory: record.memory.or(self.last.memory),
+            ..Record::default()
         };
         let facts = facts(&self.last, left);
         let logged = record.step.is_multiple_of(self.logging_steps) || record.step == self.total;
@@ -185,6 +188,12 @@ mod tests {
         for step in 1..=10 {
             display.step(&record(step), Some(Duration::from_secs(10 - step)));
         }
+        let evaluated = Record {
+            step: 10,
+            eval_loss: Some(1.25),
+            ..Record::default()
+        };
+        display.step(&evaluated, None);
         display.say("saved checkpoint-10");
         display.finish();
         let text = written.0.lock().unwrap().clone();
@@ -192,6 +201,7 @@ mod tests {
                         step 4/10  loss 0.5  eval 1.5  512 tok/s  1.5 GiB  6 s left\n\
                         step 8/10  loss 0.25  eval 1.5  512 tok/s  1.5 GiB  2 s left\n\
                         step 10/10  loss 0.2  eval 1.5  512 tok/s  1.5 GiB  0 s left\n\
+                        step 10/10  loss 0.2  eval 1.25  512 tok/s  1.5 GiB\n\
                         saved checkpoint-10\n";
         assert_eq!(text, expected);
     }
