@@ -3,14 +3,20 @@
 
 pub mod adapter;
 pub mod dataset;
+pub mod display;
 mod error;
 mod files;
+mod lines;
+pub mod memory;
 pub mod metrics;
 pub mod optimizer;
+mod quantity;
 mod random;
 pub mod records;
+pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod search;
 
 pub use error::TrainError;
 pub use random::Random;

@@ -35,8 +35,9 @@ enum Part<'a> {
 }
 
 impl AdamW {
-    /// All that steps depend on beside settings and parameters: per parameter `NAME.steps` [1], and `NAME.exp_avg` and
-    /// `NAME.exp_avg_sq` [elements], or for 8-bit moments each as `.codes` [elements] and `.scales` [blocks].
+    /// All that steps depend on beside settings and parameters: per parameter `NAME.steps` (1 value), and `NAME.exp_avg` and
+    /// `NAME.exp_avg_sq` (a value per element), or for 8-bit moments each as `.codes` (one per element) and `.scales` (one per
+    /// block of 256).
     pub fn state(&self) -> Vec<(String, Buffer<'_>)> {
         self.entries.iter().flat_map(entry_state).collect()
     }

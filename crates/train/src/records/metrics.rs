@@ -1,13 +1,12 @@
 //! `metrics.jsonl`: a JSON object per logged step. A run that resumes keeps what lies up to its step and writes the rest again.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::lines::Lines;
 
 /// What is known after a step. What was not measured at it is left out of the file; so are numbers that are none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,10 +68,7 @@ impl Record {
 
 /// The open file.
 #[derive(Debug)]
-pub struct MetricsLog {
-    file: File,
-    path: PathBuf,
-}
+pub struct MetricsLog(Lines);
 
 impl MetricsLog {
     /// An empty log, in place of whatever was there.
@@ -80,11 +76,7 @@ impl MetricsLog {
     /// # Errors
     /// A file that cannot be written.
     pub fn create(path: &Path) -> Result<Self, TrainError> {
-        let file = File::create(path).map_err(|error| TrainError::io(path, error))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-        })
+        Lines::create(path).map(Self)
     }
 
     /// The log as it was after `step`, and its records. A file that is not there is an empty log.
@@ -93,32 +85,8 @@ impl MetricsLog {
     /// A file that cannot be read or written, or with a line that is no record. The last line may be torn: the run may have
     /// been killed while it was written.
     pub fn resume(path: &Path, step: u64) -> Result<(Self, Vec<Record>), TrainError> {
-        let io = |error| TrainError::io(path, error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(io)?;
-        let text = std::io::read_to_string(&mut file).map_err(io)?;
-        let (mut records, mut kept) = (Vec::new(), 0);
-        for (index, line) in text
-            .split_inclusive('\n')
-            .enumerate()
-            .filter(|(_, line)| line.ends_with('\n'))
-        {
-            let record = parse(path, index + 1, line)?;
-            if record.step > step {
-                break;
-            }
-            kept += line.len() as u64;
-            records.push(record);
-        }
-        file.set_len(kept).map_err(io)?;
-        file.seek(SeekFrom::Start(kept)).map_err(io)?;
-        let path = path.to_owned();
-        Ok((Self { file, path }, records))
+        let (lines, records) = Lines::open(path, |record: &Record| record.step <= step)?;
+        Ok((Self(lines), records))
     }
 
     /// Writes a line, in one piece.
@@ -126,18 +94,6 @@ impl MetricsLog {
     /// # Errors
     /// A file that cannot be written.
     pub fn append(&mut self, record: &Record) -> Result<(), TrainError> {
-        let mut line = serde_json::to_vec(record).map_err(|error| TrainError::io(&self.path, error.into()))?;
-        line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .map_err(|error| TrainError::io(&self.path, error))
+        self.0.append(record)
     }
-}
-
-fn parse(path: &Path, line: usize, text: &str) -> Result<Record, TrainError> {
-    serde_json::from_str(text).map_err(|error| TrainError::Row {
-        file: path.display().to_string(),
-        line,
-        reason: format!("expected the record of a step: {error}"),
-    })
 }

@@ -70,7 +70,7 @@ fn a_torn_last_line_is_cut_and_a_broken_one_before_it_is_named() {
     std::fs::write(&path, "{\"step\":1}\nnonsense\n{\"step\":3}\n").unwrap();
     let error = MetricsLog::resume(&path, 5).unwrap_err().to_string();
     assert!(
-        error.contains("metrics.jsonl:2: expected the record of a step"),
+        error.contains("metrics.jsonl:2: expected a line as this program writes it"),
         "{error}"
     );
     let nowhere = folder.path().join("nothing").join("metrics.jsonl");
