@@ -43,17 +43,25 @@ pub fn hold_out(examples: &[Example], share: f64, seed: u64) -> Split {
 
 /// Examples by label; all of them together where completions are no labels.
 fn groups(examples: &[Example]) -> Vec<Vec<usize>> {
+    match labels(examples.iter()) {
+        Some(by_label) => by_label.into_values().collect(),
+        None => vec![(0..examples.len()).collect()],
+    }
+}
+
+/// Indices of examples by label, if their completions are labels: few for many examples.
+pub(super) fn labels<'a>(examples: impl Iterator<Item = &'a Example>) -> Option<BTreeMap<&'a str, Vec<usize>>> {
     let mut by_label: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, example) in examples.iter().enumerate() {
+    let mut count = 0;
+    for (index, example) in examples.enumerate() {
         let label = match example {
             Example::Completion { completion, .. } => completion.trim(),
-            Example::Conversation(_) | Example::Text(_) => return vec![(0..examples.len()).collect()],
+            Example::Conversation(_) | Example::Text(_) => return None,
         };
         by_label.entry(label).or_default().push(index);
+        count += 1;
     }
     // Where most completions are their own, they are answers, not labels.
-    if by_label.len() > MOST_LABELS || by_label.len() * 2 > examples.len() {
-        return vec![(0..examples.len()).collect()];
-    }
-    by_label.into_values().collect()
+    let few = by_label.len() <= MOST_LABELS && by_label.len() * 2 <= count;
+    few.then_some(by_label)
 }
