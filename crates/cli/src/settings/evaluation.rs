@@ -98,10 +98,6 @@ impl EvalSettings {
                 "--adapters-only: there is no --adapter, so that nothing would be evaluated",
             ));
         }
-        if self.slice.split != "train" {
-            let split = &self.slice.split;
-            return Err(usage(format!("--eval-split: a file has one split, train; got {split}")));
-        }
         if let Some(bound) = self.least.iter().find(|bound| bound.measure.better_when_lower()) {
             return Err(usage(format!(
                 "--fail-below {bound}: it is better when lower; use --fail-above {bound}"

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{Example, Message, Shape, Slice, TextTemplate, hold_out, labels, read};
+use super::{Example, Message, Shape, Slice, TextTemplate, hold_out, label_texts, load_each, read};
 use crate::TrainError;
 
 struct Folder(TempDir);
@@ -88,6 +88,33 @@ fn a_folder_gives_its_files_in_order_of_name() {
     let rows = read(folder.0.path()).unwrap();
     let texts: Vec<_> = rows.iter().map(|row| row.fields["text"].as_str().unwrap()).collect();
     assert_eq!(texts, ["first", "second"]);
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let rows = r#"{"prompt": "a", "completion": "b"}"#;
+    for (name, content) in [
+        ("a.json", format!("[{rows}]")),
+        ("a.jsonl", rows.to_owned()),
+        ("a.csv", "prompt,completion\na,b".to_owned()),
+    ] {
+        let examples = examples(name, &format!("\u{FEFF}{content}")).unwrap();
+        assert_eq!(examples, [completion("a", "b")], "{name}");
+    }
+}
+
+#[test]
+fn reading_each_row_goes_on_behind_one_that_is_wrong() {
+    let folder = Folder::new();
+    let good = r#"{"text": "a"}"#;
+    for (name, content) in [
+        ("a.jsonl", format!("{good}\n{{\n{good}")),
+        ("a.csv", "text,n\na,1\na\na,2".to_owned()),
+    ] {
+        let rows = load_each(&folder.file(name, &content), &"train".parse().unwrap()).unwrap();
+        let read: Vec<_> = rows.iter().map(Result::is_ok).collect();
+        assert_eq!(read, [true, false, true], "{name}");
+    }
 }
 
 #[test]
@@ -216,13 +243,13 @@ fn a_tenth_of_every_label_is_held_out_and_always_the_same() {
 fn completions_that_repeat_are_labels_and_others_are_answers() {
     let of = |completions: &[&str]| {
         let examples = completions.iter().map(|text| completion("p", text));
-        labels(&examples.collect::<Vec<_>>())
+        label_texts(&examples.collect::<Vec<_>>())
     };
     let expected = [" ham", "spam"].map(str::to_owned).to_vec();
     assert_eq!(of(&["spam", " ham", "ham", " spam"]), Some(expected));
     assert_eq!(of(&["spam", "ham", "eggs"]), None, "most are their own");
     assert_eq!(of(&["spam"; 4]), None, "one alone is no choice");
-    assert_eq!(labels(&[Example::Text("a".to_owned())]), None);
+    assert_eq!(label_texts(&[Example::Text("a".to_owned())]), None);
 }
 
 #[test]

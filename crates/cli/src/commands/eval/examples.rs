@@ -35,8 +35,7 @@ impl Examples {
     /// # Errors
     /// A row that is not of the first one's shape, rows that a measure cannot be taken of, or a completion that is no label.
     pub fn read(settings: &EvalSettings) -> Result<Self> {
-        let rows = dataset::read(&settings.rows)?;
-        let rows = &rows[settings.slice.of(rows.len())?];
+        let rows = dataset::load(&settings.rows, &settings.slice)?;
         let shape = match (&settings.template, rows.first()) {
             (Some(template), _) => Shape::Template(template.clone()),
             (None, Some(row)) => Shape::of(row)?,
@@ -45,7 +44,7 @@ impl Examples {
         let list: Vec<Example> = rows.iter().map(|row| shape.read(row)).collect::<Result<_, _>>()?;
         let places = rows.iter().map(|row| row.place.clone()).collect::<Vec<_>>();
         let found = match settings.labels.is_empty() {
-            true => dataset::labels(&list),
+            true => dataset::label_texts(&list),
             false => Some(settings.labels.clone()),
         };
         let measures = measures(settings, &list, found.is_some())?;

@@ -113,16 +113,16 @@ impl Questions {
     /// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is cut alike for
     /// all of them, so that they are compared after the same text.
     fn ask_labels(&mut self, prompt: &str, labels: &[String], encoder: &Encoder) -> Result<()> {
-        let lengths = labels
-            .iter()
-            .map(|label| Ok(without_end(prompt, label, encoder, usize::MAX)?.whole));
-        let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
-        let longest = lengths.iter().max().copied().unwrap_or(0);
+        let encode = |max_length| move |label: &String| without_end(prompt, label, encoder, max_length);
+        let whole: Vec<Encoded> = labels.iter().map(encode(usize::MAX)).collect::<Result<_, _>>()?;
+        let longest = whole.iter().map(|encoded| encoded.whole).max().unwrap_or(0);
         let surplus = longest.saturating_sub(encoder.settings().max_length);
         self.truncated |= surplus > 0;
-        for (index, (label, length)) in labels.iter().zip(lengths).enumerate() {
-            let room = length.saturating_sub(surplus).max(2);
-            let sample = without_end(prompt, label, encoder, room)?.sample;
+        for (index, (label, whole)) in labels.iter().zip(whole).enumerate() {
+            let sample = match surplus {
+                0 => whole.sample,
+                _ => encode(whole.whole.saturating_sub(surplus).max(2))(label)?.sample,
+            };
             if sample.learned_tokens() == 0 {
                 bail!("the label {label:?} has no token that anything is before; give the example a prompt");
             }
