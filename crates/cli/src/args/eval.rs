@@ -34,7 +34,7 @@ pub struct EvalArgs {
     /// Leave the base out of the table
     #[arg(long)]
     pub adapters_only: bool,
-    /// Rows to evaluate on: JSON, JSONL, CSV, text, or a folder of them
+    /// Rows to evaluate on: JSON, JSONL, CSV, Parquet, text, or a folder of them
     #[arg(long, value_name = "FILE")]
     pub data_name: Option<PathBuf>,
     /// Which of the rows

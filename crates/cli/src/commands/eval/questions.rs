@@ -162,3 +162,89 @@ fn last_turn(turns: &[Message]) -> Result<(&Message, &[Message])> {
         _ => bail!("expected a conversation that ends with a turn of the assistant after another's"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rootstock_model::text::{BpeVocabulary, Cut, TokenKind, Tokenizer};
+
+    use super::*;
+
+    const END: TokenId = 27;
+
+    /// One token a letter, so that lengths can be read.
+    fn encoder(max_length: usize) -> Encoder {
+        let tokens: Vec<String> = ('a'..='z').chain(['Ġ', '.']).map(String::from).collect();
+        let vocabulary = BpeVocabulary {
+            kinds: vec![TokenKind::Normal; tokens.len()],
+            tokens,
+            merges: Vec::new(),
+            cut: Cut::DigitsThenGpt2,
+            prefix: None,
+            end_tokens: vec![END],
+        };
+        let settings = EncoderSettings {
+            max_length,
+            end: Some(END),
+            truncation: Truncation::PromptStart,
+        };
+        Encoder::new(Arc::new(Tokenizer::from_bpe(&vocabulary).unwrap()), None, settings).unwrap()
+    }
+
+    /// What is given and what is scored of each label, as text.
+    fn asked(prompt: &str, labels: &[&str], max_length: usize) -> Result<(Vec<(String, String)>, bool)> {
+        let encoder = encoder(max_length);
+        let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+        let mut questions = Questions::default();
+        questions.ask_labels(prompt, &labels, &encoder)?;
+        let text = |question: &Question| match question {
+            Question::Label(_, sample) => {
+                let from = sample.ids.len() - sample.learned_tokens();
+                let (given, scored) = sample.ids.split_at(from);
+                let tokenizer = encoder.tokenizer();
+                (tokenizer.decode(given, false), tokenizer.decode(scored, false))
+            }
+            _ => panic!("not a label"),
+        };
+        Ok((questions.list.iter().map(text).collect(), questions.truncated))
+    }
+
+    fn pairs(given: &str, scored: &[&str]) -> Vec<(String, String)> {
+        scored
+            .iter()
+            .map(|scored| (given.to_owned(), (*scored).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn labels_are_scored_without_the_token_that_ends_a_completion() {
+        let (asked, truncated) = asked("it is", &[" a", " bc"], 20).unwrap();
+        assert_eq!((asked, truncated), (pairs("it is", &[" a", " bc"]), false));
+    }
+
+    #[test]
+    fn labels_of_other_lengths_are_compared_after_the_same_text() {
+        let (asked, truncated) = asked("it really is", &[" a", " bcde"], 10).unwrap();
+        assert_eq!((asked, truncated), (pairs("ly is", &[" a", " bcde"]), true));
+    }
+
+    #[test]
+    fn a_label_that_nothing_is_before_cannot_be_scored() {
+        let error = asked("", &["a", "b"], 20).unwrap_err().to_string();
+        assert!(error.contains("give the example a prompt"), "{error}");
+    }
+
+    #[test]
+    fn a_generation_is_compared_with_the_assistants_last_turn() {
+        let turn = |role: &str, content: &str| Message {
+            role: role.to_owned(),
+            content: content.to_owned(),
+        };
+        let talk = |turns: &[Message]| Example::Conversation(turns.to_vec());
+        let (asked, answered) = (turn("user", "a"), turn("assistant", "b"));
+        assert_eq!(reference(&talk(&[asked.clone(), answered.clone()])), Some("b"));
+        assert_eq!(reference(&talk(&[answered.clone(), asked])), None);
+        assert!(last_turn(&[answered]).is_err());
+    }
+}
