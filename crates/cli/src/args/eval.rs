@@ -25,7 +25,8 @@ pub struct EvalArgs {
     pub catalog: Option<PathBuf>,
     #[command(flatten)]
     pub run: RunArgs,
-    /// PEFT folder or GGUF file of an adapter to evaluate beside the base, or its name in the folder of --adapters (repeatable)
+    /// PEFT folder or GGUF file of an adapter to evaluate beside the base, or its name in the folder of --adapters
+    /// (repeatable)
     #[arg(long, value_name = "DIR|NAME")]
     pub adapter: Vec<PathBuf>,
     /// Folder with a subfolder or GGUF file per adapter

@@ -1,4 +1,5 @@
-//! What models are evaluated on: the rows of a file as examples, the labels among their completions, and which measures that allows.
+//! What models are evaluated on: the rows of a file as examples, the labels among their completions, and which measures
+//! that allows.
 
 use std::collections::BTreeSet;
 

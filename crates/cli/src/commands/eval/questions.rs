@@ -1,5 +1,5 @@
-//! What is asked of a model about an example: how likely it finds what is to be learned, how likely each label, and what it writes
-//! itself.
+//! What is asked of a model about an example: how likely it finds what is to be learned, how likely each label, and
+//! what it writes itself.
 
 use anyhow::{Result, bail};
 use rootstock_model::text::TokenId;
@@ -110,8 +110,8 @@ impl Exam<'_> {
 }
 
 impl Questions {
-    /// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is cut alike for
-    /// all of them, so that they are compared after the same text.
+    /// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is
+    /// cut alike for all of them, so that they are compared after the same text.
     fn ask_labels(&mut self, prompt: &str, labels: &[String], encoder: &Encoder) -> Result<()> {
         let encode = |max_length| move |label: &String| without_end(prompt, label, encoder, max_length);
         let whole: Vec<Encoded> = labels.iter().map(encode(usize::MAX)).collect::<Result<_, _>>()?;
