@@ -29,8 +29,9 @@ arguments = parser.parse_args()
 
 torch.set_num_threads(arguments.threads)
 torch.manual_seed(0)
-folder, file = os.path.split(arguments.model)
-model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=getattr(torch, arguments.dtype))
+kind = {"gguf_file": os.path.basename(arguments.model)} if arguments.model.endswith(".gguf") else {}
+folder = os.path.dirname(arguments.model) if kind else arguments.model
+model = AutoModelForCausalLM.from_pretrained(folder, **kind, dtype=getattr(torch, arguments.dtype))
 model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
 if arguments.checkpointing:
     model.enable_input_require_grads()

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Finetune(args) => commands::finetune::run(*args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

@@ -14,12 +14,14 @@ use crate::args::{Activations, ModelArgs, Quantize, RunArgs, ServeArgs};
 use crate::models::{Located, Models, Replacements};
 
 mod evaluation;
+mod finetune;
 mod generation;
 mod measure;
 #[cfg(test)]
 mod tests;
 
 pub use evaluation::EvalSettings;
+pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};
 pub use measure::{Bound, Evidence, Measure};
 

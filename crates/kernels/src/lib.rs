@@ -21,6 +21,7 @@ mod prepare;
 pub mod probe;
 mod rotary;
 mod simd;
+pub mod training;
 
 pub use activations::{Activations, Precision};
 pub use attention::{AttentionHeads, attend};

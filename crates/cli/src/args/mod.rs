@@ -3,6 +3,7 @@
 
 mod eval;
 mod file;
+mod finetune;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,9 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 
 use crate::settings::ByteSize;
 pub use eval::{EvalArgs, Metric};
+pub use finetune::{
+    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+};
 
 const OVERVIEW: &str = "\
 Example:
@@ -81,6 +85,16 @@ stemmer) from a greedy generation per example. The rows have the columns that fi
 output, messages, text, or any with --text-template.
 Exit codes: 0 measured and within --fail-below and --fail-above, 1 not, 2 wrong usage.")]
     Eval(EvalArgs),
+    /// Train an adapter
+    #[command(after_help = "\
+Examples:
+  rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter
+  rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter --dry-run
+  rootstock serve --model smollm2-135m-instruct --adapters .
+
+The output folder is an adapter that serve, generate, eval and peft read.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
+    Finetune(Box<FinetuneArgs>),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -349,13 +363,24 @@ pub struct ChatArgs {
 /// # Errors
 /// clap's own, `--help` and `--version` included; what is wrong with a settings file comes as one of them too.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let line: Vec<OsString> = line.into_iter().collect();
+    let line: Vec<OsString> = line.into_iter().map(with_dashes).collect();
     let matches = command().try_get_matches_from(&line)?;
     let matches = match file::settings_of(&matches)? {
         None => matches,
         Some(settings) => settings.parse_under(line)?,
     };
     Ok(Cli::from_arg_matches(&matches)?.command)
+}
+
+/// An option as it is spelled here: what other tools call `--data_name` is `--data-name`.
+fn with_dashes(argument: OsString) -> OsString {
+    let Some(option) = argument.to_str().filter(|argument| argument.starts_with("--")) else {
+        return argument;
+    };
+    match option.split_once('=') {
+        Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
+        None => option.replace('_', "-").into(),
+    }
 }
 
 /// The clap command, with an environment variable for each option that describes a set-up rather than one call.

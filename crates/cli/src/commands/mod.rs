@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod eval;
+pub mod finetune;
 pub mod generate;
 pub mod pull;
 pub mod serve;

@@ -23,14 +23,16 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 pub use self::operand::{Right, View};
 use crate::Context;
 use crate::disjoint::Disjoint;
+use crate::isa::Kernel;
 use crate::matrix::{COLUMNS, PAIR};
 use crate::pool::share;
+use crate::simd::Simd;
 
 /// Depth of a panel: 2 x 512 x 16 f32 are 64 KiB.
 const DEPTH: usize = 512;
@@ -117,19 +119,56 @@ pub fn gemm(context: &mut Context, product: &Gemm<'_>, out: &mut [f32]) {
     });
 }
 
-thread_local! {
-    /// Memory of a thread's panels.
-    static PANELS: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+/// Computes a product on the calling thread, within a kernel: rows of `out` start `stride` apart.
+///
+/// # Panics
+/// On operands that do not fit each other, or an `out` that ends before the last row does.
+#[inline(always)]
+pub(crate) fn multiply_alone<S: Simd>(s: S, product: &Gemm<'_>, (out, stride): (&mut [f32], usize)) {
+    let (rows, columns) = (product.left.rows, product.right.columns());
+    assert_eq!(product.left.columns, product.right.depth(), "depths of the operands");
+    assert!(rows > 0 && columns > 0 && (rows - 1) * stride + columns <= out.len());
+    let out = Out {
+        values: Disjoint::new(out),
+        stride,
+        columns,
+    };
+    let part = rows::Multiply {
+        product,
+        pairs: 0..columns.div_ceil(PAIR),
+        rows: 0..rows,
+        out: &out,
+    };
+    part.run(s);
 }
 
-/// Calls `work` with two panels of [`DEPTH`] lines.
-#[inline(always)]
-fn with_panels(work: impl FnOnce([&mut [Line]; 2])) {
-    PANELS.with_borrow_mut(|panels| {
-        panels.resize(2 * DEPTH, [0.0; COLUMNS]);
-        let (first, second) = panels.split_at_mut(DEPTH);
-        work([first, second]);
-    });
+thread_local! {
+    /// Memory of a thread's panels.
+    static PANELS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// A thread's panels, two of [`DEPTH`] lines, while it multiplies. Not lent to a closure: that would be compiled without the
+/// instruction set of the kernel around it.
+struct Panels(Vec<Line>);
+
+impl Panels {
+    fn take() -> Self {
+        let mut lines = PANELS.take();
+        lines.resize(2 * DEPTH, [0.0; COLUMNS]);
+        Self(lines)
+    }
+
+    #[inline(always)]
+    fn both(&mut self) -> [&mut [Line]; 2] {
+        let (first, second) = self.0.split_at_mut(DEPTH);
+        [first, second]
+    }
+}
+
+impl Drop for Panels {
+    fn drop(&mut self) {
+        PANELS.set(std::mem::take(&mut self.0));
+    }
 }
 
 /// Chunks of a depth.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Arithmetic, Gemm, Line, Out, View, chunks, round_bits, with_panels};
+use super::{Arithmetic, Gemm, Line, Out, Panels, View, chunks, round_bits};
 use crate::isa::Kernel;
 use crate::matrix::COLUMNS;
 use crate::simd::Simd;
@@ -20,31 +20,30 @@ impl Kernel for Multiply<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        with_panels(|panels| {
-            let [first, second] = panels;
-            for pair in self.pairs.clone() {
-                for depth in chunks(self.product.left.columns) {
-                    self.product
-                        .right
-                        .fill(depth.clone(), pair, [&mut *first, &mut *second]);
-                    let steps = depth.len();
-                    if self.product.arithmetic == Arithmetic::Bf16 {
-                        round(&mut first[..steps]);
-                        round(&mut second[..steps]);
-                    }
-                    let chunk = Chunk {
-                        multiply: &self,
-                        pair,
-                        depth,
-                        panels: [&first[..steps], &second[..steps]],
-                    };
-                    match self.out.columns - pair * 2 * COLUMNS {
-                        ..=COLUMNS => chunk.run::<S, 1>(s),
-                        _ => chunk.run::<S, 2>(s),
-                    }
+        let mut panels = Panels::take();
+        for pair in self.pairs.clone() {
+            for depth in chunks(self.product.left.columns) {
+                let [first, second] = panels.both();
+                let steps = depth.len();
+                self.product
+                    .right
+                    .fill(depth.clone(), pair, [&mut *first, &mut *second]);
+                if self.product.arithmetic == Arithmetic::Bf16 {
+                    round(&mut first[..steps]);
+                    round(&mut second[..steps]);
+                }
+                let chunk = Chunk {
+                    multiply: &self,
+                    pair,
+                    depth,
+                    panels: [&first[..steps], &second[..steps]],
+                };
+                match self.out.columns - pair * 2 * COLUMNS {
+                    ..=COLUMNS => chunk.run::<S, 1>(s),
+                    _ => chunk.run::<S, 2>(s),
                 }
             }
-        });
+        }
     }
 }
 

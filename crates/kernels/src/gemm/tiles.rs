@@ -7,10 +7,10 @@
 //!                    out (+)= scale * sums
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use super::{Gemm, Out, chunks, round_bits, with_panels};
+use super::{Gemm, Line, Out, Panels, chunks, round_bits};
 use crate::Context;
 use crate::disjoint::Disjoint;
 use crate::isa::TileKernel;
@@ -34,7 +34,7 @@ struct Left<'a> {
 
 thread_local! {
     static LEFT: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
-    static LINES: RefCell<Vec<PairLine>> = const { RefCell::new(Vec::new()) };
+    static LINES: Cell<Vec<PairLine>> = const { Cell::new(Vec::new()) };
 }
 
 /// Two steps of sixteen columns.
@@ -108,44 +108,49 @@ struct Multiply<'a> {
     out: &'a Out<'a>,
 }
 
+/// Steps as pairs of bfloat16.
+#[inline(always)]
+fn interleave(panel: &[Line], lines: &mut [PairLine]) {
+    for (steps, line) in panel.as_chunks::<2>().0.iter().zip(lines) {
+        let [low, high] = steps;
+        for column in 0..COLUMNS {
+            line.0[column] = u32::from(round_bits(low[column])) | u32::from(round_bits(high[column])) << 16;
+        }
+    }
+}
+
 impl TileKernel for Multiply<'_> {
     #[inline(always)]
     fn run(self, s: Avx512, amx: Amx) {
-        LINES.with_borrow_mut(|lines| {
-            lines.resize(2 * super::DEPTH / 2, PairLine([0; COLUMNS]));
-            amx.configure(TILE_ROWS, 64);
-            for pair in self.pairs.clone() {
-                for depth in chunks(self.product.left.columns) {
-                    self.fill(pair, depth.clone(), lines);
-                    for row in self.rows.clone().step_by(ROWS) {
-                        self.tile(s, amx, (row, pair), depth.clone(), lines);
-                    }
+        let mut lines = LINES.take();
+        lines.resize(super::DEPTH, PairLine([0; COLUMNS]));
+        let mut panels = Panels::take();
+        amx.configure(TILE_ROWS, 64);
+        for pair in self.pairs.clone() {
+            for depth in chunks(self.product.left.columns) {
+                self.fill(pair, depth.clone(), panels.both(), &mut lines);
+                for row in self.rows.clone().step_by(ROWS) {
+                    self.tile(s, amx, (row, pair), depth.clone(), &lines);
                 }
             }
-            amx.release();
-        });
+        }
+        amx.release();
+        LINES.set(lines);
     }
 }
 
 impl Multiply<'_> {
     /// The pairs of steps of both column blocks.
     #[inline(always)]
-    fn fill(&self, pair: usize, depth: Range<usize>, lines: &mut [PairLine]) {
-        with_panels(|[first, second]| {
-            let steps = depth.len().next_multiple_of(STEPS);
-            first[depth.len()..steps].fill([0.0; COLUMNS]);
-            second[depth.len()..steps].fill([0.0; COLUMNS]);
-            self.product.right.fill(depth, pair, [&mut *first, &mut *second]);
-            let halves = lines.split_at_mut(super::DEPTH / 2);
-            for (panel, lines) in [(first, halves.0), (second, halves.1)] {
-                for (steps, line) in panel[..steps].as_chunks::<2>().0.iter().zip(lines) {
-                    for column in 0..COLUMNS {
-                        let [low, high] = steps.map(|step| u32::from(round_bits(step[column])));
-                        line.0[column] = low | high << 16;
-                    }
-                }
-            }
-        });
+    fn fill(&self, pair: usize, depth: Range<usize>, panels: [&mut [Line]; 2], lines: &mut [PairLine]) {
+        let [first, second] = panels;
+        let steps = depth.len().next_multiple_of(STEPS);
+        first[depth.len()..steps].fill([0.0; COLUMNS]);
+        second[depth.len()..steps].fill([0.0; COLUMNS]);
+        self.product.right.fill(depth, pair, [&mut *first, &mut *second]);
+        let (left, right) = lines.split_at_mut(super::DEPTH / 2);
+        interleave(&first[..steps], left);
+        interleave(&second[..steps], right);
     }
 
     #[inline(always)]

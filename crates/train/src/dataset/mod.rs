@@ -29,5 +29,5 @@ pub use prefetch::{Prefetch, prefetch};
 pub use sample::Sample;
 pub use slice::Slice;
 pub use source::{load, load_each};
-pub use split::{Split, hold_out, label_texts};
+pub use split::{Split, hold_out, labels};
 pub use template::TextTemplate;

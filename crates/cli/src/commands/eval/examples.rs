@@ -45,7 +45,7 @@ impl Examples {
         let list: Vec<Example> = rows.iter().map(|row| shape.read(row)).collect::<Result<_, _>>()?;
         let places = rows.iter().map(|row| row.place.clone()).collect::<Vec<_>>();
         let found = match settings.labels.is_empty() {
-            true => dataset::label_texts(&list),
+            true => dataset::labels(&list),
             false => Some(settings.labels.clone()),
         };
         let measures = measures(settings, &list, found.is_some())?;
