@@ -6,6 +6,7 @@ use assert_cmd::Command;
 use serde_json::{Value, json};
 
 use crate::server::{BASE, ROOTSTOCK, Server, fixture, model};
+use crate::tiny::write_model;
 
 fn demo(adapter: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(adapter)
@@ -114,6 +115,34 @@ fn turns_of_an_assistant_are_scored_and_generated_through_the_chat_template() {
         metric(&report, 0, "rouge-l") > 0.4 && metric(&report, 0, "bleu") > 1.0,
         "{report}"
     );
+}
+
+#[test]
+fn models_stand_side_by_side_whatever_their_container_and_precision() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a run leaves its model, and a folder in Hugging Face's layout.
+    write_model("qwen2", &dir.path().join("merged/model"));
+    write_model("mistral", &dir.path().join("mistral"));
+    let mut command = Command::new(ROOTSTOCK);
+    command.args([
+        "eval",
+        "--quantize",
+        "8",
+        "--eval-split",
+        "train[:1]",
+        "--max-length",
+        "32",
+    ]);
+    command.arg("--data-name").arg(fixture("eval/mails.csv"));
+    command
+        .args(["--metrics", "perplexity", "--model"])
+        .arg(dir.path().join("merged"));
+    command.arg("--model").arg(dir.path().join("mistral"));
+    let report = report(&mut command);
+    let rows = report["models"].as_array().unwrap();
+    let names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["merged", "mistral"]);
+    assert_ne!(metric(&report, 0, "perplexity"), metric(&report, 1, "perplexity"));
 }
 
 #[test]

@@ -34,7 +34,8 @@ pub struct Request {
 /// Which log-probabilities of a prompt are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PromptScoring {
-    /// Place of the first token that is scored. What lies before it is only read, and found in the prefix cache where it is there.
+    /// Place of the first token that is scored. What lies before it is only read, and found in the prefix cache where
+    /// it is there.
     pub from: usize,
     /// Report this many most likely tokens per place.
     pub top: usize,
@@ -77,7 +78,8 @@ pub enum Event {
     Failed(EngineError),
 }
 
-/// Log-probability of a token beside the most likely ones, natural log, from the raw logits (before penalties and temperature).
+/// Log-probability of a token beside the most likely ones, natural log, from the raw logits (before penalties and
+/// temperature).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprobs {
     /// The token of this position.

@@ -25,7 +25,8 @@ pub struct EvalArgs {
     pub catalog: Option<PathBuf>,
     #[command(flatten)]
     pub run: RunArgs,
-    /// PEFT folder or GGUF file of an adapter to evaluate beside the base, or its name in the folder of --adapters (repeatable)
+    /// PEFT folder or GGUF file of an adapter to evaluate beside the base, or its name in the folder of --adapters
+    /// (repeatable)
     #[arg(long, value_name = "DIR|NAME")]
     pub adapter: Vec<PathBuf>,
     /// Folder with a subfolder or GGUF file per adapter
@@ -34,7 +35,7 @@ pub struct EvalArgs {
     /// Leave the base out of the table
     #[arg(long)]
     pub adapters_only: bool,
-    /// Rows to evaluate on: JSON, JSONL, CSV, text, or a folder of them
+    /// Rows to evaluate on: JSON, JSONL, CSV, Parquet, text, or a folder of them
     #[arg(long, value_name = "FILE")]
     pub data_name: Option<PathBuf>,
     /// Which of the rows

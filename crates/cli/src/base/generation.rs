@@ -1,5 +1,5 @@
-//! A generation on a base or one of its adapters, from its start to its text. `generate` and `chat` show text as it comes, `eval`
-//! has many running at once.
+//! A generation on a base or one of its adapters, from its start to its text. `generate` and `chat` show text as it
+//! comes, `eval` has many running at once.
 
 use std::sync::Arc;
 

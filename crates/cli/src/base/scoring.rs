@@ -57,8 +57,8 @@ impl Base {
 }
 
 impl Scoring {
-    /// Waits for the log-probabilities, natural log, of the tokens from the first that is wanted on. Nothing predicts the first token
-    /// of a sequence: where it is wanted, the list begins with the second.
+    /// Waits for the log-probabilities, natural log, of the tokens from the first that is wanted on. Nothing predicts
+    /// the first token of a sequence: where it is wanted, the list begins with the second.
     ///
     /// # Errors
     /// A step fails.

@@ -11,7 +11,8 @@ use crate::UsageError;
 /// Where a run that wrote its output to a folder has put the adapter.
 const OUTPUT: &str = "adapter";
 
-/// A name in the folder of `--adapters`, else a path: a folder, a GGUF file, or a folder that a training run wrote its adapter into.
+/// A name in the folder of `--adapters`, else a path: a folder, a GGUF file, or a folder that a training run wrote its
+/// adapter into.
 ///
 /// # Errors
 /// There is no such thing; the message says where it was looked for.

@@ -49,8 +49,8 @@ impl Models {
         })
     }
 
-    /// A path, or a model that was pulled. What lies at the path wins over a name of the catalog; a folder may be one that a run has
-    /// written its model into.
+    /// A path, or a model that was pulled. What lies at the path wins over a name of the catalog; a folder may be one
+    /// that a run has written its model into.
     ///
     /// # Errors
     /// There is neither; the message says what to do.

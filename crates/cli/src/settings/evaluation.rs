@@ -55,40 +55,23 @@ impl EvalSettings {
     /// # Errors
     /// A model, an adapter or rows that are not there, a number out of range, or a bound that no good model keeps.
     pub fn new(args: &EvalArgs) -> Result<Self> {
-        let adapters = args.adapter.iter();
-        let adapters = adapters.map(|adapter| locate_adapter(adapter, args.adapters.as_deref()));
-        let mut settings = Self {
+        let measures = args.metrics.iter().flat_map(|metric| metric.measures());
+        let max_length = args.max_length.map(|length| within("max-length", length, 2, 1 << 24));
+        let settings = Self {
             models: models(args)?,
-            adapters: adapters.collect::<Result<_>>()?,
+            adapters: adapters(args)?,
             bases: !args.adapters_only,
             rows: rows(args)?,
             slice: args.eval_split.clone(),
             template: args.text_template.as_deref().map(template).transpose()?,
-            max_length: args
-                .max_length
-                .map(|length| within("max-length", length, 2, 1 << 24))
-                .transpose()?,
-            measures: args
-                .metrics
-                .iter()
-                .flat_map(|metric| metric.measures())
-                .copied()
-                .collect(),
+            max_length: max_length.transpose()?,
+            measures: measures.copied().collect(),
             labels: args.labels.clone(),
             max_tokens: within("max-tokens", args.max_tokens, 1, 1 << 24)?,
             least: args.fail_below.clone(),
             most: args.fail_above.clone(),
         };
         settings.check()?;
-        tell_apart(
-            settings
-                .models
-                .iter_mut()
-                .zip(&args.model)
-                .map(|(model, given)| (&mut model.name, given.clone())),
-        );
-        let given = args.adapter.iter().map(|adapter| adapter.display().to_string());
-        tell_apart(settings.adapters.iter_mut().map(|adapter| &mut adapter.name).zip(given));
         Ok(settings)
     }
 
@@ -97,10 +80,6 @@ impl EvalSettings {
             return Err(usage(
                 "--adapters-only: there is no --adapter, so that nothing would be evaluated",
             ));
-        }
-        if self.slice.split != "train" {
-            let split = &self.slice.split;
-            return Err(usage(format!("--eval-split: a file has one split, train; got {split}")));
         }
         if let Some(bound) = self.least.iter().find(|bound| bound.measure.better_when_lower()) {
             return Err(usage(format!(
@@ -141,7 +120,21 @@ fn models(args: &EvalArgs) -> Result<Vec<BaseSettings>> {
     if args.model.is_empty() {
         return Ok(vec![located(None)?]);
     }
-    args.model.iter().map(|model| located(Some(model.clone()))).collect()
+    let found = args.model.iter().map(|model| located(Some(model.clone())));
+    let mut models = found.collect::<Result<Vec<_>>>()?;
+    let names = models.iter_mut().map(|model| &mut model.name);
+    tell_apart(names.zip(args.model.iter().cloned()).collect());
+    Ok(models)
+}
+
+fn adapters(args: &EvalArgs) -> Result<Vec<Located>> {
+    let found = args.adapter.iter();
+    let found = found.map(|adapter| locate_adapter(adapter, args.adapters.as_deref()));
+    let mut adapters = found.collect::<Result<Vec<_>>>()?;
+    let names = adapters.iter_mut().map(|adapter| &mut adapter.name);
+    let given = args.adapter.iter().map(|adapter| adapter.display().to_string());
+    tell_apart(names.zip(given).collect());
+    Ok(adapters)
 }
 
 fn rows(args: &EvalArgs) -> Result<PathBuf> {
@@ -162,8 +155,7 @@ fn template(text: &str) -> Result<TextTemplate> {
 }
 
 /// Where two things have the same name, each gets the text it was given as.
-fn tell_apart<'a>(names: impl Iterator<Item = (&'a mut String, String)>) {
-    let mut names: Vec<_> = names.collect();
+fn tell_apart(mut names: Vec<(&mut String, String)>) {
     let all: Vec<String> = names.iter().map(|(name, _)| (**name).clone()).collect();
     for (name, given) in &mut names {
         if all.iter().filter(|other| *other == &**name).count() > 1 {

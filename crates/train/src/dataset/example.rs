@@ -8,7 +8,7 @@ use super::{Row, TextTemplate};
 use crate::TrainError;
 
 /// One thing to learn from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Example {
     /// Loss on the completion alone.
     Completion {
@@ -24,7 +24,7 @@ pub enum Example {
 }
 
 /// A turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Message {
     /// `system`, `user`, `assistant` or whatever the model's chat template knows.
     pub role: String,

@@ -2,19 +2,22 @@
 
 mod parquet;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::TrainError;
 
 /// Where a row stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Place {
     /// Path of the file, as it was given.
+    #[serde(serialize_with = "as_text")]
     pub file: Arc<str>,
     /// Line of JSONL and CSV, number of the row in others; from 1.
     pub line: usize,
@@ -27,6 +30,16 @@ pub struct Row {
     pub fields: Map<String, Value>,
     /// For messages about it.
     pub place: Place,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+fn as_text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }
 
 impl Place {

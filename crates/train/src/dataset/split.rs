@@ -45,7 +45,7 @@ pub fn hold_out(examples: &[Example], share: f64, seed: u64) -> Split {
 /// The completions that examples choose between, each as its first example writes it, in order; `None` where completions are
 /// answers of their own rather than two or more labels. White space around a label is not part of it.
 pub fn labels(examples: &[Example]) -> Option<Vec<String>> {
-    let groups = by_label(examples).filter(|groups| groups.len() > 1)?;
+    let groups = by_label(examples.iter()).filter(|groups| groups.len() > 1)?;
     let first = groups
         .into_values()
         .filter_map(|group| completion(&examples[*group.first()?]));
@@ -54,20 +54,22 @@ pub fn labels(examples: &[Example]) -> Option<Vec<String>> {
 
 /// Examples by label; all of them together where completions are no labels.
 fn groups(examples: &[Example]) -> Vec<Vec<usize>> {
-    match by_label(examples) {
+    match by_label(examples.iter()) {
         Some(groups) => groups.into_values().collect(),
         None => vec![(0..examples.len()).collect()],
     }
 }
 
-/// Examples by completion, if completions are labels.
-fn by_label(examples: &[Example]) -> Option<BTreeMap<&str, Vec<usize>>> {
+/// Indices of examples by completion, if completions are labels: few for many examples.
+pub(super) fn by_label<'a>(examples: impl Iterator<Item = &'a Example>) -> Option<BTreeMap<&'a str, Vec<usize>>> {
     let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, example) in examples.iter().enumerate() {
+    let mut count = 0;
+    for (index, example) in examples.enumerate() {
         groups.entry(completion(example)?.trim()).or_default().push(index);
+        count += 1;
     }
     // Where most completions are their own, they are answers, not labels.
-    let are_labels = groups.len() <= MOST_LABELS && groups.len() * 2 <= examples.len();
+    let are_labels = groups.len() <= MOST_LABELS && groups.len() * 2 <= count;
     are_labels.then_some(groups)
 }
 

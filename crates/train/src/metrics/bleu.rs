@@ -1,5 +1,5 @@
-//! BLEU of a corpus (Papineni et al., 2002), equal to sacrebleu's `corpus_bleu` with its defaults: mteval-v13a's tokens, n-grams up
-//! to 4, exponential smoothing, one reference for each prediction.
+//! BLEU of a corpus (Papineni et al., 2002), equal to sacrebleu's `corpus_bleu` with its defaults: mteval-v13a's
+//! tokens, n-grams up to 4, exponential smoothing, one reference for each prediction.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -39,7 +39,8 @@ impl Bleu {
         if self.matched[0] == 0 || self.predicted.contains(&0) {
             return 0.0;
         }
-        // The k-th order without a match counts as if 1 / 2^k of an n-gram had matched (Chen and Cherry, 2014, method 3).
+        // The k-th order without a match counts as if 1 / 2^k of an n-gram had matched (Chen and Cherry, 2014, method
+        // 3).
         let mut smoothed = 1.0;
         let mut log_precision = 0.0;
         for (&matched, &predicted) in self.matched.iter().zip(&self.predicted) {
@@ -62,8 +63,8 @@ impl Bleu {
     }
 }
 
-/// Steps of mteval-v13a: the expression and what it becomes. One after the other, each without overlaps, which is why `...` is
-/// cut otherwise than a rule of characters would.
+/// Steps of mteval-v13a: the expression and what it becomes. One after the other, each without overlaps, which is why
+/// `...` is cut otherwise than a rule of characters would.
 static CUTS: LazyLock<[(Regex, &str); 4]> = LazyLock::new(|| {
     let cut = |pattern, replacement| (Regex::new(pattern).expect("a valid expression"), replacement);
     [

@@ -36,8 +36,8 @@ impl Confusion {
         (all > 0).then(|| right as f64 / all as f64)
     }
 
-    /// F1 over all predictions together. With one label per example every wrong prediction is missed once and given once too many,
-    /// so it is the accuracy.
+    /// F1 over all predictions together. With one label per example every wrong prediction is missed once and given
+    /// once too many, so it is the accuracy.
     pub fn micro_f1(&self) -> Option<f64> {
         self.accuracy()
     }

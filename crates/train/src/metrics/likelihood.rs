@@ -24,8 +24,8 @@ impl Likelihood {
         self.tokens += other.tokens;
     }
 
-    /// `exp` of the mean negative log-probability of a token: among how many equally likely tokens the model might as well have
-    /// chosen. `None` without tokens.
+    /// `exp` of the mean negative log-probability of a token: among how many equally likely tokens the model might as
+    /// well have chosen. `None` without tokens.
     pub fn perplexity(&self) -> Option<f64> {
         (self.tokens > 0).then(|| (-self.logprob / self.tokens as f64).exp())
     }

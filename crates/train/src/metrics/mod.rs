@@ -1,8 +1,8 @@
-//! How good a model is at a data set: numbers from log-probabilities, labels and texts. Pure: what a model was asked and how it
-//! answered comes from the caller.
+//! How good a model is at a data set: numbers from log-probabilities, labels and texts. Pure: what a model was asked
+//! and how it answered comes from the caller.
 //!
-//! The values are those of the packages that papers report: sacrebleu's for [`Bleu`], rouge-score's for [`Rouge`] (without its
-//! stemmer, which no kept crate has in NLTK's variant), scikit-learn's for [`Confusion`].
+//! The values are those of the packages that papers report: sacrebleu's for [`Bleu`], rouge-score's for [`Rouge`]
+//! (without its stemmer, which no kept crate has in NLTK's variant), scikit-learn's for [`Confusion`].
 
 mod bleu;
 mod confusion;
@@ -18,8 +18,8 @@ pub use rouge::{Rouge, RougeScores};
 
 use std::collections::HashMap;
 
-/// Whether a text is the expected one, white space around both left aside: what is before a completion belongs to the prompt, what
-/// is behind it to nobody.
+/// Whether a text is the expected one, white space around both left aside: what is before a completion belongs to the
+/// prompt, what is behind it to nobody.
 pub fn exact_match(prediction: &str, reference: &str) -> bool {
     prediction.trim() == reference.trim()
 }

@@ -1,5 +1,6 @@
-//! ROUGE (Lin, 2004), equal to the F-measures of the rouge-score package without its stemmer: shared 1-grams, shared 2-grams, and
-//! the longest common subsequence of the whole texts (its `rougeL`, not `rougeLsum`, which takes line by line).
+//! ROUGE (Lin, 2004), equal to the F-measures of the rouge-score package without its stemmer: shared 1-grams, shared
+//! 2-grams, and the longest common subsequence of the whole texts (its `rougeL`, not `rougeLsum`, which takes line by
+//! line).
 
 use super::{ngrams, shared};
 

@@ -1,5 +1,5 @@
-//! Asks all questions of all examples and candidates, many at once: the engine batches them, adapters mixed. Answers depend neither on
-//! what runs beside them nor on the order in which they come.
+//! Asks all questions of all examples and candidates, many at once: the engine batches them, adapters mixed. Answers
+//! depend neither on what runs beside them nor on the order in which they come.
 
 use std::collections::VecDeque;
 
@@ -17,8 +17,9 @@ use crate::settings::GenerationSettings;
 
 /// Examples in flight: enough to fill the engine's places while answers are taken in.
 const IN_FLIGHT: usize = 64;
-/// Whose turn an example's first question uses up, and the others'. They are asked when the first is answered, so that they find its
-/// prompt in the prefix cache; and as the engine is fair between tenants, they do not wait behind other examples until it is gone.
+/// Whose turn an example's first question uses up, and the others'. They are asked when the first is answered, so that
+/// they find its prompt in the prefix cache; and as the engine is fair between tenants, they do not wait behind other
+/// examples until it is gone.
 const FIRST: &str = "first";
 const FURTHER: &str = "further";
 
@@ -91,7 +92,8 @@ fn about(examples: &Examples, example: usize, error: anyhow::Error) -> anyhow::E
     anyhow!(examples.places[example].error(format!("{error:#}")))
 }
 
-/// The likeliest token each time, whatever an adapter's defaults say; what they say beyond that holds as it does when it is served.
+/// The likeliest token each time, whatever an adapter's defaults say; what they say beyond that holds as it does when
+/// it is served.
 fn greedy(max_tokens: usize) -> GenerationSettings {
     GenerationSettings {
         asked: SamplingDefaults {

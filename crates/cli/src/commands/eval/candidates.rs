@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use rootstock_model::Checkpoint;
 use rootstock_model::text::ChatTemplate;
-use rootstock_train::dataset::{Encoder, Truncation};
+use rootstock_train::dataset::{Encoder, EncoderSettings, Truncation, end_of_text};
 
 use super::asking::Answer;
 use super::examples::Examples;
@@ -44,7 +43,12 @@ impl Team {
             let (name, most) = (&model.name, base.max_context);
             bail!("--max-length: expected {most} at most, the longest sequence of {name}, got {max_length}");
         }
-        let encoder = Encoder::for_model(&Checkpoint::open(&model.model)?, max_length, Truncation::PromptStart)?;
+        let encoding = EncoderSettings {
+            max_length,
+            end: end_of_text(&base.tokenizer, &base.markers),
+            truncation: Truncation::PromptStart,
+        };
+        let encoder = Encoder::new(base.tokenizer.clone(), base.chat_template.clone(), encoding)?;
         let encoder = Arc::new(encoder);
         let mut team = Self {
             base,

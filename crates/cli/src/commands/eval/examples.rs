@@ -1,4 +1,5 @@
-//! What models are evaluated on: the rows of a file as examples, the labels among their completions, and which measures that allows.
+//! What models are evaluated on: the rows of a file as examples, the labels among their completions, and which measures
+//! that allows.
 
 use std::collections::BTreeSet;
 
@@ -35,8 +36,7 @@ impl Examples {
     /// # Errors
     /// A row that is not of the first one's shape, rows that a measure cannot be taken of, or a completion that is no label.
     pub fn read(settings: &EvalSettings) -> Result<Self> {
-        let rows = dataset::read(&settings.rows)?;
-        let rows = &rows[settings.slice.of(rows.len())?];
+        let rows = dataset::load(&settings.rows, &settings.slice)?;
         let shape = match (&settings.template, rows.first()) {
             (Some(template), _) => Shape::Template(template.clone()),
             (None, Some(row)) => Shape::of(row)?,

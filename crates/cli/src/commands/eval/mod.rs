@@ -1,5 +1,5 @@
-//! `rootstock eval`: how good models and adapters are at a file of examples, side by side. What is asked of a model is in
-//! [`questions`], how it is asked in [`asking`], what follows from the answers in [`report`].
+//! `rootstock eval`: how good models and adapters are at a file of examples, side by side. What is asked of a model is
+//! in [`questions`], how it is asked in [`asking`], what follows from the answers in [`report`].
 
 mod asking;
 mod candidates;

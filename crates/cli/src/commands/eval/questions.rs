@@ -1,5 +1,5 @@
-//! What is asked of a model about an example: how likely it finds what is to be learned, how likely each label, and what it writes
-//! itself.
+//! What is asked of a model about an example: how likely it finds what is to be learned, how likely each label, and
+//! what it writes itself.
 
 use anyhow::{Result, bail};
 use rootstock_model::text::TokenId;
@@ -110,19 +110,19 @@ impl Exam<'_> {
 }
 
 impl Questions {
-    /// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is cut alike for
-    /// all of them, so that they are compared after the same text.
+    /// Each label after the prompt, without an end token: a model need not know that a label is the end. The prompt is
+    /// cut alike for all of them, so that they are compared after the same text.
     fn ask_labels(&mut self, prompt: &str, labels: &[String], encoder: &Encoder) -> Result<()> {
-        let lengths = labels
-            .iter()
-            .map(|label| Ok(without_end(prompt, label, encoder, usize::MAX)?.whole));
-        let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
-        let longest = lengths.iter().max().copied().unwrap_or(0);
+        let encode = |max_length| move |label: &String| without_end(prompt, label, encoder, max_length);
+        let whole: Vec<Encoded> = labels.iter().map(encode(usize::MAX)).collect::<Result<_, _>>()?;
+        let longest = whole.iter().map(|encoded| encoded.whole).max().unwrap_or(0);
         let surplus = longest.saturating_sub(encoder.settings().max_length);
         self.truncated |= surplus > 0;
-        for (index, (label, length)) in labels.iter().zip(lengths).enumerate() {
-            let room = length.saturating_sub(surplus).max(2);
-            let sample = without_end(prompt, label, encoder, room)?.sample;
+        for (index, (label, whole)) in labels.iter().zip(whole).enumerate() {
+            let sample = match surplus {
+                0 => whole.sample,
+                _ => encode(whole.whole.saturating_sub(surplus).max(2))(label)?.sample,
+            };
             if sample.learned_tokens() == 0 {
                 bail!("the label {label:?} has no token that anything is before; give the example a prompt");
             }
@@ -160,5 +160,91 @@ fn last_turn(turns: &[Message]) -> Result<(&Message, &[Message])> {
     match turns.split_last() {
         Some((last, before)) if last.role == "assistant" && !before.is_empty() => Ok((last, before)),
         _ => bail!("expected a conversation that ends with a turn of the assistant after another's"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rootstock_model::text::{BpeVocabulary, Cut, TokenKind, Tokenizer};
+
+    use super::*;
+
+    const END: TokenId = 27;
+
+    /// One token a letter, so that lengths can be read.
+    fn encoder(max_length: usize) -> Encoder {
+        let tokens: Vec<String> = ('a'..='z').chain(['Ġ', '.']).map(String::from).collect();
+        let vocabulary = BpeVocabulary {
+            kinds: vec![TokenKind::Normal; tokens.len()],
+            tokens,
+            merges: Vec::new(),
+            cut: Cut::DigitsThenGpt2,
+            prefix: None,
+            end_tokens: vec![END],
+        };
+        let settings = EncoderSettings {
+            max_length,
+            end: Some(END),
+            truncation: Truncation::PromptStart,
+        };
+        Encoder::new(Arc::new(Tokenizer::from_bpe(&vocabulary).unwrap()), None, settings).unwrap()
+    }
+
+    /// What is given and what is scored of each label, as text.
+    fn asked(prompt: &str, labels: &[&str], max_length: usize) -> Result<(Vec<(String, String)>, bool)> {
+        let encoder = encoder(max_length);
+        let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+        let mut questions = Questions::default();
+        questions.ask_labels(prompt, &labels, &encoder)?;
+        let text = |question: &Question| match question {
+            Question::Label(_, sample) => {
+                let from = sample.ids.len() - sample.learned_tokens();
+                let (given, scored) = sample.ids.split_at(from);
+                let tokenizer = encoder.tokenizer();
+                (tokenizer.decode(given, false), tokenizer.decode(scored, false))
+            }
+            _ => panic!("not a label"),
+        };
+        Ok((questions.list.iter().map(text).collect(), questions.truncated))
+    }
+
+    fn pairs(given: &str, scored: &[&str]) -> Vec<(String, String)> {
+        scored
+            .iter()
+            .map(|scored| (given.to_owned(), (*scored).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn labels_are_scored_without_the_token_that_ends_a_completion() {
+        let (asked, truncated) = asked("it is", &[" a", " bc"], 20).unwrap();
+        assert_eq!((asked, truncated), (pairs("it is", &[" a", " bc"]), false));
+    }
+
+    #[test]
+    fn labels_of_other_lengths_are_compared_after_the_same_text() {
+        let (asked, truncated) = asked("it really is", &[" a", " bcde"], 10).unwrap();
+        assert_eq!((asked, truncated), (pairs("ly is", &[" a", " bcde"]), true));
+    }
+
+    #[test]
+    fn a_label_that_nothing_is_before_cannot_be_scored() {
+        let error = asked("", &["a", "b"], 20).unwrap_err().to_string();
+        assert!(error.contains("give the example a prompt"), "{error}");
+    }
+
+    #[test]
+    fn a_generation_is_compared_with_the_assistants_last_turn() {
+        let turn = |role: &str, content: &str| Message {
+            role: role.to_owned(),
+            content: content.to_owned(),
+        };
+        let talk = |turns: &[Message]| Example::Conversation(turns.to_vec());
+        let (asked, answered) = (turn("user", "a"), turn("assistant", "b"));
+        assert_eq!(reference(&talk(&[asked.clone(), answered.clone()])), Some("b"));
+        assert_eq!(reference(&talk(&[answered.clone(), asked])), None);
+        assert!(last_turn(&[answered]).is_err());
     }
 }

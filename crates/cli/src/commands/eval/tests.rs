@@ -140,6 +140,7 @@ fn what_cannot_be_measured_on_the_rows_is_refused_with_the_reason() {
         ),
         ("a.csv", MAILS, &["--text-template", "{mail}"], "names column \"mail\""),
         ("a.csv", MAILS, &["--eval-split", "train[9:]"], "has none of its 4 rows"),
+        ("a.csv", MAILS, &["--eval-split", "test"], "expected a split \"test\""),
     ];
     for (name, rows, flags, expected) in cases {
         let error = examples(name, rows, flags).err().unwrap().to_string();
@@ -163,7 +164,6 @@ fn settings_without_sense_are_refused_before_anything_is_loaded() {
         (&["--labels", "spam, spam"], "two of them are the same"),
         (&["--labels", "spam,,ham"], "one of them is empty"),
         (&["--max-length", "1"], "--max-length: expected 2 to"),
-        (&["--eval-split", "test[:3]"], "a file has one split, train"),
         (&["--text-template", "plain"], "--text-template: "),
         (&["--adapter", "nowhere"], "there is no folder or GGUF file nowhere"),
     ];

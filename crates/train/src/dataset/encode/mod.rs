@@ -17,7 +17,7 @@ mod tests;
 use std::sync::Arc;
 
 use rootstock_model::Checkpoint;
-use rootstock_model::text::{ChatTemplate, Encoding, TokenId, Tokenizer};
+use rootstock_model::text::{ChatTemplate, Encoding, Markers, TokenId, Tokenizer};
 
 use self::conversation::Turns;
 use super::{Example, Sample};
@@ -61,6 +61,8 @@ pub struct Encoded {
     pub whole: usize,
     /// Some were cut.
     pub truncated: bool,
+    /// How many of them at the beginning of the prompt; the others at the end.
+    pub cut_before: usize,
     /// The last token that is learned ends a text or a turn. Without one a model does not learn to stop.
     pub ends: bool,
     /// The prompt alone has the tokens that it has before the completion, so that a served model goes on as it was trained to.
@@ -75,6 +77,12 @@ struct Whole {
     /// Tokens of the tokenizer's own at the beginning.
     prefix: usize,
     continues: bool,
+}
+
+/// The token that a model's texts end with: its end-of-sequence token, else the first that ends a generation of it.
+pub fn end_of_text(tokenizer: &Tokenizer, markers: &Markers) -> Option<TokenId> {
+    let eos = tokenizer.token_id(&markers.eos);
+    eos.or_else(|| tokenizer.end_tokens().first().copied())
 }
 
 impl Encoder {
@@ -111,10 +119,9 @@ impl Encoder {
     /// As [`Self::new`], and for a tokenizer or template that cannot be read.
     pub fn for_model(checkpoint: &Checkpoint, max_length: usize, truncation: Truncation) -> Result<Self, TrainError> {
         let tokenizer = checkpoint.tokenizer()?;
-        let eos = tokenizer.token_id(&checkpoint.markers()?.eos);
         let settings = EncoderSettings {
             max_length,
-            end: eos.or_else(|| tokenizer.end_tokens().first().copied()),
+            end: end_of_text(&tokenizer, &checkpoint.markers()?),
             truncation,
         };
         Self::new(Arc::new(tokenizer), checkpoint.chat_template()?, settings)
@@ -138,8 +145,11 @@ impl Encoder {
     pub fn encode(&self, example: &Example) -> Result<Encoded, TrainError> {
         let mut whole = self.whole(example)?;
         let length = whole.ids.len();
-        whole.cut(self.settings.max_length, self.cuts_prompt(example));
-        Ok(self.encoded(whole, length))
+        let cut_before = whole.cut(self.settings.max_length, self.cuts_prompt(example));
+        Ok(Encoded {
+            cut_before,
+            ..self.encoded(whole, length)
+        })
     }
 
     /// An example in as many tokens as it has: for texts that are packed, of which nothing is cut.
@@ -162,6 +172,7 @@ impl Encoder {
         Encoded {
             whole: length,
             truncated: sample.len() < length,
+            cut_before: 0,
             ends: sample.learned_ids().last().is_some_and(ends),
             continues: whole.continues,
             sample,
@@ -246,17 +257,20 @@ impl Encoder {
 }
 
 impl Whole {
-    fn cut(&mut self, max_length: usize, from_prompt: bool) {
-        let excess = self.ids.len().saturating_sub(max_length);
+    /// Cuts to a length and gives the number of tokens cut of the prompt's beginning.
+    fn cut(&mut self, max_length: usize, from_prompt: bool) -> usize {
+        let mut excess = 0;
         if from_prompt {
             let given = self.learned.iter().take_while(|&&learned| !learned).count();
             // One token stays before the completion, whose first is otherwise not learned.
             let most = given.saturating_sub(self.prefix.max(1));
-            let cut = self.prefix..self.prefix + excess.min(most);
+            excess = self.ids.len().saturating_sub(max_length).min(most);
+            let cut = self.prefix..self.prefix + excess;
             self.ids.drain(cut.clone());
             self.learned.drain(cut);
         }
         self.ids.truncate(max_length);
         self.learned.truncate(max_length);
+        excess
     }
 }

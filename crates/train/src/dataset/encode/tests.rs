@@ -1,44 +1,15 @@
 //! Masks of completions, conversations and texts, on a vocabulary of letters and on SmolLM2's.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use rootstock_model::Checkpoint;
-use rootstock_model::text::{BpeVocabulary, ChatTemplate, Cut, Markers, TokenKind, Tokenizer};
+use rootstock_model::text::{ChatTemplate, Markers};
 
 use super::*;
 use crate::dataset::Message;
-
-/// Ids 0 to 25 are letters, then a space, then these.
-const BOS: u32 = 27;
-const EOS: u32 = 28;
-
-/// One token a letter, `<s>` before every text.
-fn letters(prefix: Option<u32>) -> Arc<Tokenizer> {
-    let mut tokens: Vec<String> = ('a'..='z').chain(['Ġ']).map(String::from).collect();
-    let mut kinds = vec![TokenKind::Normal; tokens.len()];
-    tokens.extend(["<s>".to_owned(), "</s>".to_owned()]);
-    kinds.extend([TokenKind::Special; 2]);
-    let vocabulary = BpeVocabulary {
-        tokens,
-        kinds,
-        merges: Vec::new(),
-        cut: Cut::DigitsThenGpt2,
-        prefix,
-        end_tokens: vec![EOS],
-    };
-    Arc::new(Tokenizer::from_bpe(&vocabulary).unwrap())
-}
-
-fn encoder(prefix: Option<u32>, max_length: usize) -> Encoder {
-    let settings = EncoderSettings {
-        max_length,
-        end: Some(EOS),
-        truncation: Truncation::PromptStart,
-    };
-    Encoder::new(letters(prefix), None, settings).unwrap()
-}
+use crate::dataset::letters::{BOS, encoder, letters};
 
 /// The text with what is learned in brackets.
 fn shown(encoder: &Encoder, sample: &Sample) -> String {
@@ -107,7 +78,7 @@ fn a_long_prompt_loses_its_beginning_and_a_long_completion_its_end() {
     for (prefix, prompt, answer, expected) in cases {
         let (encoded, shown) = encoded(&encoder(prefix, 6), &completion(prompt, answer));
         assert_eq!(shown, expected);
-        assert!(encoded.truncated && encoded.whole > 6);
+        assert!(encoded.truncated && encoded.whole > 6 && encoded.cut_before <= prompt.len());
         assert_eq!(encoded.ends, shown.ends_with("</s>]"), "{shown}");
     }
     let text = Example::Text("abcdefgh".to_owned());
