@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Chat(args) => commands::chat::run(args),
+        Command::Data(command) => commands::dataset::run(command),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

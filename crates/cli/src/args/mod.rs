@@ -1,6 +1,7 @@
 //! What can be typed: one struct per command, parsed and not yet validated (that is [`crate::settings`]).
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
+mod dataset;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use self::dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 use crate::settings::ByteSize;
 
 const OVERVIEW: &str = "\
@@ -68,6 +70,9 @@ Examples:
 
 In the conversation: /adapter NAME switches, /adapter alone goes back to the base, /help lists the rest.")]
     Chat(ChatArgs),
+    /// Look at data for training before a run: its tokens with their loss mask, and what is wrong with it
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -347,20 +352,24 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
 
 /// The clap command, with an environment variable for each option that describes a set-up rather than one call.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|subcommand| {
-        subcommand.mut_args(|arg| match arg.get_long() {
-            // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
-            Some("help" | "version" | "list" | "json" | "prompt" | "stop" | "accept-licence") | None => arg,
-            Some(long) => {
-                let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
-                let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-                let arg = arg.env(variable);
-                if is_switch {
-                    arg.value_parser(BoolishValueParser::new())
-                } else {
-                    arg
-                }
+    Cli::command().mut_subcommands(with_variables)
+}
+
+fn with_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(with_variables);
+    command.mut_args(|arg| match arg.get_long() {
+        // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
+        Some("help" | "version" | "list" | "json" | "prompt" | "stop" | "accept-licence") | None => arg,
+        Some("rows" | "ids" | "lines" | "color") => arg,
+        Some(long) => {
+            let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
+            let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+            let arg = arg.env(variable);
+            if is_switch {
+                arg.value_parser(BoolishValueParser::new())
+            } else {
+                arg
             }
-        })
+        }
     })
 }
