@@ -17,15 +17,27 @@ use rootstock_train::adapter::{LoraSettings, adapter_config, attach};
 use rootstock_train::optimizer::{AdamW, AdamWSettings, Parameter, Step};
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let value = |name: &str| arguments.iter().position(|argument| argument == name).map(|at| arguments[at + 1].as_str());
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    let value = |name: &str| {
+        arguments
+            .iter()
+            .position(|argument| argument == name)
+            .map(|at| arguments[at + 1].as_str())
+    };
     let number = |name: &str, default: usize| value(name).map_or(default, |text| text.parse().expect(name));
     let (length, batch, steps) = (number("--length", 256), number("--batch", 4), number("--steps", 8));
     let threads = number("--threads", std::thread::available_parallelism().map_or(1, usize::from));
     let path = arguments.first().expect("the first argument is a model");
     let checkpoint = Checkpoint::open(path.as_ref()).expect("a model");
     let packing = Packing {
-        precision: if arguments.iter().any(|argument| argument == "--qlora") { WeightPrecision::Four } else { WeightPrecision::Stored },
+        precision: if arguments.iter().any(|argument| argument == "--qlora") {
+            WeightPrecision::Four
+        } else {
+            WeightPrecision::Stored
+        },
         four_bit_output: false,
         threads,
     };
@@ -34,12 +46,19 @@ fn main() {
     let config = AdapterConfig::parse(json.as_bytes()).expect("our own configuration");
     let mut attached = attach(&config, 0.0, &model, 1).expect("an adapter");
     let settings = StepSettings {
-        arithmetic: if value("--precision") == Some("f32") { Arithmetic::F32 } else { Arithmetic::Bf16 },
+        arithmetic: if value("--precision") == Some("f32") {
+            Arithmetic::F32
+        } else {
+            Arithmetic::Bf16
+        },
         checkpointing: arguments.iter().any(|argument| argument == "--checkpointing"),
         threads,
     };
     let mut engine = Engine::new(settings).expect("an engine");
-    let groups = attached.parameters.iter().map(|parameter| Parameter::new(parameter.name.clone(), &parameter.shape));
+    let groups = attached
+        .parameters
+        .iter()
+        .map(|parameter| Parameter::new(parameter.name.clone(), &parameter.shape));
     let mut optimizer = AdamW::new(AdamWSettings::default(), groups).expect("an optimizer");
     let mut times = Vec::new();
     for step in 0..steps {
@@ -83,5 +102,7 @@ fn tokens(step: usize, batch: usize, length: usize, vocabulary: usize) -> Batch 
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
 }

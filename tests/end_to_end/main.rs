@@ -10,6 +10,7 @@ mod base_replacement;
 mod bits;
 mod clients;
 mod commands;
+mod dataset;
 mod defaults;
 mod eval;
 mod folders;

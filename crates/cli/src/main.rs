@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => commands::chat::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Finetune(args) => commands::finetune::run(*args),
+        Command::Data(command) => commands::dataset::run(command),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

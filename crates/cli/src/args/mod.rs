@@ -1,6 +1,7 @@
 //! What can be typed: one struct per command, parsed and not yet validated (that is [`crate::settings`]).
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
+mod dataset;
 mod eval;
 mod file;
 mod finetune;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use self::dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 use crate::settings::ByteSize;
 pub use eval::{EvalArgs, Metric};
 pub use finetune::{
@@ -95,6 +97,9 @@ Examples:
 The output folder is an adapter that serve, generate, eval and peft read.
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
     Finetune(Box<FinetuneArgs>),
+    /// Look at data for training before a run: its tokens with their loss mask, and what is wrong with it
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -385,20 +390,24 @@ fn with_dashes(argument: OsString) -> OsString {
 
 /// The clap command, with an environment variable for each option that describes a set-up rather than one call.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|subcommand| {
-        subcommand.mut_args(|arg| match arg.get_long() {
-            // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
-            Some("help" | "version" | "list" | "json" | "out" | "prompt" | "stop" | "accept-licence") | None => arg,
-            Some(long) => {
-                let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
-                let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-                let arg = arg.env(variable);
-                if is_switch {
-                    arg.value_parser(BoolishValueParser::new())
-                } else {
-                    arg
-                }
+    Cli::command().mut_subcommands(with_variables)
+}
+
+fn with_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(with_variables);
+    command.mut_args(|arg| match arg.get_long() {
+        // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
+        Some("help" | "version" | "list" | "json" | "out" | "prompt" | "stop" | "accept-licence") | None => arg,
+        Some("rows" | "ids" | "lines" | "color") => arg,
+        Some(long) => {
+            let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
+            let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+            let arg = arg.env(variable);
+            if is_switch {
+                arg.value_parser(BoolishValueParser::new())
+            } else {
+                arg
             }
-        })
+        }
     })
 }

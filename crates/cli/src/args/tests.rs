@@ -147,6 +147,45 @@ fn the_readme_lists_exactly_the_flags_of_serve() {
     assert_eq!(listed, flags("serve"));
 }
 
+/// Flags of a command and those below it.
+fn every_flag(command: &clap::Command) -> BTreeSet<String> {
+    let own = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_long().map(str::to_owned));
+    let below = command.get_subcommands().flat_map(every_flag);
+    own.chain(below).collect()
+}
+
+#[test]
+fn flags_of_data_take_underscores_as_olives_do() {
+    let line = "rootstock data check --data_name a.jsonl --text_template {a} --max_seq_len 8 --train_split train[:5] --eval_split test";
+    let Ok(Command::Data(DataCommand::Check(args))) = parse_line(&line.split(' ').collect::<Vec<_>>()) else {
+        panic!("{:?}", parse_line(&line.split(' ').collect::<Vec<_>>()));
+    };
+    let rows = &args.rows_of;
+    assert_eq!((rows.text_template.as_deref(), rows.max_length), (Some("{a}"), Some(8)));
+    assert_eq!(
+        (args.train_split.as_str(), args.eval_split.as_deref()),
+        ("train[:5]", Some("test"))
+    );
+    let command = command();
+    for arg in command
+        .find_subcommand("data")
+        .unwrap()
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+    {
+        let long = arg.get_long().unwrap();
+        let underscored = long.replace('-', "_");
+        let known = arg.get_all_aliases().unwrap_or_default();
+        let is_own = !matches!(long, "models-dir" | "help");
+        assert!(
+            !is_own || underscored == long || known.contains(&underscored.as_str()),
+            "--{long}"
+        );
+    }
+}
+
 #[test]
 fn every_command_and_flag_in_the_readme_exists() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
@@ -162,10 +201,7 @@ fn every_command_and_flag_in_the_readme_exists() {
         });
         parse_line(&words.collect::<Vec<_>>()).unwrap_or_else(|error| panic!("README.md: {line}\n{error}"));
     }
-    let known: BTreeSet<_> = ["serve", "pull", "generate", "chat", "eval", "support"]
-        .into_iter()
-        .flat_map(flags)
-        .collect();
+    let known = every_flag(&command());
     for mention in readme.split("`--").skip(1) {
         let flag = mention
             .split(|c: char| c != '-' && !c.is_ascii_alphanumeric())

@@ -1,6 +1,7 @@
 //! Data sets: files read to rows ([`read`], [`load`]), slices of them ([`Slice`]), what a row teaches ([`Shape`], [`Example`]), what is
 //! held out ([`hold_out`]), an example in tokens ([`Encoder`], [`Sample`]), rows of several ([`pack()`], [`pack_texts`]), and threads that
-//! do all that ahead ([`prefetch()`]). What is wrong with a data set before a run is spent on it: [`mod@check`].
+//! do all that ahead ([`prefetch()`]). What is learned of a sample: [`pieces`]. What is wrong
+//! with a data set before a run is spent on it: [`mod@check`].
 //!
 //! Nothing is dropped in silence: a row that cannot be read or has not the shape of the others is an error that names its file
 //! and line.
@@ -13,6 +14,7 @@ mod files;
 mod letters;
 mod pack;
 mod prefetch;
+mod preview;
 mod sample;
 mod slice;
 mod source;
@@ -26,6 +28,7 @@ pub use example::{Example, Message, Shape};
 pub use files::{Place, Row, read};
 pub use pack::{PackedRow, pack, pack_texts};
 pub use prefetch::{Prefetch, prefetch};
+pub use preview::{Piece, pieces};
 pub use sample::Sample;
 pub use slice::Slice;
 pub use source::{load, load_each};

@@ -51,6 +51,30 @@ impl TextTemplate {
         Ok(Self(parts))
     }
 
+    /// Parses a template as it is typed on a command line, where `\n`, `\t` and `\\` stand for a line break, a tab and a backslash.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn typed(template: &str) -> Result<Self, TrainError> {
+        let mut text = String::with_capacity(template.len());
+        let mut letters = template.chars();
+        while let Some(letter) = letters.next() {
+            let escaped = if letter == '\\' { letters.clone().next() } else { None };
+            let stands_for = match escaped {
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some('\\') => '\\',
+                _ => {
+                    text.push(letter);
+                    continue;
+                }
+            };
+            text.push(stands_for);
+            letters.next();
+        }
+        Self::parse(&text)
+    }
+
     /// The text of a row.
     ///
     /// # Errors

@@ -191,6 +191,15 @@ fn a_template_takes_any_columns_and_names_those_that_are_missing() {
 }
 
 #[test]
+fn a_typed_template_has_escapes() {
+    let folder = Folder::new();
+    let rows = read(&folder.file("a.jsonl", r#"{"q": "x"}"#)).unwrap();
+    let render = |template: &str| TextTemplate::typed(template).unwrap().render(&rows[0]).unwrap();
+    assert_eq!(render(r"a\nb\t{q}"), "a\nb\tx");
+    assert_eq!(render(r"\\n{q}\q\"), "\\nx\\q\\");
+}
+
+#[test]
 fn slices_are_those_of_hugging_faces_datasets() {
     let of = |text: &str, rows: usize| text.parse::<Slice>().and_then(|slice| slice.of(rows));
     for (text, expected) in [

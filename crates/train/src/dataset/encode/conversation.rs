@@ -1,9 +1,10 @@
 //! Which parts of a rendered conversation the assistant says. The template's own marks (`{% generation %}`) decide where it has
 //! them. Otherwise a turn begins where the text of what is before it, with a generation prompt, ends; so a served model is
-//! asked exactly there. It ends where the text up to it ends; where a template writes earlier turns otherwise than the last
-//! (without its thoughts), behind its content.
+//! asked exactly there. It ends with the first token behind its content that ends a turn; without such a token, where the text
+//! of the conversation up to it ends. (A template may write earlier turns otherwise than the last one, without its thoughts;
+//! then the turn ends with its content.)
 //!
-//! Of what follows the content only the token that ends the turn is learned: a line break behind it is never generated.
+//! A line break behind the token that ends the turn is never generated, and is not learned.
 
 use std::ops::Range;
 
@@ -20,10 +21,17 @@ const ASSISTANT: &str = "assistant";
 pub(super) struct Turns {
     /// The whole of it.
     pub(super) text: String,
-    /// Bytes of the assistant's turns, in order.
-    spans: Vec<Range<usize>>,
-    /// The template marks exactly what is learned.
-    marked: bool,
+    /// What the assistant says, in order.
+    spans: Vec<Span>,
+}
+
+/// Bytes of the text.
+#[derive(Debug, PartialEq, Eq)]
+enum Span {
+    /// What the template marks, all of which is learned.
+    Marked(Range<usize>),
+    /// A turn, and where its content ends in it.
+    Turn { range: Range<usize>, content_end: usize },
 }
 
 impl Turns {
@@ -37,57 +45,94 @@ impl Turns {
             .map(|message| json!({"role": message.role, "content": message.content}))
             .collect();
         if let Some(MarkedText { text, spans }) = template.render_marked(&values)? {
-            return Ok(Self {
-                text,
-                spans,
-                marked: true,
-            });
+            let spans = spans.into_iter().map(Span::Marked).collect();
+            return Ok(Self { text, spans });
         }
         let text = template.render(&values, false, &Map::new())?;
         let assistants = (0..messages.len()).filter(|&index| messages[index].role == ASSISTANT);
-        let spans = assistants.map(|index| {
-            let start = start(template, &values[..index], &text)?;
-            let end = end(template, &values[..=index], &text, start)?;
-            Ok(start..end)
-        });
-        let spans: Vec<Range<usize>> = spans.collect::<Result<_, TrainError>>()?;
-        if spans.windows(2).any(|pair| pair[0].end > pair[1].start) {
+        let spans = assistants.map(|index| turn(template, &values[..=index], &text));
+        let spans: Vec<Span> = spans.collect::<Result<_, TrainError>>()?;
+        if spans.windows(2).any(|pair| pair[0].range().end > pair[1].range().start) {
             let reason = "chat template: turns of the assistant overlap in its text, so that they cannot be told apart";
             return Err(TrainError::Encode(reason.to_owned()));
         }
-        Ok(Self {
-            text,
-            spans,
-            marked: false,
-        })
+        Ok(Self { text, spans })
     }
 
     /// Which tokens of the text are learned; `ends` says which end a turn.
     pub(super) fn learned(&self, encoding: &Encoding, ends: impl Fn(TokenId) -> bool) -> Vec<bool> {
         let mut learned = vec![false; encoding.ids.len()];
         for span in &self.spans {
-            let first = encoding.offsets.partition_point(|offsets| offsets.end <= span.start);
-            let mut last = encoding.offsets.partition_point(|offsets| offsets.start < span.end);
-            if !self.marked {
-                last = self.end_of_turn(encoding, first..last, &ends);
-            }
+            let range = span.range();
+            let first = encoding.offsets.partition_point(|offsets| offsets.end <= range.start);
+            let behind = encoding.offsets.partition_point(|offsets| offsets.start < range.end);
+            let last = match span {
+                Span::Marked(_) => behind,
+                Span::Turn { content_end, .. } => {
+                    let content = encoding.offsets.partition_point(|offsets| offsets.end <= *content_end);
+                    self.end_of_turn(encoding, content..behind, &ends)
+                }
+            };
             learned[first.min(last)..last].fill(true);
         }
         learned
     }
 
-    /// Index behind the token that ends the turn of these tokens: the last of them that does, or the next one if only
-    /// whitespace is before it.
-    fn end_of_turn(&self, encoding: &Encoding, turn: Range<usize>, ends: impl Fn(TokenId) -> bool) -> usize {
-        if let Some(at) = turn.clone().rev().find(|&at| ends(encoding.ids[at])) {
-            return at + 1;
-        }
-        let blank = |at: &usize| self.text[encoding.offsets[*at].clone()].trim().is_empty();
-        let next = (turn.end..encoding.ids.len()).find(|at| ends(encoding.ids[*at]) || !blank(at));
-        match next {
+    /// Index behind the token that ends a turn: the first of these tokens, which are behind its content, that does, or the one
+    /// behind them if only whitespace is before it.
+    fn end_of_turn(&self, encoding: &Encoding, rest: Range<usize>, ends: impl Fn(TokenId) -> bool) -> usize {
+        let blank = |at: usize| self.text[encoding.offsets[at].clone()].trim().is_empty();
+        let outside = |at: usize| at >= rest.end && !blank(at);
+        let found = (rest.start..encoding.ids.len()).find(|&at| ends(encoding.ids[at]) || outside(at));
+        match found {
             Some(at) if ends(encoding.ids[at]) => at + 1,
-            _ => turn.end,
+            _ => rest.end,
         }
+    }
+}
+
+impl Span {
+    fn range(&self) -> &Range<usize> {
+        match self {
+            Self::Marked(range) | Self::Turn { range, .. } => range,
+        }
+    }
+}
+
+/// The turn that the last of these messages is.
+fn turn(template: &ChatTemplate, until: &[Value], text: &str) -> Result<Span, TrainError> {
+    let start = start(template, &until[..until.len() - 1], text)?;
+    let whole = template.render(until, false, &Map::new());
+    let end = whole
+        .ok()
+        .filter(|whole| whole.len() >= start && text.starts_with(whole))
+        .map(|whole| whole.len());
+    let content = until.last().and_then(|message| message["content"].as_str());
+    let content = content.unwrap_or_default().trim();
+    // Templates trim contents, and some leave thoughts out of earlier turns.
+    let shown = content
+        .rsplit_once("</think>")
+        .map_or(content, |(_, shown)| shown.trim());
+    let within = &text[start..end.unwrap_or(text.len())];
+    let found = [content, shown]
+        .into_iter()
+        .find_map(|content| Some(within.find(content)? + content.len()));
+    let content_end = found.map(|at| start + at);
+    match (content_end, end) {
+        (Some(content_end), Some(end)) => Ok(Span::Turn {
+            range: start..end,
+            content_end,
+        }),
+        (Some(content_end), None) if !shown.is_empty() => Ok(Span::Turn {
+            range: start..content_end,
+            content_end,
+        }),
+        _ => Err(TrainError::Encode(format!(
+            "chat template: it does not show what message {}, of the assistant, says: expected {:?} after {:?}",
+            until.len(),
+            excerpt(content, 0),
+            excerpt(text, start.saturating_sub(EXCERPT)),
+        ))),
     }
 }
 
@@ -108,35 +153,6 @@ fn start(template: &ChatTemplate, before: &[Value], text: &str) -> Result<usize,
             )))
         }
     }
-}
-
-/// Where the last of these messages ends.
-fn end(template: &ChatTemplate, until: &[Value], text: &str, start: usize) -> Result<usize, TrainError> {
-    let whole = template.render(until, false, &Map::new());
-    if let Some(whole) = whole
-        .ok()
-        .filter(|whole| whole.len() >= start && text.starts_with(whole))
-    {
-        return Ok(whole.len());
-    }
-    let content = until.last().and_then(|message| message["content"].as_str());
-    let content = content.unwrap_or_default().trim();
-    // Templates trim contents, and some leave thoughts out of earlier turns.
-    let shown = content
-        .rsplit_once("</think>")
-        .map_or(content, |(_, shown)| shown.trim());
-    let found = [content, shown].into_iter().find_map(|content| {
-        let at = text[start..].find(content)?;
-        (!content.is_empty()).then_some(start + at + content.len())
-    });
-    found.ok_or_else(|| {
-        TrainError::Encode(format!(
-            "chat template: it does not show what message {}, of the assistant, says; expected {:?} after {:?}",
-            until.len(),
-            excerpt(content, 0),
-            excerpt(text, start.saturating_sub(EXCERPT)),
-        ))
-    })
 }
 
 /// Bytes that two texts begin with alike.

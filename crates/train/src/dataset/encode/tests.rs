@@ -132,7 +132,11 @@ fn with_template(template: &str) -> Encoder {
         ..Markers::default()
     };
     let template = ChatTemplate::new(template, markers).unwrap();
-    Encoder::new(SMOLLM2.tokenizer().clone(), Some(template), SMOLLM2.settings().clone()).unwrap()
+    let settings = EncoderSettings {
+        max_length: 4096,
+        ..SMOLLM2.settings().clone()
+    };
+    Encoder::new(SMOLLM2.tokenizer().clone(), Some(template), settings).unwrap()
 }
 
 fn real_template(name: &str) -> Encoder {
@@ -202,6 +206,62 @@ fn turns_that_are_not_asked_for_as_they_are_written_are_refused() {
         error.contains("message 2") && error.contains("<think>") && error.contains("generation %}"),
         "{error}"
     );
+}
+
+#[test]
+fn real_templates_are_followed_or_refused() {
+    let mut refused = Vec::new();
+    for entry in std::fs::read_dir(workspace().join("crates/model/tests/fixtures/chat")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "jinja") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let encoder = real_template(&name);
+        let Ok(encoded) = encoder.encode(&talk()) else {
+            refused.push(name);
+            continue;
+        };
+        assert!(!encoded.truncated, "{name}");
+        let learned = learned(&encoder, &talk());
+        let [one, two] = learned.as_slice() else {
+            panic!("{name}: {learned:?}");
+        };
+        assert!(
+            one.contains("It is.") && two.contains("Because."),
+            "{name}: {learned:?}"
+        );
+        let given = learned.concat();
+        assert!(
+            !given.contains("Is it?") && !given.contains("Why?"),
+            "{name}: {learned:?}"
+        );
+    }
+    refused.sort();
+    // Their generation prompt begins a thought that they leave out of a conversation.
+    assert_eq!(refused, ["deepseek-r1-distill-qwen", "qwen3.5", "qwq"]);
+}
+
+#[test]
+fn what_a_template_writes_behind_the_end_of_a_turn_is_not_learned() {
+    let template = "{% for m in messages %}{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}\
+                    assistant\n{% else %}<|endoftext|>{% endif %}";
+    let expected = ["It is.<|im_end|>", "Because.<|im_end|>"];
+    assert_eq!(learned(&with_template(template), &talk()), expected);
+    let said = Example::Conversation(vec![
+        message("user", "Say it"),
+        message("assistant", "<|im_end|> it is"),
+        message("user", "So"),
+    ]);
+    assert_eq!(learned(&with_template(template), &said), ["<|im_end|> it is<|im_end|>"]);
+}
+
+#[test]
+fn a_turn_without_an_end_token_is_learned_to_its_end_and_said_to_have_none() {
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+    let encoder = with_template(template);
+    assert_eq!(learned(&encoder, &talk()), [" It is.\n", " Because.\n"]);
+    assert!(!encoder.encode(&talk()).unwrap().ends);
 }
 
 #[test]
