@@ -157,7 +157,7 @@ fn notes(encoded: &Encoded) -> String {
     if behind > 0 {
         notes += &format!(", {behind} cut from the end");
     }
-    if !encoded.ends {
+    if !encoded.ends && encoded.sample.learned_tokens() > 0 {
         notes += ", no end token";
     }
     if !encoded.continues {
