@@ -62,6 +62,13 @@ cargo build --release --locked
 bench=$(cargo bench --locked --bench serving --no-run --message-format=json |
     sed -n 's/.*"name":"serving".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
 
+say "TensorBoard reads the events of a run"
+python3 -m venv "$work/tensorboard"
+"$work/tensorboard/bin/pip" install --quiet --disable-pip-version-check tensorboard==2.21.0
+mkdir "$work/events"
+cargo run --quiet --locked -p rootstock-train --example events "$work/events"
+"$work/tensorboard/bin/python" scripts/verify-tensorboard.py "$work/events"
+
 say "hot swap for ${ROOTSTOCK_SOAK_SECONDS:=120} s"
 export ROOTSTOCK_SOAK_SECONDS
 cargo test --locked --test end_to_end hot_swap::

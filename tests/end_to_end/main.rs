@@ -12,6 +12,7 @@ mod clients;
 mod commands;
 mod dataset;
 mod defaults;
+mod eval;
 mod folders;
 mod gemma;
 mod gguf_lora;

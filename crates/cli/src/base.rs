@@ -1,6 +1,9 @@
 //! A base model brought up: checkpoint, native runner, engine, adapter store, tokenizer and template. What `serve`
 //! hands to the server, and what `generate` and `chat` drive directly.
 
+mod generation;
+mod scoring;
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,16 +12,17 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use rootstock_engine::adapters::{AdapterStore, StoreSettings, Watcher};
 use rootstock_engine::native::{NativeRunner, NativeSettings};
-use rootstock_engine::{Engine, Event, FinishReason, Graft, Request, Runner, Usage};
+use rootstock_engine::{Engine, Graft, Runner};
 use rootstock_model::adapter::{AdapterDefaults, AdapterLimits};
-use rootstock_model::text::{ChatTemplate, Markers, TextStream, TokenId, Tokenizer};
+use rootstock_model::text::{ChatTemplate, Markers, TokenId, Tokenizer};
 use rootstock_model::{Checkpoint, ContentHash};
 use rootstock_server::{ServingBase, with_system_prompt};
 use serde_json::Value;
-use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tracing::info;
 
-use crate::settings::{BaseSettings, GenerationSettings, Settled};
+use crate::settings::BaseSettings;
+pub use generation::{Call, Completion, Generation, Held};
+pub use scoring::{Score, Scoring};
 
 /// A running base.
 pub struct Base {
@@ -163,62 +167,6 @@ impl Base {
         Ok(watcher)
     }
 
-    /// Generates on one adapter or the base, handing out text as it becomes final.
-    ///
-    /// # Errors
-    /// The prompt does not fit, a step fails, or `on_text` does.
-    pub async fn generate(&self, call: Call<'_>, mut on_text: impl FnMut(&str) -> Result<()>) -> Result<Completion> {
-        let settled = call.settings.settle(&call.held.defaults.sampling);
-        let stream = TextStream::new(self.tokenizer.clone(), settled.stop.clone(), true);
-        let mut stream = if call.continues { stream.continuing() } else { stream };
-        let mut completion = Completion::of(call.prompt.len());
-        let mut events = self.submit(call, settled)?;
-        while let Some(event) = events.recv().await {
-            match event {
-                Event::Started { cached_tokens } => completion.usage.cached_tokens = cached_tokens,
-                Event::PromptLogprobs(_) => {}
-                Event::Token { id, .. } => {
-                    let update = stream.push(id);
-                    on_text(&update.text)?;
-                    completion.text.push_str(&update.text);
-                    completion.usage.completion_tokens += 1;
-                    if update.stopped.is_some() {
-                        // Dropping the receiver is what ends the generation.
-                        return Ok(completion);
-                    }
-                }
-                Event::Finished { reason, usage } => {
-                    let rest = stream.finish();
-                    on_text(&rest)?;
-                    completion.text.push_str(&rest);
-                    completion.usage = usage;
-                    if reason == FinishReason::Length {
-                        completion.finish_reason = "length";
-                    }
-                    return Ok(completion);
-                }
-                Event::Failed(error) => return Err(error).context("the generation failed"),
-            }
-        }
-        bail!("the engine stopped before the generation ended")
-    }
-
-    fn submit(&self, call: Call<'_>, settled: Settled) -> Result<UnboundedReceiver<Event>> {
-        let (events, received) = mpsc::unbounded_channel();
-        self.engine.submit(Request {
-            prompt: call.prompt,
-            grafts: call.held.grafts,
-            sampling: settled.sampling,
-            max_tokens: settled.max_tokens,
-            stop_tokens: self.tokenizer.end_tokens().to_vec(),
-            logprobs: None,
-            prompt_logprobs: None,
-            tenant: Arc::from("local"),
-            events,
-        })?;
-        Ok(received)
-    }
-
     /// Holds an adapter's weights and defaults; neither for the base.
     ///
     /// # Errors
@@ -232,51 +180,5 @@ impl Base {
             defaults: leases.first().map(|lease| lease.defaults().clone()).unwrap_or_default(),
             grafts: leases.into_iter().map(|lease| Graft { lease, scale }).collect(),
         })
-    }
-}
-
-/// An adapter for the length of a generation.
-#[derive(Default)]
-pub struct Held {
-    grafts: Vec<Graft>,
-    /// What it sets where nobody else does.
-    pub defaults: Arc<AdapterDefaults>,
-}
-
-/// One generation.
-pub struct Call<'a> {
-    /// Prompt.
-    pub prompt: Vec<TokenId>,
-    /// Whether the text goes on where the prompt's ends: a completion, not a reply.
-    pub continues: bool,
-    /// Adapter, if any.
-    pub held: Held,
-    /// How tokens are chosen and when it ends.
-    pub settings: &'a GenerationSettings,
-}
-
-/// What came of a generation.
-#[derive(Debug)]
-pub struct Completion {
-    /// Text without any stop text.
-    pub text: String,
-    /// As the API spells it.
-    pub finish_reason: &'static str,
-    /// Tokens.
-    pub usage: Usage,
-}
-
-impl Completion {
-    /// Nothing yet, of a prompt of so many tokens; ended by a stop unless it turns out otherwise.
-    fn of(prompt_tokens: usize) -> Self {
-        let usage = Usage {
-            prompt_tokens,
-            ..Usage::default()
-        };
-        Self {
-            text: String::new(),
-            finish_reason: "stop",
-            usage,
-        }
     }
 }

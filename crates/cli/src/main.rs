@@ -8,6 +8,7 @@ mod commands;
 mod http;
 mod models;
 mod models_dir;
+mod progress;
 mod settings;
 
 use std::io;
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Data(command) => commands::dataset::run(command),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Finetune(args) => commands::finetune::run(*args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

@@ -13,11 +13,17 @@ use crate::UsageError;
 use crate::args::{Activations, ModelArgs, Quantize, RunArgs, ServeArgs};
 use crate::models::{Located, Models, Replacements};
 
+mod evaluation;
+mod finetune;
 mod generation;
+mod measure;
 #[cfg(test)]
 mod tests;
 
-pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings, Settled};
+pub use evaluation::EvalSettings;
+pub use finetune::{FinetuneSettings, Resume};
+pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};
+pub use measure::{Bound, Evidence, Measure};
 
 type Result<T> = anyhow::Result<T>;
 

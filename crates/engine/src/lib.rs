@@ -15,5 +15,5 @@ mod scheduler;
 
 pub use engine::{Engine, EngineSettings, EngineStats};
 pub use error::{EngineError, SubmitError};
-pub use request::{Event, FinishReason, Graft, Request, TokenLogprobs, Usage};
+pub use request::{Event, FinishReason, Graft, PromptScoring, Request, TokenLogprobs, Usage};
 pub use runner::Runner;

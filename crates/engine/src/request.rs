@@ -23,12 +23,22 @@ pub struct Request {
     pub stop_tokens: Vec<TokenId>,
     /// For each generated token, report this many most likely ones beside the chosen one.
     pub logprobs: Option<usize>,
-    /// Report the prompt's log-probabilities with this many most likely tokens per position, before the first token.
-    pub prompt_logprobs: Option<usize>,
+    /// Report log-probabilities of the prompt, before the first token.
+    pub prompt_logprobs: Option<PromptScoring>,
     /// Whose turn it uses up; the scheduler is fair between tenants.
     pub tenant: Arc<str>,
     /// Where events go. A dropped receiver cancels the request at the next step.
     pub events: UnboundedSender<Event>,
+}
+
+/// Which log-probabilities of a prompt are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptScoring {
+    /// Place of the first token that is scored. What lies before it is only read, and found in the prefix cache where
+    /// it is there.
+    pub from: usize,
+    /// Report this many most likely tokens per place.
+    pub top: usize,
 }
 
 /// An adapter held in memory for the length of a request, at a scale.
@@ -48,7 +58,7 @@ pub enum Event {
         /// Prompt tokens found in the prefix cache, as in [`Usage::cached_tokens`].
         cached_tokens: usize,
     },
-    /// One entry per prompt token; `None` for the first, which nothing predicts.
+    /// One entry per prompt token; `None` for the first, which nothing predicts, and for those that are not scored.
     PromptLogprobs(Vec<Option<TokenLogprobs>>),
     /// A generated token.
     Token {
@@ -68,7 +78,8 @@ pub enum Event {
     Failed(EngineError),
 }
 
-/// Log-probability of a token beside the most likely ones, natural log, from the raw logits (before penalties and temperature).
+/// Log-probability of a token beside the most likely ones, natural log, from the raw logits (before penalties and
+/// temperature).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprobs {
     /// The token of this position.

@@ -91,6 +91,12 @@ pub struct Logits {
 #[error("the model runner failed: {0}")]
 pub struct RunnerError(pub String);
 
+impl From<rootstock_model::packing::PackError> for RunnerError {
+    fn from(error: rootstock_model::packing::PackError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// An adapter in a runner's own layout.
 pub trait PreparedAdapter: Any + Send + Sync {
     /// Bytes it holds resident.

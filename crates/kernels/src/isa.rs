@@ -114,6 +114,14 @@ impl Isa {
         false
     }
 
+    /// Its tile registers multiply bfloat16.
+    pub fn has_bf16_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self.0, Kind::Amx(amx) if amx.has_bf16());
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Runs a kernel compiled for this instruction set.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {

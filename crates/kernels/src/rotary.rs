@@ -35,7 +35,12 @@ impl RotaryTable {
         }
     }
 
-    fn row(&self, position: usize) -> (&[f32], &[f32]) {
+    /// Pairs that are rotated.
+    pub(crate) fn pairs(&self) -> usize {
+        self.half
+    }
+
+    pub(crate) fn row(&self, position: usize) -> (&[f32], &[f32]) {
         let range = position * self.half..(position + 1) * self.half;
         (&self.cos[range.clone()], &self.sin[range])
     }

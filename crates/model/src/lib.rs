@@ -1,11 +1,12 @@
 //! What a model is, apart from running it: its architecture as data, where a checkpoint keeps its tensors,
-//! its tokenizer and chat template, and adapters checked against it. Reads files through `rootstock-formats`; computes nothing.
+//! its weights in the layout of the kernels, its tokenizer and chat template, and adapters checked against it. Runs no model.
 
 pub mod adapter;
 mod arch;
 pub mod checkpoint;
 mod error;
 mod hash;
+pub mod packing;
 pub mod text;
 mod weights;
 

@@ -26,9 +26,34 @@ pub enum TrainError {
     /// An example that cannot be put into tokens.
     #[error("{0}")]
     Encode(String),
+    /// A model that cannot be trained.
+    #[error("{0}")]
+    Model(String),
     /// Files, slices or settings that make no data set.
     #[error("{0}")]
     Dataset(String),
+    /// A setting that does not fit.
+    #[error("{field}: {reason}")]
+    Setting {
+        /// The setting, as a settings file names it.
+        field: String,
+        /// What was expected and what was given.
+        reason: String,
+    },
+    /// State of an optimizer that does not belong to its parameters.
+    #[error("optimizer state {name}: {reason}")]
+    State {
+        /// The buffer or the parameter.
+        name: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
+}
+
+impl From<rootstock_decoder::DecoderError> for TrainError {
+    fn from(error: rootstock_decoder::DecoderError) -> Self {
+        Self::Model(error.to_string())
+    }
 }
 
 impl From<rootstock_model::ModelError> for TrainError {
@@ -38,6 +63,20 @@ impl From<rootstock_model::ModelError> for TrainError {
 }
 
 impl TrainError {
+    pub(crate) fn state(name: &str, reason: impl Into<String>) -> Self {
+        Self::State {
+            name: name.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn setting(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Setting {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+
     pub(crate) fn io(file: &Path, source: std::io::Error) -> Self {
         Self::Io {
             file: file.display().to_string(),

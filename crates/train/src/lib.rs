@@ -1,9 +1,22 @@
 //! Fine-tuning: from data files to adapters. This crate owns what a training run is made of; it knows the model only through
 //! `rootstock-model`, and no server.
 
+pub mod adapter;
 pub mod dataset;
+pub mod display;
 mod error;
+mod files;
+mod lines;
+pub mod memory;
+pub mod metrics;
+pub mod optimizer;
+mod quantity;
 mod random;
+pub mod records;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod search;
 
 pub use error::TrainError;
 pub use random::Random;

@@ -2,7 +2,9 @@
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
 mod dataset;
+mod eval;
 mod file;
+mod finetune;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +15,12 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use self::dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 use crate::settings::ByteSize;
+pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
+pub use eval::{EvalArgs, Metric};
+pub use finetune::{
+    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+};
 
 const OVERVIEW: &str = "\
 Example:
@@ -22,7 +28,7 @@ Example:
   rootstock serve --model smollm2-135m-instruct --adapters models/demo
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
-Every option of serve, generate and chat can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
+Every option of serve, generate, chat and eval can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
 file given with --config; a flag wins over the environment, the environment over the file.
 ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
 
@@ -73,6 +79,27 @@ In the conversation: /adapter NAME switches, /adapter alone goes back to the bas
     /// Look at data for training before a run: its tokens with their loss mask, and what is wrong with it
     #[command(subcommand)]
     Data(DataCommand),
+    /// Measure models and adapters on a file of examples
+    #[command(after_help = "\
+Examples:
+  rootstock eval --model smollm2-135m-instruct --adapter models/demo/spam-filter --data-name mails.csv --labels ' spam, ham'
+  rootstock eval --model f16.gguf --model q4.gguf --data-name book.txt --fail-above perplexity=60
+
+Perplexity, accuracy and F1 come from log-probabilities; exact-match, bleu (as sacrebleu) and rouge (as rouge-score, without its
+stemmer) from a greedy generation per example. The rows have the columns that fine-tuning takes: prompt and completion, input and
+output, messages, text, or any with --text-template.
+Exit codes: 0 measured and within --fail-below and --fail-above, 1 not, 2 wrong usage.")]
+    Eval(EvalArgs),
+    /// Train an adapter
+    #[command(after_help = "\
+Examples:
+  rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter
+  rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter --dry-run
+  rootstock serve --model smollm2-135m-instruct --adapters .
+
+The output folder is an adapter that serve, generate, eval and peft read.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
+    Finetune(Box<FinetuneArgs>),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -85,7 +112,7 @@ Examples:
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// GGUF file (any part of a split one), Hugging Face folder, or name of a pulled model
-    #[arg(long, value_name = "PATH|NAME")]
+    #[arg(long, value_name = "PATH|NAME", aliases = ["model-name-or-path", "model-path"])]
     pub model: Option<String>,
     /// Folder of pulled models [default: rootstock/models in the user's data folder]
     #[arg(long, value_name = "DIR")]
@@ -341,13 +368,24 @@ pub struct ChatArgs {
 /// # Errors
 /// clap's own, `--help` and `--version` included; what is wrong with a settings file comes as one of them too.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let line: Vec<OsString> = line.into_iter().collect();
+    let line: Vec<OsString> = line.into_iter().map(with_dashes).collect();
     let matches = command().try_get_matches_from(&line)?;
     let matches = match file::settings_of(&matches)? {
         None => matches,
         Some(settings) => settings.parse_under(line)?,
     };
     Ok(Cli::from_arg_matches(&matches)?.command)
+}
+
+/// An option as it is spelled here: what other tools call `--data_name` is `--data-name`.
+fn with_dashes(argument: OsString) -> OsString {
+    let Some(option) = argument.to_str().filter(|argument| argument.starts_with("--")) else {
+        return argument;
+    };
+    match option.split_once('=') {
+        Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
+        None => option.replace('_', "-").into(),
+    }
 }
 
 /// The clap command, with an environment variable for each option that describes a set-up rather than one call.
@@ -359,7 +397,7 @@ fn with_variables(command: clap::Command) -> clap::Command {
     let command = command.mut_subcommands(with_variables);
     command.mut_args(|arg| match arg.get_long() {
         // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
-        Some("help" | "version" | "list" | "json" | "prompt" | "stop" | "accept-licence") | None => arg,
+        Some("help" | "version" | "list" | "json" | "out" | "prompt" | "stop" | "accept-licence") | None => arg,
         Some("rows" | "ids" | "lines" | "color") => arg,
         Some(long) => {
             let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));

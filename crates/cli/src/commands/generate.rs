@@ -1,7 +1,7 @@
 //! `rootstock generate`: one prompt, one answer, no server.
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::UsageError;
 use crate::args::GenerateArgs;
 use crate::base::{Base, Call, Completion};
+use crate::models::locate_adapter;
 use crate::settings::{BaseSettings, GenerationSettings, SINGLE, adapter_scale};
 
 /// Name under which the adapter of `--adapter` is loaded.
@@ -31,7 +32,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     };
     let base = Base::start(&settings)?;
     if let Some(adapter) = &args.adapter {
-        load(&base, &adapter_path(adapter, args.adapters.as_deref())?)?;
+        load(&base, &locate_adapter(adapter, args.adapters.as_deref())?.path)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let adapter = args.adapter.as_ref().map(|_| (ADAPTER, scale));
@@ -47,28 +48,11 @@ pub fn run(args: GenerateArgs) -> Result<()> {
             held,
             settings: &generation,
         };
-        base.generate(call, |text| show(text, args.json)).await
+        base.start_generation(call)?.finish(|text| show(text, args.json)).await
     })?;
     finish(&completion, &settings.name, args.json)?;
     base.engine.drain();
     Ok(())
-}
-
-/// The folder or GGUF file that `--adapter` means: a name in the folder of `--adapters`, else a path.
-fn adapter_path(adapter: &Path, adapters: Option<&Path>) -> Result<PathBuf> {
-    let folder = adapters.map(|folder| folder.join(adapter));
-    let file = folder.as_ref().map(|folder| {
-        let mut name = folder.clone().into_os_string();
-        name.push(".gguf");
-        PathBuf::from(name)
-    });
-    let named = folder.into_iter().chain(file).find(|path| path.exists());
-    let found = named.or_else(|| Some(adapter.to_owned()).filter(|path| path.exists()));
-    found.ok_or_else(|| {
-        let among = adapters.map_or(String::new(), |folder| format!(", nor in {}", folder.display()));
-        let adapter = adapter.display();
-        UsageError(format!("--adapter: there is no folder or GGUF file {adapter}{among}")).into()
-    })
 }
 
 fn load(base: &Base, dir: &Path) -> Result<()> {

@@ -2,6 +2,8 @@
 
 pub mod chat;
 pub mod dataset;
+pub mod eval;
+pub mod finetune;
 pub mod generate;
 pub mod pull;
 pub mod serve;

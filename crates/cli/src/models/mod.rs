@@ -1,5 +1,6 @@
-//! From what `--model` or a request says to the model's file or folder, and the name it goes by.
+//! From what `--model`, `--adapter` or a request says to a file or folder, and the name it goes by.
 
+mod adapter;
 mod replacements;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+pub use adapter::locate_adapter;
 pub use replacements::Replacements;
 
 use crate::UsageError;
@@ -15,14 +17,17 @@ use crate::args::ModelArgs;
 use crate::catalog::Catalog;
 use crate::models_dir;
 
-/// A model on this machine.
+/// A model or an adapter on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
-    /// GGUF file or Hugging Face folder.
+    /// GGUF file, or a folder in Hugging Face's or PEFT's layout.
     pub path: PathBuf,
     /// Catalog name, or that of the file or folder.
     pub name: String,
 }
+
+/// Where a run that wrote its output to a folder has put the model.
+const OUTPUT: &str = "model";
 
 /// Where models are looked for.
 #[derive(Debug, Clone)]
@@ -44,7 +49,8 @@ impl Models {
         })
     }
 
-    /// A path, or a model that was pulled. What lies at the path wins over a name of the catalog.
+    /// A path, or a model that was pulled. What lies at the path wins over a name of the catalog; a folder may be one
+    /// that a run has written its model into.
     ///
     /// # Errors
     /// There is neither; the message says what to do.
@@ -58,6 +64,13 @@ impl Models {
             return Ok(Located {
                 name: name_of(path),
                 path: path.to_owned(),
+            });
+        }
+        let output = path.join(OUTPUT);
+        if is_model_folder(&output) {
+            return Ok(Located {
+                name: name_of(path),
+                path: output,
             });
         }
         Ok(self.pulled(model)?)
@@ -102,17 +115,22 @@ fn is_model_folder(path: &Path) -> bool {
 /// The name a path stands for: without the number of a split file's part and its ending, or that of the folder. In the
 /// hub's cache, where folders are named by revision, that of the repository.
 fn name_of(path: &Path) -> String {
-    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     if path.is_dir() {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let cached = path.ancestors().nth(2).and_then(last);
+        let cached = path.ancestors().nth(2).and_then(last_part);
         let repository = cached.as_deref().and_then(|name| name.strip_prefix("models--"));
         let repository = repository.and_then(|name| Some(name.split_once("--")?.1.to_owned()));
-        return repository.or_else(|| last(&path)).unwrap_or_else(|| "model".to_owned());
+        return repository
+            .or_else(|| last_part(&path))
+            .unwrap_or_else(|| "model".to_owned());
     }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let stem = stem.unwrap_or_else(|| "model".to_owned());
     whole_of_part(&stem).unwrap_or(&stem).to_owned()
+}
+
+fn last_part(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// `name` of `name-00001-of-00003`.

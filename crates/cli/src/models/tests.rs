@@ -50,6 +50,51 @@ fn files_and_folders_have_names() {
 }
 
 #[test]
+fn what_a_run_wrote_into_its_folder_is_found_there_and_bears_the_runs_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("mails");
+    write(&run.join("model/config.json"));
+    write(&run.join("adapter/adapter_config.json"));
+    let found = models(dir.path()).locate(run.to_str()).unwrap();
+    assert_eq!((found.path, found.name.as_str()), (run.join("model"), "mails"));
+    for given in [run.clone(), run.join("adapter")] {
+        let found = locate_adapter(&given, None).unwrap();
+        assert_eq!((found.path, found.name.as_str()), (run.join("adapter"), "mails"));
+    }
+    write(&run.join("adapter_config.json"));
+    assert_eq!(
+        locate_adapter(&run, None).unwrap().path,
+        run,
+        "what lies in the folder itself wins"
+    );
+}
+
+#[test]
+fn an_adapter_is_a_name_in_the_folder_or_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let adapters = dir.path().join("adapters");
+    write(&adapters.join("spam/adapter_config.json"));
+    write(&adapters.join("style.gguf"));
+    write(&dir.path().join("beside/adapter_config.json"));
+    let found = |adapter: &str| locate_adapter(adapter.as_ref(), Some(&adapters)).unwrap();
+    let beside = dir.path().join("beside");
+    for (adapter, path, name) in [
+        ("spam", adapters.join("spam"), "spam"),
+        ("style", adapters.join("style.gguf"), "style"),
+        ("style.gguf", adapters.join("style.gguf"), "style"),
+        (beside.to_str().unwrap(), beside.clone(), "beside"),
+    ] {
+        let name = name.to_owned();
+        assert_eq!(found(adapter), Located { path, name });
+    }
+    let error = locate_adapter("nobody".as_ref(), Some(&adapters)).unwrap_err();
+    assert!(
+        error.is::<UsageError>() && error.to_string().contains("nor in"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_neither_names_what_there_is() {
     let dir = tempfile::tempdir().unwrap();
     let locate = |model: &str| models(dir.path()).locate(Some(model)).unwrap_err();

@@ -101,9 +101,9 @@ impl Generation {
             stop_tokens: request.stop_tokens,
             max_tokens: request.max_tokens.min(limit.saturating_sub(prompt_tokens)),
             logprobs: request.logprobs,
-            prompt_scores: request.prompt_logprobs.map(|top| PromptScores {
-                top,
-                scores: vec![None],
+            prompt_scores: request.prompt_logprobs.map(|scoring| PromptScores {
+                top: scoring.top,
+                scores: vec![None; scoring.from.clamp(1, prompt_tokens.max(1))],
             }),
             usage: Usage {
                 prompt_tokens,

@@ -15,7 +15,7 @@ use crate::adapters::tests::{FakeSource, block_on, eventually};
 use crate::fake::{Control, FakeRunner, Fault, adapter_hash, logits_alone};
 use crate::runner::{AppliedAdapter, Capabilities};
 use crate::sampling::{Draws, Sampler, SamplingParams, Scratch, score};
-use crate::{EngineError, Event, FinishReason, Graft, Request, SubmitError, Usage};
+use crate::{EngineError, Event, FinishReason, Graft, PromptScoring, Request, SubmitError, Usage};
 
 const VOCABULARY: usize = 11;
 
@@ -68,7 +68,7 @@ fn alone(request: &Request, limit: usize) -> Vec<Event> {
     let adapters = adapter_hash(&request.grafts.iter().map(applied).collect::<Vec<_>>());
     let mut events = vec![Event::Started { cached_tokens: 0 }];
     let mut tokens = request.prompt.clone();
-    if let Some(top) = request.prompt_logprobs {
+    if let Some(PromptScoring { from, top }) = request.prompt_logprobs {
         let scored = |end: usize| {
             score(
                 &logits_alone(&tokens[..end], end, adapters, VOCABULARY),
@@ -77,7 +77,9 @@ fn alone(request: &Request, limit: usize) -> Vec<Event> {
             )
         };
         events.push(Event::PromptLogprobs(
-            std::iter::once(None).chain((1..tokens.len()).map(scored)).collect(),
+            (0..tokens.len())
+                .map(|place| if place < from.max(1) { None } else { scored(place) })
+                .collect(),
         ));
     }
     let mut sampler = Sampler::new(request.sampling.clone(), &request.prompt);
@@ -228,7 +230,11 @@ impl Traffic {
         request.grafts = self.grafts[grafts].clone();
         request.tenant = ["x", "y", "z"][self.below(3)].into();
         request.logprobs = [None, Some(2)][self.below(2)];
-        request.prompt_logprobs = [None, None, None, Some(1)][self.below(4)];
+        let scoring = PromptScoring {
+            from: self.below(8),
+            top: 1,
+        };
+        request.prompt_logprobs = [None, None, None, Some(scoring)][self.below(4)];
         request.stop_tokens = vec![[7, 99][self.below(2)]];
         request.sampling = SamplingParams {
             temperature: [0.0, 1.0][self.below(2)],
@@ -489,7 +495,7 @@ fn prompts_are_checked_against_context_pool_and_vocabulary() {
 fn scoring_a_prompt_needs_no_generation() {
     let (engine, _control) = start(16, settings(4, 16));
     let (mut request, receiver) = request(&[1, 2, 3, 4, 5, 6], 0);
-    request.prompt_logprobs = Some(3);
+    request.prompt_logprobs = Some(PromptScoring { from: 0, top: 3 });
     let expected = alone(&request, 64);
     assert_eq!(complete(&engine, (request, receiver)), expected);
     assert!(matches!(

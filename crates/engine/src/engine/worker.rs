@@ -115,14 +115,14 @@ impl Worker {
 
     pub(super) fn accept(&mut self, mut accepted: Accepted) {
         let prompt = std::mem::take(&mut accepted.request.prompt);
-        let scores_prompt = accepted.request.prompt_logprobs.is_some();
+        let score_from = accepted.request.prompt_logprobs.map(|scoring| scoring.from);
         let applied = |graft: &Graft| AppliedAdapter {
             weights: Arc::clone(graft.lease.weights()),
             scale: graft.scale,
         };
         let adapters = accepted.request.grafts.iter().map(applied).collect();
         let tenant = Arc::clone(&accepted.request.tenant);
-        let nothing_to_do = accepted.request.max_tokens == 0 && !scores_prompt;
+        let nothing_to_do = accepted.request.max_tokens == 0 && score_from.is_none();
         let mut generation = Generation::new(accepted, &prompt, self.limit);
         if nothing_to_do {
             generation.start(0);
@@ -136,7 +136,7 @@ impl Worker {
             id,
             prompt,
             adapters,
-            score_prompt: scores_prompt,
+            score_from,
             tenant,
         });
         self.generations.insert(id, generation);

@@ -8,19 +8,19 @@ mod dora;
 mod embed;
 mod forward;
 mod layer;
-mod pack;
 mod rows;
 mod weights;
 
 use std::sync::Arc;
 
 use rootstock_kernels::{BLOCK_TOKENS, Context, Isa, KvCache, KvPrecision, KvShape, Precision, ThreadPool};
+use rootstock_model::packing::Packing;
+pub use rootstock_model::packing::WeightPrecision;
 use rootstock_model::{ArchSpec, Checkpoint};
 
 use self::adapter::NativePreparer;
 use self::batch::StepLayout;
 use self::forward::Buffers;
-use self::pack::Packing;
 use self::weights::{PackedModel, kv_shape};
 use crate::runner::{AdapterPreparer, BatchView, Capabilities, Logits, Runner, RunnerError};
 
@@ -36,19 +36,6 @@ pub enum ActivationPrecision {
     Int16Prompts,
     /// Kept in f32, keys and values too; slow, for checking.
     F32,
-}
-
-/// Precision of the weights. What a checkpoint keeps quantized stays as it is, but for int4 weights that have no form in
-/// blocks (act-order, scales beyond f16): those come as f32 and are rounded like all floating-point weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WeightPrecision {
-    /// As stored.
-    #[default]
-    Stored,
-    /// Floating-point weights are rounded to 8 bits in blocks of 32 while loading.
-    Eight,
-    /// Floating-point weights are rounded to 4 bits in blocks of 32 while loading, embedding and output to 8.
-    Four,
 }
 
 /// How the native runner is set up.

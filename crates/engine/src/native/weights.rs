@@ -3,12 +3,12 @@
 use std::num::NonZeroUsize;
 
 use rootstock_kernels::{Activation, AttentionHeads, KvShape, PackedMatrix, Part, RotaryTable, Then};
+use rootstock_model::packing::{Packing, Role, in_four_bits, pack};
 use rootstock_model::{
     self as model, ArchSpec, AttentionSpec, Checkpoint, FeedForward, LayerSpec, Norm, NormSite, Position, Projection,
     Site,
 };
 
-use super::pack::{Packing, Role, in_four_bits, pack};
 use crate::runner::RunnerError;
 
 /// A whole decoder, packed.

@@ -33,7 +33,7 @@ pub struct SchedulerSettings {
     pub max_sequences: usize,
     /// Most rows of one step.
     pub max_batch_rows: usize,
-    /// Most rows of one sequence whose every row has logits; bounds the memory for logits.
+    /// Most rows of one sequence in a step whose every row has logits; bounds the memory for logits.
     pub max_scored_rows: usize,
     /// Reuse blocks of equal content.
     pub prefix_cache: bool,
@@ -198,7 +198,7 @@ impl Scheduler {
     /// The prompt's logits are no longer wanted.
     pub fn prompt_scored(&mut self, id: SequenceId) {
         if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.score_prompt = false;
+            sequence.first_scored = None;
         }
     }
 

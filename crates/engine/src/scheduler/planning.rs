@@ -72,14 +72,7 @@ impl Scheduler {
 
     fn push_chunk(&mut self, plan: &mut Plan, rows_left: &mut usize, id: SequenceId) {
         let sequence = &self.sequences[&id];
-        let cap = if sequence.score_prompt {
-            self.settings.max_scored_rows
-        } else {
-            usize::MAX
-        };
-        let prompt = sequence.computed < sequence.prompt;
-        let alike = if prompt { sequence.prompt } else { sequence.tokens.len() };
-        let rows = (alike - sequence.computed).min(*rows_left).min(cap);
+        let rows = sequence.chunk_rows(self.settings.max_scored_rows).min(*rows_left);
         let cost = match sequence.phase() {
             Phase::Prefill => rows as u64,
             Phase::Decode => DECODE_COST,
@@ -90,7 +83,7 @@ impl Scheduler {
             id,
             start: sequence.computed,
             rows,
-            prompt,
+            prompt: sequence.computed < sequence.prompt,
             outputs: sequence.outputs(rows),
             complete: rows == sequence.pending(),
         });
@@ -105,21 +98,19 @@ impl Scheduler {
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return false;
         };
-        let lookup = self.settings.prefix_cache && !sequence.score_prompt;
-        let mut table = match lookup {
-            true => {
-                let read = sequence.read_tokens(self.settings.prompts_apart);
-                self.pool.matching(sequence.root, &sequence.tokens, read)
-            }
-            false => self.pool.table(sequence.root),
+        let (cacheable, queries) = match self.settings.prefix_cache {
+            true => (sequence.cacheable(), sequence.first_scored.unwrap_or(sequence.prompt)),
+            false => (&[][..], 0),
         };
+        let read = sequence.read_tokens(self.settings.prompts_apart);
+        let mut table = self.pool.matching(sequence.root, cacheable, read);
         let found = table.capacity();
         if !table.reserve(sequence.tokens.len()) || self.pool.available() < self.running.len() {
             return false;
         }
         if sequence.cached.is_none() {
             sequence.cached = Some(found);
-            self.counters.prefix_queries += if lookup { sequence.prompt as u64 } else { 0 };
+            self.counters.prefix_queries += queries as u64;
             self.counters.prefix_hits += found as u64;
         }
         sequence.table = Some(table);

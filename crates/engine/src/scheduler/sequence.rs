@@ -19,8 +19,8 @@ pub struct NewSequence {
     pub prompt: Vec<TokenId>,
     /// Adapters in the order their deltas are added.
     pub adapters: Vec<AppliedAdapter>,
-    /// Logits of every prompt row are wanted.
-    pub score_prompt: bool,
+    /// Place of the first prompt token that is scored, if any is.
+    pub score_from: Option<usize>,
     /// Whose turn it uses up.
     pub tenant: Arc<str>,
 }
@@ -40,7 +40,8 @@ pub(super) struct Sequence {
     pub(super) adapters: Vec<AppliedAdapter>,
     pub(super) root: PrefixKey,
     pub(super) tenant: Arc<str>,
-    pub(super) score_prompt: bool,
+    /// First row whose logits score a token of the prompt, the one after it; all that follow are wanted too.
+    pub(super) first_scored: Option<usize>,
     /// Blocks while it runs.
     pub(super) table: Option<BlockTable>,
     /// Tokens from the start whose KV is in the blocks.
@@ -51,13 +52,14 @@ pub(super) struct Sequence {
 
 impl Sequence {
     pub(super) fn new(new: NewSequence) -> Self {
+        let last = new.prompt.len().saturating_sub(1);
         Self {
+            first_scored: new.score_from.map(|from| from.saturating_sub(1).min(last)),
             prompt: new.prompt.len(),
             tokens: new.prompt,
             root: PrefixKey::root(&new.adapters),
             adapters: new.adapters,
             tenant: new.tenant,
-            score_prompt: new.score_prompt,
             table: None,
             computed: 0,
             cached: None,
@@ -81,9 +83,29 @@ impl Sequence {
         }
     }
 
+    /// Tokens from the start that the prefix cache may stand for: up to the first row whose logits are wanted, and with it.
+    pub(super) fn cacheable(&self) -> &[TokenId] {
+        match self.first_scored {
+            Some(row) => &self.tokens[..=row],
+            None => &self.tokens,
+        }
+    }
+
+    /// Most rows that may run next as one chunk: no more than `scored` of those that all want logits, and none of these behind
+    /// others.
+    pub(super) fn chunk_rows(&self, scored: usize) -> usize {
+        let prompt = self.computed < self.prompt;
+        let alike = if prompt { self.prompt } else { self.tokens.len() };
+        match self.first_scored {
+            Some(row) if self.computed < row => row - self.computed,
+            Some(_) => (alike - self.computed).min(scored),
+            None => alike - self.computed,
+        }
+    }
+
     /// Which rows need logits if the next `rows` are run.
     pub(super) fn outputs(&self, rows: usize) -> OutputRows {
-        if self.score_prompt {
+        if self.first_scored.is_some_and(|row| self.computed >= row) {
             OutputRows::All
         } else if rows == self.pending() {
             OutputRows::Last

@@ -28,7 +28,7 @@ fn add(scheduler: &mut Scheduler, id: u64, tenant: &str, prompt: usize) {
         id,
         prompt,
         adapters: Vec::new(),
-        score_prompt: false,
+        score_from: None,
         tenant,
     });
 }
@@ -75,20 +75,44 @@ fn rows_without_a_last_token_want_no_logits_and_scored_ones_want_all() {
     assert_eq!(step(&mut scheduler).chunks[0].outputs, OutputRows::None);
     assert_eq!(step(&mut scheduler).chunks[0].outputs, OutputRows::Last);
     scheduler.remove(SequenceId(1));
-    let (id, prompt, tenant) = (SequenceId(2), vec![1; 5], "t".into());
-    scheduler.add(NewSequence {
-        id,
-        prompt,
-        adapters: Vec::new(),
-        score_prompt: true,
-        tenant,
-    });
+    scheduler.add(scored(2, 5, 0));
     let plan = step(&mut scheduler);
     assert_eq!(
         (plan.chunks[0].outputs, plan.chunks[0].rows),
         (OutputRows::All, 3),
         "at most max_scored_rows"
     );
+}
+
+/// A sequence of equal tokens that is scored from some place on.
+fn scored(id: u64, prompt: usize, from: usize) -> NewSequence {
+    NewSequence {
+        id: SequenceId(id),
+        prompt: vec![1; prompt],
+        adapters: Vec::new(),
+        score_from: Some(from),
+        tenant: "t".into(),
+    }
+}
+
+#[test]
+fn what_lies_before_the_first_scored_token_wants_no_logits_and_is_found_in_the_cache() {
+    let mut scheduler = scheduler(100, 8, 32);
+    scheduler.add(scored(1, 12, 10));
+    let mut chunks = Vec::new();
+    while scheduler.tokens(SequenceId(1)).len() == 12 {
+        chunks.extend(step(&mut scheduler).chunks);
+    }
+    let shape = |chunk: &Chunk| (chunk.start, chunk.rows, chunk.outputs);
+    let first: Vec<_> = chunks.iter().map(shape).collect();
+    assert_eq!(first, [(0, 9, OutputRows::None), (9, 3, OutputRows::All)]);
+    scheduler.remove(SequenceId(1));
+    // The row before the first scored token must be computed for its logits, so it is never taken from the cache.
+    for (id, from, start) in [(2, 10, 8), (3, 9, 8), (4, 8, 4), (5, 0, 0), (6, 99, 8)] {
+        scheduler.add(scored(id, 12, from));
+        assert_eq!(step(&mut scheduler).chunks[0].start, start, "from {from}");
+        scheduler.remove(SequenceId(id));
+    }
 }
 
 #[test]

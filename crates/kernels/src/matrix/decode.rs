@@ -109,6 +109,28 @@ impl Blocks {
 }
 
 impl PackedMatrix {
+    /// Weights of one input block of a column block.
+    #[inline(always)]
+    pub(crate) fn decode_tile(&self, block: usize, input_block: usize, to: &mut Tile) {
+        let start = (block * self.inputs + input_block * BLOCK) * COLUMNS;
+        let lines = start..start + BLOCK * COLUMNS;
+        let to_flat = to.as_flattened_mut();
+        match &self.weights {
+            Weights::Quantized(blocks) => blocks.decode_tile(block * self.blocks() + input_block, to),
+            Weights::Dense(Elements::F32(values)) => to_flat.copy_from_slice(&values[lines]),
+            Weights::Dense(Elements::F16(values)) => {
+                to_flat
+                    .iter_mut()
+                    .zip(&values[lines])
+                    .for_each(|(to, bits)| *to = half(*bits));
+            }
+            Weights::Dense(Elements::Bf16(values)) => {
+                let widened = values[lines].iter().map(|bits| f32::from_bits(u32::from(*bits) << 16));
+                to_flat.iter_mut().zip(widened).for_each(|(to, value)| *to = value);
+            }
+        }
+    }
+
     /// The weights of one output as f32 into `to` of `inputs` elements: an embedding row. Exactly the file's numbers.
     ///
     /// # Panics

@@ -189,6 +189,71 @@ impl Amx {
         }
     }
 
+    /// Whether tiles multiply bfloat16 too.
+    pub(crate) fn has_bf16(self) -> bool {
+        __cpuid_count(7, 0).edx >> 22 & 1 == 1
+    }
+
+    /// Sets all four registers of sums to zeros.
+    ///
+    /// # Safety
+    /// Tiles are configured.
+    #[inline(always)]
+    pub(crate) unsafe fn zero_all(self) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            self.zero_sums::<0>();
+            self.zero_sums::<1>();
+        }
+    }
+
+    /// Adds the products of two tiles of rows (bfloat16, rows `stride` bytes apart) with two of columns (lines of 16 pairs
+    /// of bfloat16) to the four registers of sums: rows 0 by columns 0 and 1, then rows 1.
+    ///
+    /// # Safety
+    /// The CPU has bfloat16 tiles, and they are configured for sixteen rows and a depth of 64; sixteen rows of 64 bytes can be
+    /// read from every pointer.
+    #[inline(always)]
+    pub(crate) unsafe fn multiply_bf16<T>(self, rows: [*const u16; 2], stride: usize, columns: [*const T; 2]) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            asm!(
+                "tileloadd tmm4, [{rows} + {stride}]",
+                "tileloadd tmm6, [{columns} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{more_columns} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{more_rows} + {stride}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                rows = in(reg) rows[0],
+                more_rows = in(reg) rows[1],
+                columns = in(reg) columns[0],
+                more_columns = in(reg) columns[1],
+                stride = in(reg) stride,
+                line = in(reg) 64usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, preserves_flags, readonly)
+            )
+        }
+    }
+
+    /// Writes the four registers of sums one after another, 16 rows of 16 each.
+    ///
+    /// # Safety
+    /// `out` takes 1024 numbers of four bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn store_all(self, out: *mut i32) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            self.store::<0>(out);
+            self.store::<1>(out.add(256));
+            self.store::<2>(out.add(512));
+            self.store::<3>(out.add(768));
+        }
+    }
+
     /// Each of 64 bytes minus `zero`, wrapping.
     #[inline(always)]
     pub(crate) fn subtract(self, bytes: __m512i, zero: i8) -> __m512i {

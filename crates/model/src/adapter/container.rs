@@ -13,8 +13,10 @@ use rootstock_formats::safetensors::SafeTensors;
 use super::file::{io_refusal, open_regular, read_small};
 use super::{AdapterError, AdapterErrorCode, AdapterLimits};
 
-pub(super) const CONFIG: &str = "adapter_config.json";
-pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+/// The configuration of a PEFT folder.
+pub const CONFIG: &str = "adapter_config.json";
+/// The tensors of a PEFT folder.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// Names of weights that are pickles.
 const PICKLES: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
 /// Real configurations take 2 KB; this bounds hostile ones, in bytes.

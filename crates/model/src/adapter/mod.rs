@@ -10,6 +10,7 @@ mod hash;
 mod modules;
 mod names;
 mod plan;
+mod slot;
 mod support;
 #[cfg(test)]
 mod tests;
@@ -19,11 +20,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use container::Files;
-pub use container::is_gguf;
+pub use container::{CONFIG, WEIGHTS, is_gguf};
 pub use defaults::{AdapterDefaults, SamplingDefaults};
 pub use effect::{AdapterTensor, BiasEffect, BiasKind, Effect, LowRank, MatrixEffect, NormEffect};
 pub use error::{AdapterError, AdapterErrorCode};
+pub use modules::{Map as ModuleMap, Module, ModuleRole, Modules, Part as ModulePart};
 use plan::Plan;
+pub use slot::Slot;
 pub use support::{SupportRow, Verdict, support};
 
 use crate::{ArchSpec, ContentHash};

@@ -9,23 +9,31 @@ use super::names::ModuleNames;
 use crate::{ArchSpec, NormKind, NormSite, ProjectionSet, Site};
 
 /// Every module of a base that an adapter can name, in the order of a forward pass.
-pub(super) struct Modules {
+pub struct Modules {
+    norm_offset: f32,
     list: Vec<Module>,
     by_path: HashMap<String, usize>,
 }
 
 /// One module.
-pub(super) struct Module {
-    pub(super) path: String,
-    pub(super) role: ModuleRole,
+pub struct Module {
+    /// As transformers names it.
+    pub path: String,
+    /// What it is.
+    pub role: ModuleRole,
 }
 
-pub(super) enum ModuleRole {
+/// What a module is.
+pub enum ModuleRole {
+    /// A linear map or an embedding.
     Map(Map),
-    /// A normalisation of so many elements; the flag says whether it has a bias.
+    /// A normalisation.
     Norm {
+        /// Which one.
         site: NormSite,
+        /// Elements.
         width: usize,
+        /// Whether it has a bias.
         biased: bool,
     },
     /// Learned positions, which no adapter can change.
@@ -33,25 +41,41 @@ pub(super) enum ModuleRole {
 }
 
 /// A linear map, possibly of several projections.
-pub(super) struct Map {
-    pub(super) kind: ModuleKind,
-    pub(super) inputs: usize,
+pub struct Map {
+    /// What it is to peft.
+    pub kind: ModuleKind,
+    /// Width of its rows.
+    pub inputs: usize,
     /// Outputs of all parts.
-    pub(super) outputs: usize,
-    pub(super) parts: Vec<Part>,
+    pub outputs: usize,
+    /// Its projections, their outputs one after another.
+    pub parts: Vec<Part>,
     /// Stored `[inputs, outputs]`.
-    pub(super) conv1d: bool,
-    pub(super) biased: bool,
+    pub conv1d: bool,
+    /// It adds a bias.
+    pub biased: bool,
 }
 
 /// The outputs of a module that belong to one site.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) site: Site,
-    pub(super) outputs: Range<usize>,
+pub struct Part {
+    /// The site.
+    pub site: Site,
+    /// Its rows among the module's outputs.
+    pub outputs: Range<usize>,
 }
 
 impl Modules {
+    /// The modules of an architecture as transformers names them; `None` for a family without known names.
+    pub fn of(spec: &ArchSpec) -> Option<Self> {
+        Some(Self::new(ModuleNames::of_family(&spec.family, |_| false)?, spec))
+    }
+
+    /// What files subtract from every factor of a normalisation.
+    pub fn norm_offset(&self) -> f32 {
+        self.norm_offset
+    }
+
     pub(super) fn new(names: &ModuleNames, spec: &ArchSpec) -> Self {
         let mut list = vec![Module {
             path: names.embedding.to_owned(),
@@ -79,17 +103,19 @@ impl Modules {
             .enumerate()
             .map(|(index, module)| (module.path.clone(), index));
         Self {
+            norm_offset: names.norm_offset,
             by_path: by_path.collect(),
             list,
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Module> {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Module> {
         self.list.iter()
     }
 
     /// The linear maps and embeddings, with their paths.
-    pub(super) fn maps(&self) -> impl Iterator<Item = (&str, &Map)> {
+    pub fn maps(&self) -> impl Iterator<Item = (&str, &Map)> {
         self.list.iter().filter_map(|module| match &module.role {
             ModuleRole::Map(map) => Some((module.path.as_str(), map)),
             _ => None,
@@ -97,7 +123,7 @@ impl Modules {
     }
 
     /// Place of a module in [`Self::iter`].
-    pub(super) fn index(&self, path: &str) -> Option<usize> {
+    pub fn index(&self, path: &str) -> Option<usize> {
         self.by_path.get(path).copied()
     }
 }

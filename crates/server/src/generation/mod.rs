@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use futures_util::future::try_join_all;
 use rootstock_engine::sampling::SamplingParams;
-use rootstock_engine::{EngineError, Request, TokenLogprobs};
+use rootstock_engine::{EngineError, PromptScoring, Request, TokenLogprobs};
 use rootstock_model::text::{TextStream, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -41,7 +41,7 @@ pub(crate) struct Order {
     /// Most tokens per choice where neither the request nor its adapter says.
     pub(crate) default_max_tokens: usize,
     pub(crate) logprobs: Option<usize>,
-    pub(crate) prompt_logprobs: Option<usize>,
+    pub(crate) prompt_logprobs: Option<PromptScoring>,
 }
 
 /// The choices of a request, in the order of their index. Dropping it cancels them.

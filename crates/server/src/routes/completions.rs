@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
+use rootstock_engine::PromptScoring;
 use rootstock_model::text::TokenId;
 
 use super::json_response;
@@ -34,7 +35,10 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request<Bo
             options: ask.options,
             default_max_tokens: DEFAULT_MAX_TOKENS,
             logprobs: ask.logprobs,
-            prompt_logprobs: ask.logprobs.filter(|_| ask.echo),
+            prompt_logprobs: ask
+                .logprobs
+                .filter(|_| ask.echo)
+                .map(|top| PromptScoring { from: 0, top }),
         };
         Ok((order, style))
     };

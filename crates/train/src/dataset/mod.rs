@@ -23,7 +23,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{Encoded, Encoder, EncoderSettings, Truncation};
+pub use encode::{Encoded, Encoder, EncoderSettings, Truncation, end_of_text};
 pub use example::{Example, Message, Shape};
 pub use files::{Place, Row, read};
 pub use pack::{PackedRow, pack, pack_texts};
@@ -32,5 +32,5 @@ pub use preview::{Piece, pieces};
 pub use sample::Sample;
 pub use slice::Slice;
 pub use source::{load, load_each};
-pub use split::{Split, hold_out};
+pub use split::{Split, hold_out, labels};
 pub use template::TextTemplate;

@@ -1,4 +1,5 @@
-//! Rows held out of training. Labels are held out in proportion, so that a rare one is evaluated too.
+//! Rows held out of training, and which completions are labels. Labels are held out in proportion, so that a rare one is evaluated
+//! too.
 
 use std::collections::BTreeMap;
 
@@ -41,27 +42,40 @@ pub fn hold_out(examples: &[Example], share: f64, seed: u64) -> Split {
     }
 }
 
+/// The completions that examples choose between, each as its first example writes it, in order; `None` where completions are
+/// answers of their own rather than two or more labels. White space around a label is not part of it.
+pub fn labels(examples: &[Example]) -> Option<Vec<String>> {
+    let groups = by_label(examples.iter()).filter(|groups| groups.len() > 1)?;
+    let first = groups
+        .into_values()
+        .filter_map(|group| completion(&examples[*group.first()?]));
+    Some(first.map(str::to_owned).collect())
+}
+
 /// Examples by label; all of them together where completions are no labels.
 fn groups(examples: &[Example]) -> Vec<Vec<usize>> {
-    match labels(examples.iter()) {
-        Some(by_label) => by_label.into_values().collect(),
+    match by_label(examples.iter()) {
+        Some(groups) => groups.into_values().collect(),
         None => vec![(0..examples.len()).collect()],
     }
 }
 
-/// Indices of examples by label, if their completions are labels: few for many examples.
-pub(super) fn labels<'a>(examples: impl Iterator<Item = &'a Example>) -> Option<BTreeMap<&'a str, Vec<usize>>> {
-    let mut by_label: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+/// Indices of examples by completion, if completions are labels: few for many examples.
+pub(super) fn by_label<'a>(examples: impl Iterator<Item = &'a Example>) -> Option<BTreeMap<&'a str, Vec<usize>>> {
+    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     let mut count = 0;
     for (index, example) in examples.enumerate() {
-        let label = match example {
-            Example::Completion { completion, .. } => completion.trim(),
-            Example::Conversation(_) | Example::Text(_) => return None,
-        };
-        by_label.entry(label).or_default().push(index);
+        groups.entry(completion(example)?.trim()).or_default().push(index);
         count += 1;
     }
     // Where most completions are their own, they are answers, not labels.
-    let few = by_label.len() <= MOST_LABELS && by_label.len() * 2 <= count;
-    few.then_some(by_label)
+    let are_labels = groups.len() <= MOST_LABELS && groups.len() * 2 <= count;
+    are_labels.then_some(groups)
+}
+
+fn completion(example: &Example) -> Option<&str> {
+    match example {
+        Example::Completion { completion, .. } => Some(completion),
+        Example::Conversation(_) | Example::Text(_) => None,
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{Example, Message, Shape, Slice, TextTemplate, hold_out, load_each, read};
+use super::{Example, Message, Shape, Slice, TextTemplate, hold_out, labels, load_each, read};
 use crate::TrainError;
 
 struct Folder(TempDir);
@@ -246,6 +246,19 @@ fn a_tenth_of_every_label_is_held_out_and_always_the_same() {
     let mut all = [split.train, split.held_out].concat();
     all.sort_unstable();
     assert!(all.into_iter().eq(0..400));
+}
+
+#[test]
+fn completions_that_repeat_are_labels_and_others_are_answers() {
+    let of = |completions: &[&str]| {
+        let examples = completions.iter().map(|text| completion("p", text));
+        labels(&examples.collect::<Vec<_>>())
+    };
+    let expected = [" ham", "spam"].map(str::to_owned).to_vec();
+    assert_eq!(of(&["spam", " ham", "ham", " spam"]), Some(expected));
+    assert_eq!(of(&["spam", "ham", "eggs"]), None, "most are their own");
+    assert_eq!(of(&["spam"; 4]), None, "one alone is no choice");
+    assert_eq!(labels(&[Example::Text("a".to_owned())]), None);
 }
 
 #[test]

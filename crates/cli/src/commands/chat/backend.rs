@@ -69,7 +69,7 @@ impl Backend for Local {
                 answer.push_str(text);
                 on_text(text)
             };
-            self.base.generate(call, on_text).await
+            self.base.start_generation(call)?.finish(on_text).await
         };
         self.runtime.block_on(async {
             tokio::select! {

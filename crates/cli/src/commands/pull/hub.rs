@@ -11,9 +11,9 @@ use ureq::http::StatusCode;
 use ureq::http::header::{AUTHORIZATION, CONTENT_RANGE, RANGE};
 
 use super::partial::Partial;
-use super::progress::Progress;
 use crate::catalog::HubFile;
 use crate::http;
+use crate::progress::Progress;
 
 const PUBLIC: &str = "https://huggingface.co";
 /// Short, so that a machine that cannot reach the hub gets to the next source soon.

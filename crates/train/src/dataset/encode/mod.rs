@@ -17,7 +17,7 @@ mod tests;
 use std::sync::Arc;
 
 use rootstock_model::Checkpoint;
-use rootstock_model::text::{ChatTemplate, Encoding, TokenId, Tokenizer};
+use rootstock_model::text::{ChatTemplate, Encoding, Markers, TokenId, Tokenizer};
 
 use self::conversation::Turns;
 use super::{Example, Sample};
@@ -79,6 +79,12 @@ struct Whole {
     continues: bool,
 }
 
+/// The token that a model's texts end with: its end-of-sequence token, else the first that ends a generation of it.
+pub fn end_of_text(tokenizer: &Tokenizer, markers: &Markers) -> Option<TokenId> {
+    let eos = tokenizer.token_id(&markers.eos);
+    eos.or_else(|| tokenizer.end_tokens().first().copied())
+}
+
 impl Encoder {
     /// An encoder. Without a template it refuses conversations.
     ///
@@ -113,10 +119,9 @@ impl Encoder {
     /// As [`Self::new`], and for a tokenizer or template that cannot be read.
     pub fn for_model(checkpoint: &Checkpoint, max_length: usize, truncation: Truncation) -> Result<Self, TrainError> {
         let tokenizer = checkpoint.tokenizer()?;
-        let eos = tokenizer.token_id(&checkpoint.markers()?.eos);
         let settings = EncoderSettings {
             max_length,
-            end: eos.or_else(|| tokenizer.end_tokens().first().copied()),
+            end: end_of_text(&tokenizer, &checkpoint.markers()?),
             truncation,
         };
         Self::new(Arc::new(tokenizer), checkpoint.chat_template()?, settings)

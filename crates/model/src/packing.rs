@@ -1,4 +1,4 @@
-//! From a checkpoint's encodings to packed matrices, quantizing on the way where that is asked for.
+//! From a checkpoint's encodings to the matrices of the kernels, quantizing on the way where that is asked for.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,15 +6,30 @@ use std::panic::resume_unwind;
 
 use rootstock_formats::DType;
 use rootstock_kernels::{BlockFormat, PackedMatrix, encode_row};
-use rootstock_model::{MatrixView, ModelError, Site, append_floats};
 
-use super::WeightPrecision;
-use super::weights::fault;
-use crate::runner::RunnerError;
+use crate::{MatrixView, ModelError, Site, append_floats};
+
+/// Precision of the weights. What a checkpoint keeps quantized stays as it is, but for int4 weights that have no form in
+/// blocks (act-order, scales beyond f16): those come as f32 and are rounded like all floating-point weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightPrecision {
+    /// As stored.
+    #[default]
+    Stored,
+    /// Floating-point weights are rounded to 8 bits in blocks of 32 while loading.
+    Eight,
+    /// Floating-point weights are rounded to 4 bits in blocks of 32 while loading, embedding and output to 8.
+    Four,
+}
+
+/// A matrix that cannot be packed: which one, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PackError(String);
 
 /// What a matrix is for, which decides how far it may be rounded.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Role {
+pub enum Role {
     /// Embedding or output projection: rounded to 8 bits at the least, since every token depends on them.
     Vocabulary,
     /// Learned positions, which are added up and never multiplied: kept.
@@ -25,7 +40,8 @@ pub(super) enum Role {
 
 /// How matrices are packed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Packing {
+pub struct Packing {
+    /// Of floating-point weights.
     pub precision: WeightPrecision,
     /// The output projection takes 4 bits in any case.
     pub four_bit_output: bool,
@@ -34,13 +50,12 @@ pub(super) struct Packing {
 }
 
 /// Packs a matrix. Floating-point weights are quantized if the precision says so; what is quantized already stays as it is.
-pub(super) fn pack(
-    view: Result<MatrixView<'_>, ModelError>,
-    role: Role,
-    packing: Packing,
-) -> Result<PackedMatrix, RunnerError> {
-    let view = view.map_err(fault)?;
-    let named = |error: &dyn fmt::Display| RunnerError(format!("{role}: {error}"));
+///
+/// # Errors
+/// A matrix that cannot be read, or whose shape the kernels do not take.
+pub fn pack(view: Result<MatrixView<'_>, ModelError>, role: Role, packing: Packing) -> Result<PackedMatrix, PackError> {
+    let view = view.map_err(|error| PackError(error.to_string()))?;
+    let named = |error: &dyn fmt::Display| PackError(format!("{role}: {error}"));
     let stored = format(view.dtype).ok_or_else(|| named(&format_args!("weights of type {}", view.dtype)))?;
     let target = if stored.is_dense() {
         target(role, packing.precision)
@@ -55,14 +70,17 @@ pub(super) fn pack(
 }
 
 /// A vocabulary's matrix rounded to 4 bits.
-pub(super) fn in_four_bits(matrix: &PackedMatrix, packing: Packing) -> Result<PackedMatrix, RunnerError> {
+///
+/// # Errors
+/// Values that are not finite.
+pub fn in_four_bits(matrix: &PackedMatrix, packing: Packing) -> Result<PackedMatrix, PackError> {
     let shape = (matrix.outputs(), matrix.inputs());
     let floats = |row: usize, values: &mut Vec<f32>| {
         values.resize(matrix.inputs(), 0.0);
         matrix.dequantize_row(row, values);
     };
     round(BlockFormat::Q4_1, shape, packing.threads, floats)
-        .map_err(|error| RunnerError(format!("{}: {error}", Role::Vocabulary)))
+        .map_err(|error| PackError(format!("{}: {error}", Role::Vocabulary)))
 }
 
 /// A matrix `[rows, cols]` in another encoding, whose rows `floats` appends to an empty vector.

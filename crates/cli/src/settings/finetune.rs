@@ -1,0 +1,221 @@
+//! What `finetune` runs with, from its arguments.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rootstock_formats::peft::TrainedBiases;
+use rootstock_kernels::{Arithmetic, Isa};
+use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
+use rootstock_train::dataset::{Slice, TextTemplate};
+use rootstock_train::optimizer::{AdamWSettings, MomentType};
+use rootstock_train::run::RunSettings;
+use rootstock_train::schedule::{ScheduleKind, ScheduleOptions, Warmup};
+
+use super::{usage, within};
+use crate::args::{
+    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+};
+use crate::models::{Located, Models};
+
+/// What `finetune` runs with.
+#[derive(Debug, Clone)]
+pub struct FinetuneSettings {
+    /// The base.
+    pub model: Located,
+    /// Where the adapter goes.
+    pub output: PathBuf,
+    /// Its folder may have something in it.
+    pub overwrite: bool,
+    /// What is trained.
+    pub method: Method,
+    /// Rows.
+    pub rows: PathBuf,
+    /// How rows become text, where their columns do not tell.
+    pub template: Option<TextTemplate>,
+    /// Rows trained on.
+    pub train: Slice,
+    /// Rows held out; `None` for a share of those.
+    pub eval: Option<Slice>,
+    /// That share.
+    pub eval_share: f64,
+    /// Longest sequence.
+    pub max_length: usize,
+    /// Several samples to a row.
+    pub packing: bool,
+    /// The adapter.
+    pub lora: LoraSettings,
+    /// The adapter to go on from.
+    pub adapter: Option<PathBuf>,
+    /// The run.
+    pub run: RunSettings,
+    /// Of products with frozen weights.
+    pub arithmetic: Arithmetic,
+    /// Less memory for more time.
+    pub checkpointing: bool,
+    /// TensorBoard's folder.
+    pub events: Option<PathBuf>,
+    /// Where to go on from.
+    pub resume: Option<Resume>,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// Which checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// The last one of the output folder, if it has one.
+    Last,
+    /// This one.
+    From(PathBuf),
+}
+
+impl FinetuneSettings {
+    /// Resolves and checks the arguments.
+    ///
+    /// # Errors
+    /// What is missing, out of range, or refused with its reason.
+    pub fn new(args: FinetuneArgs) -> Result<Self> {
+        if args.trust_remote_code {
+            return Err(usage(
+                "--trust-remote-code: code that comes with a model is never run; leave it out, or say false",
+            ));
+        }
+        let model = ModelArgs {
+            model: args.model,
+            models_dir: args.models_dir,
+            catalog: args.catalog,
+        };
+        let model = Models::new(&model)?.locate(model.model.as_deref())?;
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        let data = args.data;
+        let events = match args.records.report_to {
+            ReportTo::None => None,
+            ReportTo::Tensorboard => Some(
+                args.records
+                    .logging_dir
+                    .clone()
+                    .unwrap_or_else(|| args.output.join("runs")),
+            ),
+        };
+        let template = data.text_template.as_deref().map(TextTemplate::typed);
+        Ok(Self {
+            model,
+            output: args.output,
+            overwrite: args.overwrite,
+            method: args.method,
+            rows: data.data_name,
+            template: template
+                .transpose()
+                .map_err(|error| usage(format!("--text-template: {error}")))?,
+            train: data.train_split,
+            eval: data.eval_split,
+            eval_share: within("eval-share", data.eval_share, 0.0, 0.9)?,
+            max_length: within("max-length", data.max_length, 2, 1 << 20)?,
+            packing: data.packing,
+            lora: lora(args.adapter.clone())?,
+            adapter: args.adapter.adapter,
+            arithmetic: arithmetic(args.training.precision)?,
+            checkpointing: args.training.gradient_checkpointing,
+            resume: resume(args.records.resume_from_checkpoint.as_deref()),
+            run: run(args.training, &args.records)?,
+            events,
+            threads: within("threads", args.threads.unwrap_or(available), 1, 1024)?,
+        })
+    }
+}
+
+fn lora(args: AdapterArgs) -> Result<LoraSettings> {
+    Ok(LoraSettings {
+        rank: within("lora-r", args.lora_r, 1, 1 << 16)?,
+        alpha: within("lora-alpha", args.lora_alpha, f64::MIN_POSITIVE, 1e9)?,
+        dropout: within("lora-dropout", args.lora_dropout, 0.0, 0.99)?,
+        targets: Targets::of_arguments(&args.target_modules),
+        excluded: args.exclude_modules,
+        rank_pattern: args.rank_pattern,
+        alpha_pattern: args.alpha_pattern,
+        layers: args.layers_to_transform,
+        biases: match args.bias {
+            Biases::None => TrainedBiases::None,
+            Biases::LoraOnly => TrainedBiases::Targeted,
+            Biases::All => TrainedBiases::All,
+        },
+        saved: args.modules_to_save,
+        rank_stabilized: args.use_rslora,
+        dora: args.use_dora,
+        initialisation: Initialisation::Default,
+    })
+}
+
+fn arithmetic(precision: Precision) -> Result<Arithmetic> {
+    match precision {
+        Precision::Auto => {
+            let fast = Isa::detect().is_ok_and(Isa::has_bf16_tiles);
+            Ok(if fast { Arithmetic::Bf16 } else { Arithmetic::F32 })
+        }
+        Precision::F32 => Ok(Arithmetic::F32),
+        Precision::Bf16 => Ok(Arithmetic::Bf16),
+        Precision::Fp16 => Err(usage(
+            "--precision fp16: needs scaled losses and a device that multiplies it; on a CPU bf16 is as small, as fast and safer",
+        )),
+        Precision::Fp8 => Err(usage(
+            "--precision fp8: no supported device multiplies it in training; take bf16, and --method qlora for less memory",
+        )),
+    }
+}
+
+fn resume(from: Option<&str>) -> Option<Resume> {
+    match from? {
+        "false" => None,
+        "true" => Some(Resume::Last),
+        path => Some(Resume::From(path.into())),
+    }
+}
+
+fn run(training: TrainingArgs, records: &RecordArgs) -> Result<RunSettings> {
+    let name = &training.lr_scheduler_type;
+    let schedule: ScheduleKind = name
+        .parse()
+        .map_err(|error| usage(format!("--lr-scheduler-type: {error}")))?;
+    let options = training
+        .lr_scheduler_kwargs
+        .as_deref()
+        .map(serde_json::from_str::<ScheduleOptions>);
+    let options = options
+        .transpose()
+        .map_err(|error| usage(format!("--lr-scheduler-kwargs: {error}")))?;
+    let settings = RunSettings {
+        max_steps: training.max_steps,
+        epochs: training.num_train_epochs,
+        batch_size: training.per_device_train_batch_size,
+        accumulation: training.gradient_accumulation_steps,
+        learning_rate: training.learning_rate,
+        schedule,
+        schedule_options: options.unwrap_or_default(),
+        warmup: match training.warmup_steps {
+            0 => Warmup::Ratio(training.warmup_ratio),
+            steps => Warmup::Steps(steps),
+        },
+        optimizer: AdamWSettings {
+            beta1: training.adam_beta1,
+            beta2: training.adam_beta2,
+            eps: training.adam_epsilon,
+            weight_decay: training.weight_decay,
+            moments: match training.optim {
+                Optimizer::AdamwTorch => MomentType::F32,
+                Optimizer::Adamw8bit => MomentType::Blockwise8,
+            },
+        },
+        lora_plus_ratio: training.loraplus_lr_ratio,
+        max_grad_norm: training.max_grad_norm,
+        seed: training.seed,
+        eval_steps: records.eval_steps,
+        eval_batch_size: training.per_device_eval_batch_size,
+        save_steps: records.save_steps,
+        save_total_limit: within("save-total-limit", records.save_total_limit, 1, 1 << 20)?,
+        logging_steps: records.logging_steps,
+        patience: records.early_stopping_patience,
+        min_delta: records.early_stopping_threshold,
+    };
+    settings.check().map_err(|error| usage(format!("--{error}")))?;
+    Ok(settings)
+}

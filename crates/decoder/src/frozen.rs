@@ -1,0 +1,199 @@
+//! A checkpoint in memory, as training reads it: matrices as they are stored, in the layout of the kernels.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use rootstock_kernels::{AttentionHeads, NormFormula, NormWeights, PackedMatrix, RotaryTable};
+use rootstock_model::packing::{Packing, Role, pack};
+use rootstock_model::{ArchSpec, Checkpoint, Norm, NormKind, NormSite, Position, Site};
+
+use crate::DecoderError;
+
+/// Weights that do not change.
+pub struct FrozenModel {
+    spec: ArchSpec,
+    embedding: PackedMatrix,
+    positions: Option<PackedMatrix>,
+    output: Option<PackedMatrix>,
+    maps: BTreeMap<Site, PackedMatrix>,
+    biases: BTreeMap<Site, Vec<f32>>,
+    norms: BTreeMap<NormSite, Norm>,
+    /// By layer; layers with the same positions share a table.
+    rotaries: Vec<Option<usize>>,
+    tables: Vec<RotaryTable>,
+}
+
+impl FrozenModel {
+    /// Reads every tensor of a checkpoint; sequences are at most `max_length` tokens.
+    ///
+    /// # Errors
+    /// Tensors or shapes that the kernels do not take.
+    pub fn load(checkpoint: &Checkpoint, max_length: usize, packing: Packing) -> Result<Self, DecoderError> {
+        let spec = checkpoint.spec().clone();
+        check(&spec, max_length)?;
+        let (mut maps, mut biases, mut norms) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for site in spec.sites() {
+            let Site::Layer { layer, projection } = site else {
+                continue;
+            };
+            maps.insert(
+                site,
+                pack(checkpoint.projection(layer, projection), Role::Map(site), packing)?,
+            );
+            if let Some(bias) = checkpoint.bias(layer, projection) {
+                biases.insert(site, bias.to_vec());
+            }
+        }
+        let of_layers = spec
+            .layers
+            .iter()
+            .enumerate()
+            .flat_map(|(index, layer)| layer.norms(index));
+        for site in of_layers.chain([NormSite::Final]) {
+            norms.insert(site, checkpoint.norm(site));
+        }
+        let vocabulary = |view| pack(view, Role::Vocabulary, packing);
+        let positions = checkpoint.position_embedding()?;
+        let positions = positions
+            .map(|view| pack(Ok(view), Role::Positions, packing))
+            .transpose()?;
+        let (rotaries, tables) = rotaries(&spec, max_length);
+        Ok(Self {
+            embedding: vocabulary(checkpoint.embedding())?,
+            positions,
+            output: (!spec.tied_output)
+                .then(|| vocabulary(checkpoint.output()))
+                .transpose()?,
+            maps,
+            biases,
+            norms,
+            rotaries,
+            tables,
+            spec,
+        })
+    }
+
+    /// The architecture.
+    pub fn spec(&self) -> &ArchSpec {
+        &self.spec
+    }
+
+    /// The matrix of a map, `[outputs, inputs]`; of the embedding `[vocabulary, hidden]`.
+    ///
+    /// # Panics
+    /// On a site that the model does not have.
+    pub fn matrix(&self, site: Site) -> &PackedMatrix {
+        match site {
+            Site::Embedding => &self.embedding,
+            Site::Output => self.output.as_ref().unwrap_or(&self.embedding),
+            Site::Layer { .. } => &self.maps[&site],
+        }
+    }
+
+    /// Learned positions, `[positions, hidden]`.
+    pub fn positions(&self) -> Option<&PackedMatrix> {
+        self.positions.as_ref()
+    }
+
+    /// The bias of a map, if it has one.
+    pub fn bias(&self, site: Site) -> Option<&[f32]> {
+        self.biases.get(&site).map(Vec::as_slice)
+    }
+
+    /// The weights of a normalisation.
+    ///
+    /// # Panics
+    /// On a site that the model does not have.
+    pub fn norm(&self, site: NormSite) -> &Norm {
+        &self.norms[&site]
+    }
+
+    /// Bytes of all matrices.
+    pub fn bytes(&self) -> usize {
+        let others = [Some(&self.embedding), self.output.as_ref(), self.positions.as_ref()];
+        let matrices = self.maps.values().chain(others.into_iter().flatten());
+        matrices.map(PackedMatrix::bytes).sum()
+    }
+
+    pub(crate) fn rotary(&self, layer: usize) -> Option<&RotaryTable> {
+        self.rotaries[layer].map(|index| &self.tables[index])
+    }
+
+    pub(crate) fn heads(&self, layer: usize) -> AttentionHeads {
+        let attention = &self.spec.layers[layer].attention;
+        AttentionHeads {
+            heads: attention.heads,
+            kv_heads: attention.kv_heads,
+            head_dim: attention.head_dim,
+            scale: attention.scale,
+            window: attention.window.and_then(NonZeroUsize::new),
+        }
+    }
+
+    pub(crate) fn formula(&self) -> (NormFormula, f32) {
+        let formula = match self.spec.norm.kind {
+            NormKind::Rms => NormFormula::Rms,
+            NormKind::Layer => NormFormula::Layer,
+        };
+        (formula, self.spec.norm.epsilon)
+    }
+}
+
+/// The weights of a normalisation as the kernels take them.
+pub(crate) fn norm_weights(norm: &Norm) -> NormWeights<'_> {
+    NormWeights {
+        weight: &norm.weight,
+        bias: norm.bias.as_deref().unwrap_or(&[]),
+    }
+}
+
+/// For each layer the index of its table, and the tables.
+fn rotaries(spec: &ArchSpec, positions: usize) -> (Vec<Option<usize>>, Vec<RotaryTable>) {
+    let (mut kinds, mut tables, mut of_layers): (Vec<&Position>, _, _) = (Vec::new(), Vec::new(), Vec::new());
+    for layer in &spec.layers {
+        let kind = &layer.attention.position;
+        let Position::Rotary {
+            inverse_frequencies,
+            magnitude,
+        } = kind
+        else {
+            of_layers.push(None);
+            continue;
+        };
+        let known = kinds.iter().position(|known| *known == kind);
+        of_layers.push(Some(known.unwrap_or(kinds.len())));
+        if known.is_none() {
+            kinds.push(kind);
+            tables.push(RotaryTable::new(inverse_frequencies, *magnitude, positions));
+        }
+    }
+    (of_layers, tables)
+}
+
+/// What the kernels want of an architecture.
+fn check(spec: &ArchSpec, max_length: usize) -> Result<(), DecoderError> {
+    let refuse = |reason: String| Err(DecoderError::Unsupported(reason));
+    if max_length > spec.context_length {
+        return refuse(format!(
+            "sequences of {max_length} tokens are longer than what the model was made for ({})",
+            spec.context_length
+        ));
+    }
+    if let Some(rows) = spec.position_embeddings.filter(|rows| *rows < max_length) {
+        return refuse(format!(
+            "the model knows {rows} positions, sequences are up to {max_length} tokens"
+        ));
+    }
+    for (index, layer) in spec.layers.iter().enumerate() {
+        let attention = &layer.attention;
+        let (heads, kv_heads, width) = (attention.heads, attention.kv_heads, attention.head_dim);
+        if kv_heads == 0 || heads % kv_heads != 0 || width % 16 != 0 || attention.window == Some(0) {
+            return refuse(format!("layer {index}: {attention:?} does not fit together"));
+        }
+        let widths = [spec.hidden_size, heads * width, layer.feed_forward.inner_size()];
+        if let Some(width) = widths.into_iter().find(|width| width % 32 != 0) {
+            return refuse(format!("layer {index}: a width of {width} is not a multiple of 32"));
+        }
+    }
+    Ok(())
+}

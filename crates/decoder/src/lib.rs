@@ -1,0 +1,22 @@
+//! The differentiable decoder: forward and backward of an [`ArchSpec`](rootstock_model::ArchSpec) over a frozen model and what
+//! is trained on it. Knows no data set, no optimizer and no file.
+//!
+//! A step reads a [`Batch`] and gives losses; gradients are added to those of [`Parameters`]. The walk through the layers is
+//! written once, over the operations of [`Graph`]; [`tape`] computes them on our own kernels and goes back.
+
+mod batch;
+mod error;
+mod frozen;
+mod graph;
+mod parameters;
+mod step;
+pub mod tape;
+mod trained;
+
+pub use batch::{Batch, Target};
+pub use error::DecoderError;
+pub use frozen::FrozenModel;
+pub use graph::Graph;
+pub use parameters::{Parameter, ParameterId, ParameterKind, Parameters};
+pub use step::{Engine, Learn, StepSettings, Subject};
+pub use trained::{LowRank, NormTraining, Rows, SiteTraining, Trained};

@@ -1,0 +1,135 @@
+//! Low-rank pairs beside a map, forward and backward.
+
+use rootstock_kernels::training::{add_rows, dropout};
+use rootstock_kernels::{Gemm, Right, View, gemm};
+use rootstock_model::{Projection, Site};
+
+use super::{Tape, Value};
+use crate::{LowRank, ParameterId, Parameters};
+
+impl Tape<'_, '_> {
+    fn pair(&self, site: Site) -> Option<LowRank> {
+        self.machine.trained.sites.get(&site)?.pair.clone()
+    }
+
+    /// Adds `scale * B A x` to the rows of a map's outputs, and gives `A x` for the way back.
+    pub(super) fn add_pair(&mut self, x: Value, site: Site, to: &mut [f32]) -> Option<Vec<f32>> {
+        let pair = self.pair(site)?;
+        let dropped = self.dropped(&pair, site, x);
+        let machine = &mut *self.machine;
+        let (a, inputs) = matrix(machine.parameters, pair.a);
+        let rows = View::new(dropped.as_ref().unwrap_or(&self.nodes[x.0].values), inputs);
+        let mut hidden = machine.memory.take(rows.rows * a.rows);
+        gemm(
+            machine.context,
+            &Gemm::new(rows, Right::Dense(a.transposed())),
+            &mut hidden,
+        );
+        let product = Gemm {
+            scale: pair.scale,
+            accumulate: true,
+            ..Gemm::new(
+                View::new(&hidden, a.rows),
+                Right::Dense(outputs(machine.parameters, &pair).transposed()),
+            )
+        };
+        gemm(machine.context, &product, to);
+        dropped.into_iter().for_each(|values| machine.memory.give(values));
+        Some(hidden)
+    }
+
+    /// The rows of `x` without those elements that the pair does not see; `None` where it sees all.
+    fn dropped(&mut self, pair: &LowRank, site: Site, x: Value) -> Option<Vec<f32>> {
+        let key = self.pass.dropout_key.filter(|_| pair.dropout > 0.0)?;
+        let mut values = self.machine.memory.copy(&self.nodes[x.0].values);
+        dropout(self.machine.context, key_at(key, site), pair.dropout, &mut values);
+        Some(values)
+    }
+
+    /// Adds to the gradients of A and B, and to that of the map's input if that is asked for.
+    pub(super) fn pair_backward(
+        &mut self,
+        (x, site): (Value, Site),
+        hidden: &[f32],
+        gradient: &[f32],
+        to_x: Option<&mut [f32]>,
+    ) {
+        let Some(pair) = self.pair(site) else { return };
+        let dropped = self.dropped(&pair, site, x);
+        let machine = &mut *self.machine;
+        let (rank, width) = (machine.parameters.get(pair.a).shape[0], pair.b.rows.len());
+        let mut of_hidden = machine.memory.take(hidden.len());
+        let (gradient, hidden) = (View::new(gradient, width), View::new(hidden, rank));
+        let back = Gemm {
+            scale: pair.scale,
+            ..Gemm::new(gradient, Right::Dense(outputs(machine.parameters, &pair)))
+        };
+        gemm(machine.context, &back, &mut of_hidden);
+        let to_b = Gemm {
+            scale: pair.scale,
+            accumulate: true,
+            ..Gemm::new(gradient.transposed(), Right::Dense(hidden))
+        };
+        gemm(machine.context, &to_b, machine.parameters.gradient_of(&pair.b));
+        let rows = dropped.as_ref().unwrap_or(&self.nodes[x.0].values);
+        let to_a = Gemm {
+            accumulate: true,
+            ..Gemm::new(
+                View::new(&of_hidden, rank).transposed(),
+                Right::Dense(View::new(rows, rows.len() / gradient.rows)),
+            )
+        };
+        gemm(machine.context, &to_a, &mut machine.parameters.get_mut(pair.a).gradient);
+        dropped.into_iter().for_each(|values| machine.memory.give(values));
+        if let Some(to_x) = to_x {
+            self.pair_input_backward(&pair, site, &of_hidden, to_x);
+        }
+        self.machine.memory.give(of_hidden);
+    }
+
+    /// The gradient that reaches the map's input through the pair.
+    fn pair_input_backward(&mut self, pair: &LowRank, site: Site, of_hidden: &[f32], to_x: &mut [f32]) {
+        let machine = &mut *self.machine;
+        let (a, _) = matrix(machine.parameters, pair.a);
+        let product = Gemm::new(View::new(of_hidden, a.rows), Right::Dense(a));
+        let key = self.pass.dropout_key.filter(|_| pair.dropout > 0.0);
+        let Some(key) = key else {
+            return gemm(
+                machine.context,
+                &Gemm {
+                    accumulate: true,
+                    ..product
+                },
+                to_x,
+            );
+        };
+        let mut through = machine.memory.take(to_x.len());
+        gemm(machine.context, &product, &mut through);
+        dropout(machine.context, key_at(key, site), pair.dropout, &mut through);
+        add_rows(machine.context, &through, to_x);
+        machine.memory.give(through);
+    }
+}
+
+/// A parameter as a matrix, and its width.
+fn matrix(parameters: &Parameters, id: ParameterId) -> (View<'_>, usize) {
+    let parameter = parameters.get(id);
+    let width = parameter.shape[1];
+    (View::new(&parameter.values, width), width)
+}
+
+/// The rows of B that are a site's outputs.
+fn outputs<'a>(parameters: &'a Parameters, pair: &LowRank) -> View<'a> {
+    View::new(parameters.rows(&pair.b), parameters.get(pair.b.id).width())
+}
+
+/// A site's own key.
+fn key_at(key: u64, site: Site) -> u64 {
+    let place = match site {
+        Site::Embedding => 0,
+        Site::Output => 1,
+        Site::Layer { layer, projection } => 2 + layer as u64 * Projection::ALL.len() as u64 + projection as u64,
+    };
+    // An odd constant spreads places over all bits (Knuth's multiplicative hashing).
+    key ^ (place + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+}

@@ -1,0 +1,221 @@
+//! Checkpoints: a folder that holds all that the rest of a run depends on. It has its name only when it is complete.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Trainer;
+use crate::TrainError;
+use crate::files::write_whole;
+use crate::optimizer::Buffer;
+use crate::records::{EarlyStopping, LossWatch};
+
+/// The state beside what is trained.
+const STATE: &str = "trainer_state.safetensors";
+/// What the name of a checkpoint begins with.
+const PREFIX: &str = "checkpoint-";
+
+/// What is not a tensor.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    step: u64,
+    tokens: [u64; 2],
+    stopping: EarlyStopping,
+    watch: LossWatch,
+    identity: Value,
+    rows: u64,
+}
+
+/// The folder of a step's checkpoint below `output`.
+pub fn folder(output: &Path, step: u64) -> PathBuf {
+    output.join(format!("{PREFIX}{step}"))
+}
+
+/// Checkpoints below `output` by their steps, oldest first.
+pub fn list(output: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(output).into_iter().flatten().flatten();
+    let steps = entries.filter_map(|entry| {
+        let step = entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
+        entry.path().join(STATE).is_file().then_some((step, entry.path()))
+    });
+    let mut all: Vec<_> = steps.collect();
+    all.sort_unstable();
+    all
+}
+
+/// Writes a checkpoint below `output`: `also` puts more files into its folder before it gets its name. Removes the oldest beyond
+/// the run's limit.
+///
+/// # Errors
+/// Files that cannot be written.
+pub fn save(
+    trainer: &Trainer<'_>,
+    output: &Path,
+    also: impl FnOnce(&Path) -> Result<(), TrainError>,
+) -> Result<PathBuf, TrainError> {
+    let done = folder(output, trainer.step);
+    let part = output.join(format!(".{PREFIX}{}.part", trainer.step));
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error| TrainError::io(&path, error)
+    };
+    if part.exists() {
+        fs::remove_dir_all(&part).map_err(io(&part))?;
+    }
+    fs::create_dir_all(&part).map_err(io(&part))?;
+    let written = also(&part).and_then(|()| write_whole(&part.join(STATE), &encode(trainer)?));
+    if let Err(error) = written {
+        // The half of it is of no use.
+        let _ = fs::remove_dir_all(&part);
+        return Err(error);
+    }
+    if done.exists() {
+        fs::remove_dir_all(&done).map_err(io(&done))?;
+    }
+    fs::rename(&part, &done).map_err(io(&done))?;
+    let all = list(output);
+    let surplus = all.len().saturating_sub(trainer.settings.save_total_limit.max(1));
+    for (_, old) in &all[..surplus] {
+        fs::remove_dir_all(old).map_err(io(old))?;
+    }
+    Ok(done)
+}
+
+fn encode(trainer: &Trainer<'_>) -> Result<Vec<u8>, TrainError> {
+    let facts = Facts {
+        step: trainer.step,
+        tokens: trainer.tokens,
+        stopping: trainer.stopping.clone(),
+        watch: trainer.watch.clone(),
+        identity: trainer.settings.identity(),
+        rows: rows_checksum(trainer),
+    };
+    let facts = serde_json::to_string(&facts).map_err(|error| TrainError::state(STATE, error.to_string()))?;
+    let mut tensors: Vec<(String, Dtype, Vec<u8>)> = Vec::new();
+    let floats = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    for (index, parameter) in trainer.attached.parameters.iter().enumerate() {
+        tensors.push((
+            format!("values.{}", parameter.name),
+            Dtype::F32,
+            floats(&parameter.values),
+        ));
+        if let Some(best) = &trainer.best {
+            tensors.push((format!("best.{}", parameter.name), Dtype::F32, floats(&best[index])));
+        }
+    }
+    for (name, buffer) in trainer.optimizer.state() {
+        let (kind, bytes) = match &buffer {
+            Buffer::F32(values) => (Dtype::F32, floats(values)),
+            Buffer::U8(values) => (Dtype::U8, values.to_vec()),
+            Buffer::U64(values) => (
+                Dtype::U64,
+                values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            ),
+        };
+        tensors.push((format!("optimizer.{name}"), kind, bytes));
+    }
+    let named = |error: safetensors::SafeTensorError| TrainError::state(STATE, error.to_string());
+    let views = tensors.iter().map(|(name, kind, bytes)| {
+        let shape = vec![bytes.len() / (kind.bitsize() / 8)];
+        TensorView::new(*kind, shape, bytes).map(|view| (name.as_str(), view))
+    });
+    let views: Vec<_> = views.collect::<Result<_, _>>().map_err(named)?;
+    let metadata = HashMap::from([("facts".to_owned(), facts)]);
+    safetensors::serialize(views, Some(metadata)).map_err(named)
+}
+
+/// Puts a run where a checkpoint was written.
+///
+/// # Errors
+/// A file that cannot be read, or that is of another run: which setting differs.
+pub fn restore(trainer: &mut Trainer<'_>, dir: &Path) -> Result<(), TrainError> {
+    let path = dir.join(STATE);
+    let refuse = |reason: String| TrainError::state(&path.display().to_string(), reason);
+    let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, error))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let facts = header.metadata().as_ref().and_then(|metadata| metadata.get("facts"));
+    let facts = facts.ok_or_else(|| refuse("expected the facts of a run, found none".to_owned()))?;
+    let facts: Facts = serde_json::from_str(facts).map_err(|error| refuse(error.to_string()))?;
+    same_run(trainer, &facts).map_err(refuse)?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let tensors: BTreeMap<String, TensorView<'_>> = tensors.tensors().into_iter().collect();
+    let mut best = Vec::new();
+    for parameter in trainer.attached.parameters.iter_mut() {
+        let found = |kind: &str| {
+            tensors
+                .get(&format!("{kind}.{}", parameter.name))
+                .map(|view| floats(view.data()))
+        };
+        let values = found("values").filter(|values| values.len() == parameter.values.len());
+        best.extend(found("best"));
+        parameter.values = values.ok_or_else(|| refuse(format!("expected the values of {}", parameter.name)))?;
+    }
+    trainer.best = (!best.is_empty()).then_some(best);
+    let optimizer = tensors.iter().filter_map(|(name, view)| {
+        let buffer = match view.dtype() {
+            Dtype::F32 => Buffer::F32(Cow::Owned(floats(view.data()))),
+            Dtype::U8 => Buffer::U8(Cow::Borrowed(view.data())),
+            _ => Buffer::U64(
+                view.data()
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|&bytes| u64::from_le_bytes(bytes))
+                    .collect(),
+            ),
+        };
+        Some((name.strip_prefix("optimizer.")?.to_owned(), buffer))
+    });
+    trainer.optimizer.restore(optimizer)?;
+    trainer.step = facts.step;
+    trainer.tokens = facts.tokens;
+    trainer.stopping = facts.stopping;
+    trainer.watch = facts.watch;
+    Ok(())
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect()
+}
+
+fn same_run(trainer: &Trainer<'_>, facts: &Facts) -> Result<(), String> {
+    let now = trainer.settings.identity();
+    for (field, value) in now.as_object().into_iter().flatten() {
+        let before = facts.identity.get(field).unwrap_or(&Value::Null);
+        if before != value {
+            return Err(format!(
+                "{field}: this run has {value}, the one to go on from had {before}"
+            ));
+        }
+    }
+    match facts.rows == rows_checksum(trainer) {
+        true => Ok(()),
+        false => Err("the data is not what the run to go on from read".to_owned()),
+    }
+}
+
+/// Tells other rows from those of a run.
+fn rows_checksum(trainer: &Trainer<'_>) -> u64 {
+    let crc = crc::Crc::<u64>::new(&crc::CRC_64_XZ);
+    let mut digest = crc.digest();
+    for row in trainer.rows {
+        for sample in row {
+            let tokens = sample.ids.iter().zip(&sample.learned);
+            tokens.for_each(|(id, learned)| digest.update(&(u64::from(*id) << 1 | u64::from(*learned)).to_le_bytes()));
+            digest.update(&[0xFF]);
+        }
+        digest.update(&[0xFE]);
+    }
+    digest.finalize()
+}
