@@ -41,9 +41,8 @@ fn a_preview_shows_what_is_learned() {
     let file = mails(folder.path(), &MAILS);
     let (output, out) = data("preview", &file, &["--split", "train[1:]", "--rows", "1"]);
     assert!(output.status.success(), "{output:?}");
-    let expected = format!(
-        "{file}:2: 13 tokens, 2 learned\nSubject: Re: build↵\nThis e-mail is⟦ ham<|im_end|>⟧\n\n1 of 3 rows of train[1:]\n"
-    );
+    let expected =
+        format!("{file}:2: 13 tokens, 2 learned\nSubject: Re: build↵\nThis e-mail is⟦ ham<|im_end|>⟧\n\n1 of 3 rows\n");
     assert_eq!(out, expected);
     let (_, coloured) = data("preview", &file, &["--color", "always", "--rows", "1"]);
     assert!(
@@ -88,7 +87,7 @@ fn a_check_fails_on_leakage_and_rows_that_cannot_be_read_alone() {
         "{out}"
     );
 
-    let (output, out) = data("check", &file, &["--hold-out", "0", "--json"]);
+    let (output, out) = data("check", &file, &["--eval-share", "0", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let report: Value = serde_json::from_str(&out).unwrap();
     let found = &report["findings"][0];

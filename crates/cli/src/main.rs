@@ -48,9 +48,9 @@ fn main() -> ExitCode {
         Command::Pull(args) => commands::pull::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Chat(args) => commands::chat::run(args),
+        Command::Data(command) => commands::dataset::run(command),
         Command::Eval(args) => commands::eval::run(args),
         Command::Finetune(args) => commands::finetune::run(*args),
-        Command::Data(command) => commands::dataset::run(command),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

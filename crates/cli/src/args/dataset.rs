@@ -1,9 +1,9 @@
-//! Arguments of `data preview` and `data check`. Flags have the names that `finetune` gives them, and take underscores as well as
-//! dashes, as in Olive's command lines.
+//! What can be typed after `data preview` and `data check`: flags have the names and meanings that `finetune` gives them.
 
 use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Subcommand, ValueEnum};
+use rootstock_train::dataset::Slice;
 
 use super::ModelArgs;
 
@@ -28,19 +28,19 @@ Exit codes: 0 nothing is wrong or only warnings, 1 unreadable rows or leakage be
     Check(CheckArgs),
 }
 
-/// Which rows, and how they become tokens.
+/// Where rows are, and how they become tokens.
 #[derive(Debug, Clone, Args)]
 pub struct RowsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// File of rows (.json, .jsonl, .csv, .parquet, .txt), or a folder of them whose names tell their split
-    #[arg(long, alias = "data_name", value_name = "PATH")]
+    /// Rows: JSON, JSONL, CSV, Parquet, text, or a folder of them whose names tell their split
+    #[arg(long, value_name = "FILE", alias = "data-files")]
     pub data_name: PathBuf,
-    /// Text made of columns, as in '### {question}\n{answer}', of which everything is learned [default: the columns tell what is]
-    #[arg(long, alias = "text_template", value_name = "TEMPLATE")]
+    /// Text with columns in braces, for rows of any columns; everything of it is learned
+    #[arg(long, value_name = "TEMPLATE")]
     pub text_template: Option<String>,
-    /// Most tokens of a row [default: 1024, or the model's context]
-    #[arg(long, aliases = ["max_length", "max_seq_len"], value_name = "TOKENS")]
+    /// Longest sequence in tokens [default: 1024, or the model's context]
+    #[arg(long, value_name = "TOKENS", aliases = ["max-seq-length", "source-max-len", "max-seq-len"])]
     pub max_length: Option<usize>,
     /// What is cut of a prompt with its completion that are longer
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Truncate::PromptStart)]
@@ -50,7 +50,7 @@ pub struct RowsArgs {
 /// What is cut of a longer row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Truncate {
-    /// The beginning of the prompt, so that the completion stays
+    /// The beginning of the prompt, so that the completion stays; finetune does so
     PromptStart,
     /// The end
     End,
@@ -60,10 +60,10 @@ pub enum Truncate {
 #[derive(Debug, Clone, Args)]
 pub struct PreviewArgs {
     #[command(flatten)]
-    pub rows_of: RowsArgs,
-    /// Part of the data, as train[:10] or validation[5%:]
-    #[arg(long, aliases = ["train_split", "train-split"], value_name = "SLICE", default_value = "train")]
-    pub split: String,
+    pub source: RowsArgs,
+    /// Which rows, as train[:10] or validation[5%:]
+    #[arg(long, value_name = "SLICE", default_value = "train", alias = "train-split")]
+    pub split: Slice,
     /// Most rows to print
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
@@ -82,17 +82,17 @@ pub struct PreviewArgs {
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
     #[command(flatten)]
-    pub rows_of: RowsArgs,
-    /// Part of the data to train on
-    #[arg(long, aliases = ["train_split", "split"], value_name = "SLICE", default_value = "train")]
-    pub train_split: String,
-    /// Part of the data to evaluate on [default: held out of what is trained on]
-    #[arg(long, alias = "eval_split", value_name = "SLICE")]
-    pub eval_split: Option<String>,
-    /// Share of rows to hold out where --eval-split is not given
-    #[arg(long, alias = "hold_out", value_name = "SHARE", default_value_t = 0.1)]
-    pub hold_out: f64,
-    /// Seed of what is held out
+    pub source: RowsArgs,
+    /// Which rows are trained on
+    #[arg(long, value_name = "SLICE", default_value = "train", alias = "split")]
+    pub train_split: Slice,
+    /// Which rows are held out [default: a share of those trained on]
+    #[arg(long, value_name = "SLICE")]
+    pub eval_split: Option<Slice>,
+    /// Share of the rows that is held out where no --eval-split is given; 0 for none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub eval_share: f64,
+    /// Of what is held out
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
     /// Most lines for each kind of finding

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use self::dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 use crate::settings::ByteSize;
+pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use eval::{EvalArgs, Metric};
 pub use finetune::{
     AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
@@ -76,6 +76,9 @@ Examples:
 
 In the conversation: /adapter NAME switches, /adapter alone goes back to the base, /help lists the rest.")]
     Chat(ChatArgs),
+    /// Look at data for training before a run: its tokens with their loss mask, and what is wrong with it
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Measure models and adapters on a file of examples
     #[command(after_help = "\
 Examples:
@@ -97,9 +100,6 @@ Examples:
 The output folder is an adapter that serve, generate, eval and peft read.
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
     Finetune(Box<FinetuneArgs>),
-    /// Look at data for training before a run: its tokens with their loss mask, and what is wrong with it
-    #[command(subcommand)]
-    Data(DataCommand),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -112,7 +112,7 @@ Examples:
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// GGUF file (any part of a split one), Hugging Face folder, or name of a pulled model
-    #[arg(long, value_name = "PATH|NAME")]
+    #[arg(long, value_name = "PATH|NAME", aliases = ["model-name-or-path", "model-path"])]
     pub model: Option<String>,
     /// Folder of pulled models [default: rootstock/models in the user's data folder]
     #[arg(long, value_name = "DIR")]

@@ -157,32 +157,31 @@ fn every_flag(command: &clap::Command) -> BTreeSet<String> {
 }
 
 #[test]
-fn flags_of_data_take_underscores_as_olives_do() {
-    let line = "rootstock data check --data_name a.jsonl --text_template {a} --max_seq_len 8 --train_split train[:5] --eval_split test";
-    let Ok(Command::Data(DataCommand::Check(args))) = parse_line(&line.split(' ').collect::<Vec<_>>()) else {
-        panic!("{:?}", parse_line(&line.split(' ').collect::<Vec<_>>()));
+fn data_takes_the_flags_of_finetune_and_olives_spelling() {
+    let line = "rootstock data check --model_name_or_path m --data_name a.jsonl --text_template {a} --max_seq_len 8 --train_split train[:5] --eval_split test";
+    let args = match parse_line(&line.split(' ').collect::<Vec<_>>()) {
+        Ok(Command::Data(DataCommand::Check(args))) => args,
+        other => panic!("{other:?}"),
     };
-    let rows = &args.rows_of;
-    assert_eq!((rows.text_template.as_deref(), rows.max_length), (Some("{a}"), Some(8)));
     assert_eq!(
-        (args.train_split.as_str(), args.eval_split.as_deref()),
-        ("train[:5]", Some("test"))
+        (args.source.text_template.as_deref(), args.source.max_length),
+        (Some("{a}"), Some(8))
     );
+    assert_eq!(args.train_split, "train[:5]".parse().unwrap());
+    assert_eq!(args.eval_split, Some("test".parse().unwrap()));
     let command = command();
-    for arg in command
+    let check = command
         .find_subcommand("data")
-        .unwrap()
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-    {
-        let long = arg.get_long().unwrap();
-        let underscored = long.replace('-', "_");
-        let known = arg.get_all_aliases().unwrap_or_default();
-        let is_own = !matches!(long, "models-dir" | "help");
-        assert!(
-            !is_own || underscored == long || known.contains(&underscored.as_str()),
-            "--{long}"
-        );
+        .and_then(|data| data.find_subcommand("check"))
+        .unwrap();
+    let own = ["help", "json", "lines", "truncate"];
+    let shared = check
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .filter(|flag| !own.contains(flag));
+    let finetune = flags("finetune");
+    for flag in shared {
+        assert!(finetune.contains(flag), "--{flag}");
     }
 }
 

@@ -99,7 +99,7 @@ impl FinetuneSettings {
             ReportTo::None => None,
             ReportTo::Tensorboard => Some(args.records.logging_dir.clone().unwrap_or_else(|| output.join("runs"))),
         };
-        let template = data.text_template.as_deref().map(TextTemplate::parse);
+        let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
             output,

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use rootstock_train::dataset::check::{Finding, Label, Lengths, Report, Severity, Survey};
 use rootstock_train::dataset::load_each;
 
-use super::{encoder, shape, slice};
+use super::{encoder, shape};
 use crate::UsageError;
 use crate::args::CheckArgs;
 
@@ -34,26 +34,23 @@ pub fn run(args: CheckArgs) -> Result<()> {
 }
 
 fn report(args: &CheckArgs) -> Result<Report> {
-    if !(0.0..1.0).contains(&args.hold_out) {
-        let reason = format!("--hold-out: expected a share from 0 to below 1, got {}", args.hold_out);
+    if !(0.0..1.0).contains(&args.eval_share) {
+        let reason = format!(
+            "--eval-share: expected a share from 0 to below 1, got {}",
+            args.eval_share
+        );
         return Err(UsageError(reason).into());
     }
-    let train_slice = slice("--train-split", &args.train_split)?;
-    let eval_slice = args
-        .eval_split
-        .as_deref()
-        .map(|text| slice("--eval-split", text))
-        .transpose()?;
-    let encoder = encoder(&args.rows_of)?;
+    let encoder = encoder(&args.source)?;
     let available = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.unwrap_or_else(available);
-    let rows = load_each(&args.rows_of.data_name, &train_slice)?;
-    let shape = shape(&args.rows_of, &rows)?;
+    let rows = load_each(&args.source.data_name, &args.train_split)?;
+    let shape = shape(&args.source, &rows)?;
     let mut survey = Survey::default();
     survey.add_train(rows, &shape, &encoder, threads);
-    match eval_slice {
-        Some(slice) => survey.add_eval(load_each(&args.rows_of.data_name, &slice)?, &shape, &encoder, threads),
-        None => survey.hold_out(args.hold_out, args.seed),
+    match &args.eval_split {
+        Some(slice) => survey.add_eval(load_each(&args.source.data_name, slice)?, &shape, &encoder, threads),
+        None => survey.hold_out(args.eval_share, args.seed),
     }
     Ok(Report::of(&survey))
 }

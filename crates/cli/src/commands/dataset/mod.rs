@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rootstock_model::Checkpoint;
 use rootstock_train::TrainError;
-use rootstock_train::dataset::{Encoder, Row, Shape, Slice, TextTemplate, Truncation};
+use rootstock_train::dataset::{Encoder, Row, Shape, TextTemplate, Truncation};
 
 use crate::UsageError;
 use crate::args::{DataCommand, RowsArgs, Truncate};
@@ -45,11 +45,6 @@ fn encoder(args: &RowsArgs) -> Result<Arc<Encoder>> {
     };
     let encoder = Encoder::for_model(&model, max_length, truncation);
     encoder.map(Arc::new).map_err(|error| usage("--max-length", error))
-}
-
-/// A slice as typed.
-fn slice(option: &str, text: &str) -> Result<Slice> {
-    text.parse().map_err(|error| usage(option, error))
 }
 
 /// How rows are read: by the template, or as the columns of the first one that is read tell.

@@ -9,7 +9,7 @@ use rootstock_model::text::Tokenizer;
 use rootstock_train::dataset::{Encoded, Encoder, Piece, Row, Shape, load_each, pieces};
 use serde_json::{Value, json};
 
-use super::{encoder, shape, slice};
+use super::{encoder, shape};
 use crate::args::PreviewArgs;
 
 /// Around what is learned where there are no colours.
@@ -24,10 +24,9 @@ const PLAIN: &str = "\x1b[0m";
 /// # Errors
 /// The model or the data cannot be used; the message names file and line.
 pub fn run(args: PreviewArgs) -> Result<()> {
-    let slice = slice("--split", &args.split)?;
-    let encoder = encoder(&args.rows_of)?;
-    let rows = load_each(&args.rows_of.data_name, &slice)?;
-    let shape = shape(&args.rows_of, &rows)?;
+    let encoder = encoder(&args.source)?;
+    let rows = load_each(&args.source.data_name, &args.split)?;
+    let shape = shape(&args.source, &rows)?;
     let count = rows.len();
     let mut out = io::stdout().lock();
     let mut shown = Vec::new();
@@ -48,9 +47,9 @@ pub fn run(args: PreviewArgs) -> Result<()> {
         true => writeln!(
             out,
             "{}",
-            json!({"split": args.split, "rows_in_split": count, "rows": shown})
+            json!({"split": args.split.split, "rows_in_slice": count, "rows": shown})
         )?,
-        false => writeln!(out, "{} of {count} rows of {}", args.rows.min(count), args.split)?,
+        false => writeln!(out, "{} of {count} rows", args.rows.min(count))?,
     }
     Ok(())
 }
@@ -157,7 +156,7 @@ fn notes(encoded: &Encoded) -> String {
     if behind > 0 {
         notes += &format!(", {behind} cut from the end");
     }
-    if !encoded.ends {
+    if !encoded.ends && encoded.sample.learned_tokens() > 0 {
         notes += ", no end token";
     }
     if !encoded.continues {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::{Encoded, Place};
+use super::super::{Example, Place};
 use super::{Checked, Label, Lengths, Survey, balance, twins};
 
 /// What is wrong.
@@ -158,7 +158,7 @@ fn of_row(row: &Checked) -> impl Iterator<Item = Finding> {
         found(Fault::NothingLearned, learned == 0, &|| {
             format!("none of its {kept} tokens is learned")
         }),
-        found(Fault::Truncated, encoded.truncated, &|| cut(encoded)),
+        found(Fault::Truncated, encoded.truncated, &|| cut(row)),
         found(
             Fault::NoEndToken,
             learned > 0 && !encoded.ends && !encoded.truncated,
@@ -170,11 +170,14 @@ fn of_row(row: &Checked) -> impl Iterator<Item = Finding> {
     .flatten()
 }
 
-fn cut(encoded: &Encoded) -> String {
+fn cut(Checked { encoded, example, .. }: &Checked) -> String {
     let (whole, before) = (encoded.whole, encoded.cut_before);
     let behind = whole - encoded.sample.len() - before;
     match (before, behind) {
         (before, 0) => format!("{before} of {whole} tokens are cut from the beginning of the prompt"),
+        (0, behind) if matches!(example, Example::Text(_)) => {
+            format!("{behind} of {whole} tokens are cut from the end, unless texts are packed into rows")
+        }
         (0, behind) => format!("{behind} of {whole} tokens are cut from the end"),
         _ => format!("of {whole} tokens {before} are cut from the beginning of the prompt and {behind} from the end"),
     }
