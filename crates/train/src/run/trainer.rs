@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, Subject};
 
+use super::shortage::AtATime;
 use super::{Order, Row, RunSettings};
 use crate::adapter::Attached;
 use crate::optimizer::{AdamW, Parameter, Step, clip_scale, gradient_norm};
@@ -69,9 +70,12 @@ pub struct Trainer<'a> {
     /// Values of all parameters at the best evaluation, where that is asked for.
     pub(super) best: Option<Vec<Vec<f32>>>,
     pub(super) rows: &'a [Row],
-    eval_rows: &'a [Row],
+    pub(super) eval_rows: &'a [Row],
+    pub(super) at_a_time: AtATime,
+    /// Bytes of the largest step so far.
+    pub(super) seen: usize,
     schedule: Schedule,
-    order: Order,
+    pub(super) order: Order,
     gradients: GradientWatch,
 }
 
@@ -105,6 +109,11 @@ impl<'a> Trainer<'a> {
             watch: LossWatch::default(),
             gradients,
             best: None,
+            at_a_time: AtATime {
+                training: settings.batch_size,
+                evaluation: settings.eval_batch_size,
+            },
+            seen: 0,
             step: 0,
             tokens: [0; 2],
             engine,
@@ -212,7 +221,7 @@ impl<'a> Trainer<'a> {
     /// Mean loss of the rows that are held out.
     pub fn evaluate(&mut self) -> f64 {
         let (mut sum, mut count) = (0.0, 0);
-        for rows in self.eval_rows.chunks(self.settings.eval_batch_size) {
+        for rows in self.eval_rows.chunks(self.at_a_time.evaluation) {
             let batch = batch(rows.iter());
             let (engine, subject) = self.subject();
             let losses = engine.step(subject, &batch, None);
@@ -225,6 +234,9 @@ impl<'a> Trainer<'a> {
     fn one_step(&mut self, observer: &mut dyn Observer) -> Result<StepReport, TrainError> {
         let start = Instant::now();
         let step = self.step;
+        if let Some(warning) = self.fit_step() {
+            observer.warning(&warning);
+        }
         let rows: Vec<usize> = self.order.rows_of(step).to_vec();
         let learned: usize = rows
             .iter()
@@ -233,7 +245,7 @@ impl<'a> Trainer<'a> {
             .sum();
         self.attached.parameters.clear_gradients();
         let (mut sum, mut read) = (0.0, 0);
-        for (index, rows) in rows.chunks(self.settings.batch_size).enumerate() {
+        for (index, rows) in rows.chunks(self.at_a_time.training).enumerate() {
             let batch = batch(rows.iter().map(|&row| &self.rows[row]));
             let learn = Learn {
                 weight: 1.0 / learned.max(1) as f32,
@@ -298,7 +310,7 @@ impl<'a> Trainer<'a> {
         Ok(norm)
     }
 
-    fn subject(&mut self) -> (&mut Engine, Subject<'_>) {
+    pub(super) fn subject(&mut self) -> (&mut Engine, Subject<'_>) {
         let subject = Subject {
             model: self.model,
             trained: &self.attached.trained,
@@ -309,7 +321,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// Rows as one batch.
-fn batch<'a>(rows: impl Iterator<Item = &'a Row>) -> Batch {
+pub(super) fn batch<'a>(rows: impl Iterator<Item = &'a Row>) -> Batch {
     let mut batch = Batch::default();
     for sample in rows.flatten() {
         batch.push(&sample.ids, &sample.learned);
