@@ -76,6 +76,11 @@ impl Engine {
         self.settings
     }
 
+    /// Bytes that are kept from one step to the next: what the largest step since they were last given back took.
+    pub fn kept_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
     /// Losses of the batch's targets, `-log p`, in their order. With `learn`, gradients are added to those of the parameters.
     pub fn step(&mut self, subject: Subject<'_>, batch: &Batch, learn: Option<Learn>) -> Vec<f32> {
         self.fit(batch.tokens().len());

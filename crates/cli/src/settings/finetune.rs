@@ -124,6 +124,17 @@ impl FinetuneSettings {
             threads: within("threads", args.threads.unwrap_or(available), 1, 1024)?,
         })
     }
+
+    /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
+    pub fn keep_within(&mut self, context: usize) {
+        if context < self.max_length {
+            eprintln!(
+                "--max-length: {context}, which is the model's longest, in place of {}",
+                self.max_length
+            );
+            self.max_length = context;
+        }
+    }
 }
 
 /// A model whose folder names classes of its own needs code that came with it: here it would be computed as something else.

@@ -34,9 +34,10 @@ use watch::Watch;
 /// Settings, model, rows or a checkpoint that cannot be used, too little memory, or files that cannot be written.
 pub fn run(args: FinetuneArgs) -> Result<()> {
     let (json, dry_run) = (args.json, args.dry_run);
-    let settings = FinetuneSettings::new(args)?;
+    let mut settings = FinetuneSettings::new(args)?;
     output::check(&settings)?;
     let checkpoint = Checkpoint::open(&settings.model.path)?;
+    settings.keep_within(checkpoint.spec().context_length);
     let rows = Rows::read(&settings, &checkpoint)?;
     let model = load(&settings, &checkpoint)?;
     let (attached, config) = adapter(&settings, &checkpoint, &model)?;
