@@ -76,7 +76,7 @@ pub struct Trainer<'a> {
     pub(super) seen: usize,
     schedule: Schedule,
     pub(super) order: Order,
-    gradients: GradientWatch,
+    gradient_watch: GradientWatch,
 }
 
 impl<'a> Trainer<'a> {
@@ -100,14 +100,14 @@ impl<'a> Trainer<'a> {
             group.with_lora_plus(settings.lora_plus_ratio)
         });
         let optimizer = AdamW::new(settings.optimizer, groups)?;
-        let gradients = GradientWatch::new(optimizer.parameters().len());
+        let gradient_watch = GradientWatch::new(optimizer.parameters().len());
         Ok(Self {
             optimizer,
             schedule: settings.rates(rows.len())?,
             order: Order::new(rows.len(), settings.rows_per_step(), settings.seed),
             stopping: EarlyStopping::new(settings.patience, settings.min_delta),
             watch: LossWatch::default(),
-            gradients,
+            gradient_watch,
             best: None,
             at_a_time: AtATime {
                 training: settings.batch_size,
@@ -243,19 +243,7 @@ impl<'a> Trainer<'a> {
             .flat_map(|&row| &self.rows[row])
             .map(|sample| sample.learned_tokens())
             .sum();
-        self.attached.parameters.clear_gradients();
-        let (mut sum, mut read) = (0.0, 0);
-        for (index, rows) in rows.chunks(self.at_a_time.training).enumerate() {
-            let batch = batch(rows.iter().map(|&row| &self.rows[row]));
-            let learn = Learn {
-                weight: 1.0 / learned.max(1) as f32,
-                dropout_key: Random::new(self.settings.seed, &format!("dropout {step} {index}")).bits(),
-            };
-            let (engine, subject) = self.subject();
-            let losses = engine.step(subject, &batch, Some(learn));
-            sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-            read += batch.tokens().len() as u64;
-        }
+        let (sum, read) = self.gradients(&rows, learned);
         let loss = sum / learned.max(1) as f64;
         let learning_rate = self.schedule.learning_rate(step);
         let grad_norm = self.update(learning_rate, observer)?;
@@ -276,15 +264,34 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// Gradients of the mean loss over the `learned` tokens of these rows, as many rows at a time as fit; the sum of their losses,
+    /// and the tokens that were read.
+    fn gradients(&mut self, rows: &[usize], learned: usize) -> (f64, u64) {
+        self.attached.parameters.clear_gradients();
+        let (mut sum, mut read) = (0.0, 0);
+        for (index, rows) in rows.chunks(self.at_a_time.training).enumerate() {
+            let batch = batch(rows.iter().map(|&row| &self.rows[row]));
+            let learn = Learn {
+                weight: 1.0 / learned.max(1) as f32,
+                dropout_key: Random::new(self.settings.seed, &format!("dropout {} {index}", self.step)).bits(),
+            };
+            let (engine, subject) = self.subject();
+            let losses = engine.step(subject, &batch, Some(learn));
+            sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            read += batch.tokens().len() as u64;
+        }
+        (sum, read)
+    }
+
     /// The optimizer's step; the norm of the gradients before clipping. Gradients that are not finite change nothing.
     fn update(&mut self, learning_rate: f64, observer: &mut dyn Observer) -> Result<f64, TrainError> {
         let parameters = &mut self.attached.parameters;
         let norm = gradient_norm(parameters.iter().map(|parameter| parameter.gradient.as_slice()));
-        if self.gradients.watches() {
+        if self.gradient_watch.watches() {
             for (index, parameter) in parameters.iter().enumerate() {
-                self.gradients.gradient(index, &parameter.gradient);
+                self.gradient_watch.gradient(index, &parameter.gradient);
             }
-            for index in self.gradients.end_step(learning_rate).into_iter().flatten() {
+            for index in self.gradient_watch.end_step(learning_rate).into_iter().flatten() {
                 let name = parameters.iter().nth(index).map(|parameter| parameter.name.clone());
                 observer.warning(&Warning::NoGradient {
                     name: name.unwrap_or_default(),

@@ -123,23 +123,6 @@ fn table(heading: &str, rows: &[(String, String)], card: &mut String) {
 
 fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
     let base = &facts.base;
-    let (from, note) = match (&facts.gguf, facts.method) {
-        (Some(file), _) => (
-            format!("\"FOLDER\", gguf_file={}", json!(file)),
-            format!(
-                "It was trained on the weights of `{file}` as they are quantized there, and has learned to make up for that: it is at \
-                 its best on this file. On another precision of the same model it loads all the same; measure it there with \
-                 `rootstock eval`."
-            ),
-        ),
-        (None, "qlora") => (
-            json!(base).to_string(),
-            "It was trained on weights rounded to 4 bits and has learned to make up for that: serve it with `--quantize 4`, and measure \
-             it with `rootstock eval` before serving it otherwise."
-                .to_owned(),
-        ),
-        _ => (json!(base).to_string(), "It was trained on the weights as they are stored.".to_owned()),
-    };
     let quantize = match (&facts.gguf, facts.method) {
         (None, "qlora") => " --quantize 4",
         _ => "",
@@ -148,14 +131,38 @@ fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
         Some(_) => "FOLDER",
         None => ".",
     };
+    let from = match &facts.gguf {
+        Some(file) => format!("\"FOLDER\", gguf_file={}", json!(file)),
+        None => json!(base).to_string(),
+    };
     format!(
         "## Use\n\nServe it, with `{parent}` the folder that `{name}` lies in, and ask for it by its name:\n\n\
          ```\nrootstock serve --model {base}{quantize} --adapters {parent}\n\
          curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d '{{\"model\": {}, \"prompt\": \"...\"}}'\n```\n\n\
          With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
          base = AutoModelForCausalLM.from_pretrained({from})\n\
-         model = PeftModel.from_pretrained(base, {})\n```\n\n{note}\n",
+         model = PeftModel.from_pretrained(base, {})\n```\n\n{}\n",
         json!(name),
         json!(name),
+        precision(facts)
     )
+}
+
+/// On which weights the adapter is at its best.
+fn precision(facts: &Facts) -> String {
+    match (&facts.gguf, facts.method) {
+        (Some(file), _) => format!(
+            "It was trained on the weights of `{file}` as they are quantized there, and has learned to make up for that. Other \
+             precisions of the same model are other weights: rootstock refuses it there until `rootstock_base_hash` is taken out of its \
+             adapter_config.json; measure it then with `rootstock eval`."
+        ),
+        (None, "qlora") => {
+            let parts = [
+                "It was trained on weights rounded to 4 bits and has learned to make up for that: serve it with `--quantize 4`, and",
+                "measure it with `rootstock eval` before serving it otherwise.",
+            ];
+            parts.join(" ")
+        }
+        _ => "It was trained on the weights as they are stored.".to_owned(),
+    }
 }

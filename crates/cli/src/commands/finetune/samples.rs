@@ -81,41 +81,39 @@ fn ask(settings: &FinetuneSettings, prompts: &[Prompt]) -> Result<Vec<Sample>> {
     let base = Base::start(&base_settings(settings)?)?;
     let load = base.adapters.load(ADAPTER, &settings.output);
     load.with_context(|| format!("{} is not served", settings.output.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut samples = Vec::new();
+    for prompt in prompts {
+        // As in training, what a long prompt loses is its beginning.
+        let most = settings.max_length.min(base.max_context.saturating_sub(ANSWER_TOKENS));
+        let answer = |adapter| runtime.block_on(answer(&base, prompt, most, adapter));
+        samples.push(Sample {
+            prompt: prompt.shown().to_owned(),
+            base: answer(None)?,
+            adapter: answer(Some((ADAPTER, 1.0)))?,
+        });
+    }
+    base.engine.drain();
+    Ok(samples)
+}
+
+/// The likeliest answer to the last `most` tokens of a prompt.
+async fn answer(base: &Base, prompt: &Prompt, most: usize, adapter: Option<(&str, f32)>) -> Result<String> {
     let greedy = GenerationSettings::new(SamplingArgs {
         max_tokens: Some(ANSWER_TOKENS),
         temperature: Some(0.0),
         ..SamplingArgs::default()
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let samples = runtime.block_on(async {
-        let mut samples = Vec::new();
-        for prompt in prompts {
-            let mut answers = [const { String::new() }; 2];
-            for (answer, adapter) in answers.iter_mut().zip([None, Some((ADAPTER, 1.0))]) {
-                let held = base.hold(adapter).await?;
-                let mut tokens = prompt.tokens(&base, &held)?;
-                // As in training, what a long prompt loses is its beginning.
-                let most = settings.max_length.min(base.max_context - ANSWER_TOKENS);
-                tokens.drain(..tokens.len().saturating_sub(most));
-                let call = Call {
-                    prompt: tokens,
-                    continues: matches!(prompt, Prompt::Text(_)),
-                    held,
-                    settings: &greedy,
-                };
-                *answer = base.start_generation(call)?.finish(|_| Ok(())).await?.text;
-            }
-            let [of_base, of_adapter] = answers;
-            samples.push(Sample {
-                prompt: prompt.shown().to_owned(),
-                base: of_base,
-                adapter: of_adapter,
-            });
-        }
-        anyhow::Ok(samples)
-    })?;
-    base.engine.drain();
-    Ok(samples)
+    let held = base.hold(adapter).await?;
+    let mut tokens = prompt.tokens(base, &held)?;
+    tokens.drain(..tokens.len().saturating_sub(most));
+    let call = Call {
+        prompt: tokens,
+        continues: matches!(prompt, Prompt::Text(_)),
+        held,
+        settings: &greedy,
+    };
+    Ok(base.start_generation(call)?.finish(|_| Ok(())).await?.text)
 }
 
 /// The base as the adapter is served on it, with room for one sequence.

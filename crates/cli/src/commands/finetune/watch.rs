@@ -17,7 +17,7 @@ use super::output::Output;
 use crate::settings::FinetuneSettings;
 
 /// Seconds of the run so far, over all its parts, as records keep them.
-const RUNTIME: &str = "runtime";
+const SECONDS: &str = "seconds";
 
 /// Watches a run: records, checkpoints, warnings, the terminal.
 pub struct Watch<'a> {
@@ -66,7 +66,7 @@ impl<'a> Watch<'a> {
             true => RunLog::resume(&metrics, settings.events.as_deref(), trainer.step())?,
             false => (RunLog::create(&metrics, settings.events.as_deref())?, Vec::new()),
         };
-        let runtime = |record: &Record| record.more.get(RUNTIME).copied();
+        let runtime = |record: &Record| record.more.get(SECONDS).copied();
         Ok(Self {
             output,
             log,
@@ -116,7 +116,7 @@ impl<'a> Watch<'a> {
     }
 
     fn record(&mut self, mut record: Record) -> Result<(), TrainError> {
-        record.more.insert(RUNTIME.to_owned(), self.runtime());
+        record.more.insert(SECONDS.to_owned(), self.runtime());
         self.log.record(&record)?;
         self.records.push(record);
         Ok(())
