@@ -1,5 +1,6 @@
 //! What is told and written down while a run goes on.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use rootstock_train::run::{Ending, Observer, StepReport, Trainer, checkpoint};
 use super::outcome::Outcome;
 use super::output::Output;
 use crate::settings::FinetuneSettings;
+use crate::signals::{INTERRUPTED, Signals};
 
 /// Seconds of the run so far, over all its parts, as records keep them.
 const SECONDS: &str = "seconds";
@@ -76,7 +78,7 @@ impl<'a> Watch<'a> {
             logging_steps: settings.run.logging_steps,
             pending: (0.0, 0),
             warnings: output.facts().warning().into_iter().collect(),
-            interrupt: interrupt(Display::new(trainer.total_steps(), settings.run.logging_steps)),
+            interrupt: interrupt(Display::new(trainer.total_steps(), settings.run.logging_steps))?,
             best_restored: settings.run.patience.is_some(),
             start: Instant::now(),
         })
@@ -187,22 +189,26 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// Waits for Ctrl-C: the run ends after its step, with a checkpoint where those are written. A second one ends the process.
-fn interrupt(display: Display) -> Arc<Interrupt> {
+/// Waits for a signal: the run ends after its step, with a checkpoint where those are written. A second one ends the process.
+fn interrupt(display: Display) -> io::Result<Arc<Interrupt>> {
     let interrupt = Arc::new(Interrupt {
         display: Mutex::new(display),
         asked: AtomicBool::new(false),
     });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _within = runtime.enter();
+        Signals::new()?
+    };
     let shared = Arc::clone(&interrupt);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let Ok(runtime) = runtime else { return };
-        while runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+        loop {
+            runtime.block_on(signals.next());
             if shared.asked.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+                std::process::exit(INTERRUPTED);
             }
             shared.display().say("ends after this step; press again to end at once");
         }
     });
-    interrupt
+    Ok(interrupt)
 }
