@@ -13,6 +13,7 @@ mod commands;
 mod dataset;
 mod defaults;
 mod eval;
+mod finetune_command;
 mod folders;
 mod gemma;
 mod gguf_lora;

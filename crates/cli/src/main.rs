@@ -10,6 +10,7 @@ mod models;
 mod models_dir;
 mod progress;
 mod settings;
+mod signals;
 
 use std::io;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@
 
 mod batch;
 mod error;
+mod footprint;
 mod frozen;
 mod graph;
 mod parameters;
@@ -15,6 +16,7 @@ mod trained;
 
 pub use batch::{Batch, Target};
 pub use error::DecoderError;
+pub use footprint::{Footprint, StepShapes};
 pub use frozen::FrozenModel;
 pub use graph::Graph;
 pub use parameters::{Parameter, ParameterId, ParameterKind, Parameters};

@@ -29,6 +29,8 @@ pub struct Engine {
     settings: StepSettings,
     context: Context,
     memory: Memory,
+    /// Tokens that the memory is for.
+    tokens: usize,
     norms: WeightNorms,
 }
 
@@ -64,12 +66,24 @@ impl Engine {
                 isa: Isa::detect()?,
             },
             memory: Memory::default(),
+            tokens: 0,
             norms: WeightNorms::default(),
         })
     }
 
+    /// How it computes.
+    pub fn settings(&self) -> StepSettings {
+        self.settings
+    }
+
+    /// Bytes that are kept from one step to the next: what the largest step since they were last given back took.
+    pub fn kept_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
     /// Losses of the batch's targets, `-log p`, in their order. With `learn`, gradients are added to those of the parameters.
     pub fn step(&mut self, subject: Subject<'_>, batch: &Batch, learn: Option<Learn>) -> Vec<f32> {
+        self.fit(batch.tokens().len());
         let mut machine = Machine {
             model: subject.model,
             trained: subject.trained,
@@ -85,6 +99,15 @@ impl Engine {
         let mut tape = Tape::new(&mut machine, batch, pass);
         let keep = learn.is_some() && !self.settings.checkpointing;
         run(&mut tape, subject.model, batch, learn, keep)
+    }
+
+    /// Gives memory back that a step over so many tokens has no use for: without this, what was kept for short steps would stand
+    /// beside what long ones take.
+    fn fit(&mut self, tokens: usize) {
+        if tokens > self.tokens || tokens < self.tokens / 2 {
+            self.memory.clear();
+            self.tokens = tokens;
+        }
     }
 }
 
@@ -130,6 +153,11 @@ fn run(tape: &mut Tape<'_, '_>, model: &FrozenModel, batch: &Batch, learn: Optio
     losses
 }
 
+/// Rows of logits over so many tokens that stand at a time.
+pub(crate) fn logits_rows(vocabulary: usize) -> usize {
+    (LOGITS_BYTES / (vocabulary * size_of::<f32>())).max(LEAST_LOGITS_ROWS)
+}
+
 /// Losses of targets from normalised rows, logits standing a chunk at a time; the rows get their gradient.
 fn entropy(
     tape: &mut Tape<'_, '_>,
@@ -139,7 +167,7 @@ fn entropy(
     learn: Option<Learn>,
 ) -> Vec<f32> {
     let (hidden, columns) = (model.spec().hidden_size, model.spec().vocab_size);
-    let chunk = (LOGITS_BYTES / (columns * 4)).max(LEAST_LOGITS_ROWS);
+    let chunk = logits_rows(columns);
     let mut losses = vec![0.0; targets.len()];
     let mut of_normed = learn.map(|_| vec![0.0; tape.values(normed).len()]);
     let (mut rows, mut tokens) = (Vec::new(), Vec::new());

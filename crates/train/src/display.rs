@@ -82,7 +82,7 @@ impl Display {
     }
 
     /// Leaves the bar as it is and the cursor below it.
-    pub fn finish(self) {
+    pub fn finish(&mut self) {
         if let Output::Bar(bar) = &self.output {
             bar.abandon();
         }

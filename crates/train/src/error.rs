@@ -40,6 +40,20 @@ pub enum TrainError {
         /// What was expected and what was given.
         reason: String,
     },
+    /// Not even one row at a time fits into memory.
+    #[error(
+        "one row at a time would take about {} of memory, and there is {}; {advice}",
+        crate::quantity::bytes(*.needed),
+        crate::quantity::bytes(*.room)
+    )]
+    Memory {
+        /// Bytes that the process would take.
+        needed: u64,
+        /// Bytes that it may take.
+        room: u64,
+        /// What would take less.
+        advice: String,
+    },
     /// State of an optimizer that does not belong to its parameters.
     #[error("optimizer state {name}: {reason}")]
     State {

@@ -7,7 +7,10 @@ use std::path::Path;
 use crate::TrainError;
 
 /// Writes a file under a temporary name beside its own, syncs and renames it.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+///
+/// # Errors
+/// Whatever keeps it from being written; nothing is left of it then.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);

@@ -89,8 +89,16 @@ fn as_arguments(arg: &clap::Arg, key: &str, value: &Value) -> Result<Vec<OsStrin
         (ArgAction::SetTrue, Value::Boolean(false)) => Ok(Vec::new()),
         (ArgAction::SetTrue, other) => Err(format!("`{key}`: expected true or false, got {other}")),
         (ArgAction::Append, Value::Array(values)) => values.iter().map(|value| as_argument(key, value)).collect(),
+        (_, Value::Boolean(value)) if takes_booleans(arg) => Ok(vec![format!("--{key}={value}").into()]),
         (_, value) => Ok(vec![as_argument(key, value)?]),
     }
+}
+
+/// Whether an option is a switch that can be said to be off, as in `--packing false`.
+fn takes_booleans(arg: &clap::Arg) -> bool {
+    arg.get_possible_values()
+        .iter()
+        .any(|value| value.matches("false", true))
 }
 
 fn as_argument(key: &str, value: &Value) -> Result<OsString, String> {

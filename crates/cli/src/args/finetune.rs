@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 use rootstock_train::dataset::Slice;
 
+use crate::settings::ByteSize;
+
 /// Arguments of `finetune`.
 #[derive(Debug, Clone, Args)]
 pub struct FinetuneArgs {
@@ -41,7 +43,11 @@ pub struct FinetuneArgs {
     /// Worker threads [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Code that comes with a model is never run; true is refused
+    /// Most memory that the run may take; where a batch needs more, fewer rows are computed at a time [default: what the machine
+    /// and its control group have left]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<ByteSize>,
+    /// Code that comes with a model is never run; true is refused where there is some
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub trust_remote_code: bool,
     /// Accepted for Olive's command lines; adapters are for generating text whatever it says
@@ -268,6 +274,9 @@ pub struct RecordArgs {
     /// End after so many evaluations without a gain, with the best weights
     #[arg(long, value_name = "N")]
     pub early_stopping_patience: Option<u32>,
+    /// Rows held out that base and adapter answer in the report; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub report_samples: usize,
     /// What counts as a gain
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub early_stopping_threshold: f64,

@@ -28,7 +28,7 @@ Example:
   rootstock serve --model smollm2-135m-instruct --adapters models/demo
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
-Every option of serve, generate, chat and eval can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
+Every option of serve, generate, chat, eval and finetune can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
 file given with --config; a flag wins over the environment, the environment over the file.
 ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
 

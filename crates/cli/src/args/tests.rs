@@ -112,6 +112,74 @@ fn a_missing_or_malformed_file_is_named() {
 }
 
 #[test]
+fn a_switch_that_takes_a_value_is_a_boolean_of_the_file_and_nothing_else_is() {
+    let finetune = |text: &str| {
+        let (_dir, path) = config(text);
+        parse_line(&["rootstock", "finetune", "--config", &path])
+    };
+    let Ok(Command::Finetune(args)) = finetune("packing = true\ngradient-checkpointing = false\nlora-r = 4\n") else {
+        panic!()
+    };
+    assert!(args.data.packing && !args.training.gradient_checkpointing);
+    assert_eq!(args.adapter.lora_r, 4);
+    let error = finetune("output = true\n").unwrap_err();
+    assert!(error.contains("`output`: expected a text"), "{error}");
+}
+
+#[test]
+fn olives_command_line_of_finetune_is_taken_as_it_is() {
+    let line = [
+        "rootstock finetune --method qlora --model_name_or_path meta-llama/Llama-3.2-1B --trust_remote_code --output_path models/tuned",
+        "--data_name xxyyzzz/phrase_classification --max_steps 100 --log_level 1 --task_name text-generation",
+        "--train_split train[:4096] --eval_split train[4096:4224] --per_device_train_batch_size 1 --per_device_eval_batch_size 2",
+        "--logging_steps 5 --eval_steps 20 --save_steps 40 --logging_dir logs --report_to tensorboard",
+        "--gradient_checkpointing true --gradient_accumulation_steps 16 --learning_rate 1e-4 --lr_scheduler_type cosine",
+        "--lora_r 16 --lora_alpha 64 --target_modules q_proj v_proj --text_template",
+    ]
+    .join(" ");
+    let template = "### Question: {prompt}\n### Answer: {response}";
+    let words: Vec<_> = line.split(' ').chain([template]).collect();
+    let Ok(Command::Finetune(args)) = parse_line(&words) else {
+        panic!("{:?}", parse_line(&words));
+    };
+    assert_eq!((args.method, args.trust_remote_code), (Method::Qlora, true));
+    assert_eq!(args.model.as_deref(), Some("meta-llama/Llama-3.2-1B"));
+    assert_eq!(args.output.as_deref(), Some(Path::new("models/tuned")));
+    let (data, adapter, training, records) = (&args.data, &args.adapter, &args.training, &args.records);
+    assert_eq!(
+        data.data_name.as_deref(),
+        Some(Path::new("xxyyzzz/phrase_classification"))
+    );
+    assert_eq!(data.text_template.as_deref(), Some(template));
+    let slice = |text: &str| text.parse::<rootstock_train::dataset::Slice>().unwrap();
+    assert_eq!(data.train_split, slice("train[:4096]"));
+    assert_eq!(data.eval_split, Some(slice("train[4096:4224]")));
+    assert_eq!((adapter.lora_r, adapter.lora_alpha), (16, 64.0));
+    assert_eq!(adapter.target_modules, ["q_proj", "v_proj"]);
+    assert_eq!(
+        (training.max_steps, training.gradient_accumulation_steps),
+        (Some(100), 16)
+    );
+    assert!(training.gradient_checkpointing && training.learning_rate == 1e-4);
+    assert_eq!(
+        (
+            training.per_device_train_batch_size,
+            training.per_device_eval_batch_size
+        ),
+        (1, 2)
+    );
+    assert_eq!(training.lr_scheduler_type, "cosine");
+    assert_eq!(
+        (records.logging_steps, records.eval_steps, records.save_steps),
+        (5, 20, 40)
+    );
+    assert_eq!(
+        (records.report_to, records.logging_dir.as_deref()),
+        (ReportTo::Tensorboard, Some(Path::new("logs")))
+    );
+}
+
+#[test]
 fn every_option_of_a_set_up_has_its_variable() {
     let command = command();
     let serve = command.find_subcommand("serve").unwrap();
@@ -134,7 +202,12 @@ fn every_file_in_configs_is_for_a_command_and_parses() {
         parse_line(&["rootstock", &name, "--config", &path]).unwrap();
         names.insert(name);
     }
-    assert_eq!(names, ["chat", "eval", "generate", "serve"].map(str::to_owned).into());
+    assert_eq!(
+        names,
+        ["chat", "eval", "finetune", "generate", "serve"]
+            .map(str::to_owned)
+            .into()
+    );
 }
 
 #[test]

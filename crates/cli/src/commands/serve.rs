@@ -16,9 +16,7 @@ use tracing::{info, warn};
 use crate::args::{Quantize, ServeArgs};
 use crate::base::Base;
 use crate::settings::{BaseSettings, ServeSettings, weight_precision};
-
-/// Exit code of a process that its user stopped, as shells report SIGINT.
-const INTERRUPTED: i32 = 130;
+use crate::signals::{INTERRUPTED, Signals};
 
 /// Serves until SIGTERM or SIGINT; returns once every accepted request has ended.
 ///
@@ -110,42 +108,4 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     Ok(async move {
         let _ = stop.await;
     })
-}
-
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
-    }
 }

@@ -1,6 +1,6 @@
 //! What `finetune` runs with, from its arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rootstock_formats::peft::TrainedBiases;
@@ -58,6 +58,8 @@ pub struct FinetuneSettings {
     pub resume: Option<Resume>,
     /// Threads.
     pub threads: usize,
+    /// Rows held out that base and adapter answer.
+    pub report_samples: usize,
 }
 
 /// Which checkpoint.
@@ -75,26 +77,20 @@ impl FinetuneSettings {
     /// # Errors
     /// What is missing, out of range, or refused with its reason.
     pub fn new(args: FinetuneArgs) -> Result<Self> {
-        if args.trust_remote_code {
-            return Err(usage(
-                "--trust-remote-code: code that comes with a model is never run; leave it out, or say false",
-            ));
-        }
         let model = ModelArgs {
             model: args.model,
             models_dir: args.models_dir,
             catalog: args.catalog,
         };
         let model = Models::new(&model)?.locate(model.model.as_deref())?;
-        let available = std::thread::available_parallelism().map_or(1, usize::from);
-        let data = args.data;
-        // Asked for here and not by clap, so that the settings file can give them.
+        if args.trust_remote_code {
+            has_no_code(&model.path)?;
+        }
         let output = args
             .output
-            .ok_or_else(|| usage("--output is missing: the folder that the adapter is written to"))?;
-        let rows = data
-            .data_name
-            .ok_or_else(|| usage("--data-name is missing: the file or folder of rows to train on"))?;
+            .ok_or_else(|| usage("--output is missing; give a folder for the adapter"))?;
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        let data = args.data;
         let events = match args.records.report_to {
             ReportTo::None => None,
             ReportTo::Tensorboard => Some(args.records.logging_dir.clone().unwrap_or_else(|| output.join("runs"))),
@@ -105,7 +101,7 @@ impl FinetuneSettings {
             output,
             overwrite: args.overwrite,
             method: args.method,
-            rows,
+            rows: rows(data.data_name)?,
             template: template
                 .transpose()
                 .map_err(|error| usage(format!("--text-template: {error}")))?,
@@ -119,11 +115,58 @@ impl FinetuneSettings {
             arithmetic: arithmetic(args.training.precision)?,
             checkpointing: args.training.gradient_checkpointing,
             resume: resume(args.records.resume_from_checkpoint.as_deref()),
-            run: run(args.training, &args.records)?,
+            report_samples: args.records.report_samples,
+            run: RunSettings {
+                memory_limit: args.memory_limit.map(|size| size.0),
+                ..run(args.training, &args.records)?
+            },
             events,
             threads: within("threads", args.threads.unwrap_or(available), 1, 1024)?,
         })
     }
+
+    /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
+    pub fn keep_within(&mut self, context: usize) {
+        if context < self.max_length {
+            eprintln!(
+                "--max-length: {context}, which is the model's longest, in place of {}",
+                self.max_length
+            );
+            self.max_length = context;
+        }
+    }
+}
+
+/// A model whose folder names classes of its own needs code that came with it: here it would be computed as something else.
+fn has_no_code(model: &Path) -> Result<()> {
+    let config = std::fs::read(model.join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    match config.get("auto_map") {
+        None => Ok(()),
+        Some(classes) => Err(usage(format!(
+            "--trust-remote-code: code that comes with a model is never run, and the config.json of {} has some in auto_map \
+             ({classes})",
+            model.display()
+        ))),
+    }
+}
+
+/// An existing file or folder of rows.
+fn rows(path: Option<PathBuf>) -> Result<PathBuf> {
+    let path = path.ok_or_else(|| usage("--data-name is missing; give a file of rows to train on"))?;
+    if path.exists() {
+        return Ok(path);
+    }
+    let shown = path.display();
+    let name = path.to_string_lossy();
+    let is_hub_name = !path.is_absolute() && name.matches('/').count() <= 1 && path.extension().is_none();
+    Err(usage(match is_hub_name {
+        true => format!(
+            "--data-name: there is no file or folder {shown}. If it is a data set of the hub: those are not fetched here; download it \
+             (`hf download --repo-type dataset {shown} --local-dir DIR`) and give DIR or one of its files"
+        ),
+        false => format!("--data-name: there is no file or folder {shown}"),
+    }))
 }
 
 fn lora(args: AdapterArgs) -> Result<LoraSettings> {
@@ -217,6 +260,7 @@ fn run(training: TrainingArgs, records: &RecordArgs) -> Result<RunSettings> {
         logging_steps: records.logging_steps,
         patience: records.early_stopping_patience,
         min_delta: records.early_stopping_threshold,
+        memory_limit: None,
     };
     settings.check().map_err(|error| usage(format!("--{error}")))?;
     Ok(settings)

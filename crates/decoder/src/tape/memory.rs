@@ -50,6 +50,12 @@ impl Memory {
         }
     }
 
+    /// Bytes of what nobody uses.
+    pub fn bytes(&self) -> usize {
+        let elements = self.free.iter().map(Vec::capacity);
+        elements.sum::<usize>() * size_of::<f32>()
+    }
+
     /// Returns everything to the system: the next pass has other shapes.
     pub fn clear(&mut self) {
         self.free.clear();

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quantity::bytes;
+
 /// How far above its best the evaluation's loss may be before it counts as risen.
 const RISEN: f64 = 1.02;
 
@@ -31,6 +33,17 @@ pub enum Warning {
         /// Mean loss of training before the best evaluation and before this one.
         train: [f64; 2],
     },
+    /// Batches are computed in parts, because memory is short.
+    BatchHalved {
+        /// Optimizer steps done.
+        step: u64,
+        /// Rows at a time, before and from now on.
+        rows: [usize; 2],
+        /// Bytes that the batch would take the process to.
+        needed: u64,
+        /// Bytes that the process may have.
+        room: u64,
+    },
     /// A trainable tensor whose gradient was exactly zero in all steps that were watched.
     NoGradient {
         /// The tensor.
@@ -55,6 +68,20 @@ impl fmt::Display for Warning {
                 "step {step}: since step {best_step} the eval loss has risen from {:.4} to {:.4} while the training loss fell from \
                  {:.4} to {:.4}; stop early, or train less or on more data",
                 eval[0], eval[1], train[0], train[1]
+            ),
+            Self::BatchHalved {
+                step,
+                rows,
+                needed,
+                room,
+            } => write!(
+                f,
+                "step {step}: {} rows at a time would take about {} of memory, and there is {}: they are computed {} at a time, \
+                 more often; the numbers stay the same but for rounding",
+                rows[0],
+                bytes(*needed),
+                bytes(*room),
+                rows[1]
             ),
             Self::NoGradient { name } => write!(
                 f,

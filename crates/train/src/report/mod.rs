@@ -11,6 +11,8 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Serialize;
+
 pub use plot::{LinePlot, Mark, Series};
 
 use crate::TrainError;
@@ -61,7 +63,7 @@ pub struct Cost {
 }
 
 /// What a run learned from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DatasetFacts {
     /// Rows to train on.
     pub rows: u64,

@@ -30,6 +30,10 @@ struct Facts {
     watch: LossWatch,
     identity: Value,
     rows: u64,
+    /// Rows that were computed at a time, where memory was too short for the batch: with others, the numbers would differ by
+    /// rounding.
+    #[serde(default)]
+    rows_at_a_time: Option<usize>,
 }
 
 /// The folder of a step's checkpoint below `output`.
@@ -95,6 +99,7 @@ fn encode(trainer: &Trainer<'_>) -> Result<Vec<u8>, TrainError> {
         watch: trainer.watch.clone(),
         identity: trainer.settings.identity(),
         rows: rows_checksum(trainer),
+        rows_at_a_time: Some(trainer.at_a_time.training).filter(|&rows| rows != trainer.settings.batch_size),
     };
     let facts = serde_json::to_string(&facts).map_err(|error| TrainError::state(STATE, error.to_string()))?;
     let mut tensors: Vec<(String, Dtype, Vec<u8>)> = Vec::new();
@@ -177,6 +182,9 @@ pub fn restore(trainer: &mut Trainer<'_>, dir: &Path) -> Result<(), TrainError> 
     trainer.tokens = facts.tokens;
     trainer.stopping = facts.stopping;
     trainer.watch = facts.watch;
+    if let Some(rows) = facts.rows_at_a_time {
+        trainer.at_a_time.training = trainer.at_a_time.training.min(rows).max(1);
+    }
     Ok(())
 }
 

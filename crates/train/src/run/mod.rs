@@ -1,14 +1,18 @@
 //! A training run: rows of samples in, trained parameters out ([`Trainer`]). What a step computes depends on the settings, the
 //! rows and the step's number alone, so a run that is killed and goes on from its last checkpoint ([`checkpoint`]) ends with the
-//! same bits as one that was not.
+//! same bits as one that was not. What it will take is known before ([`Plan`]).
 
 pub mod checkpoint;
 mod order;
+mod plan;
 mod settings;
+mod shortage;
 mod trainer;
 
 pub use order::Order;
+pub use plan::Plan;
 pub use settings::RunSettings;
+pub use shortage::MemoryPlan;
 pub use trainer::{Ending, Observer, StepReport, Trainer};
 
 use crate::dataset::Sample;

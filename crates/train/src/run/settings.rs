@@ -47,6 +47,8 @@ pub struct RunSettings {
     pub patience: Option<u32>,
     /// What counts as a gain.
     pub min_delta: f64,
+    /// Bytes that the process may take; `None` for what the system leaves it.
+    pub memory_limit: Option<u64>,
 }
 
 impl Default for RunSettings {
@@ -71,6 +73,7 @@ impl Default for RunSettings {
             logging_steps: 10,
             patience: None,
             min_delta: 0.0,
+            memory_limit: None,
         }
     }
 }

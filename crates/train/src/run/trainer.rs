@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, Subject};
 
+use super::shortage::AtATime;
 use super::{Order, Row, RunSettings};
 use crate::adapter::Attached;
 use crate::optimizer::{AdamW, Parameter, Step, clip_scale, gradient_norm};
@@ -69,10 +70,13 @@ pub struct Trainer<'a> {
     /// Values of all parameters at the best evaluation, where that is asked for.
     pub(super) best: Option<Vec<Vec<f32>>>,
     pub(super) rows: &'a [Row],
-    eval_rows: &'a [Row],
+    pub(super) eval_rows: &'a [Row],
+    pub(super) at_a_time: AtATime,
+    /// Bytes of the largest step so far.
+    pub(super) seen: usize,
     schedule: Schedule,
-    order: Order,
-    gradients: GradientWatch,
+    pub(super) order: Order,
+    gradient_watch: GradientWatch,
 }
 
 impl<'a> Trainer<'a> {
@@ -96,15 +100,20 @@ impl<'a> Trainer<'a> {
             group.with_lora_plus(settings.lora_plus_ratio)
         });
         let optimizer = AdamW::new(settings.optimizer, groups)?;
-        let gradients = GradientWatch::new(optimizer.parameters().len());
+        let gradient_watch = GradientWatch::new(optimizer.parameters().len());
         Ok(Self {
             optimizer,
             schedule: settings.rates(rows.len())?,
             order: Order::new(rows.len(), settings.rows_per_step(), settings.seed),
             stopping: EarlyStopping::new(settings.patience, settings.min_delta),
             watch: LossWatch::default(),
-            gradients,
+            gradient_watch,
             best: None,
+            at_a_time: AtATime {
+                training: settings.batch_size,
+                evaluation: settings.eval_batch_size,
+            },
+            seen: 0,
             step: 0,
             tokens: [0; 2],
             engine,
@@ -212,7 +221,7 @@ impl<'a> Trainer<'a> {
     /// Mean loss of the rows that are held out.
     pub fn evaluate(&mut self) -> f64 {
         let (mut sum, mut count) = (0.0, 0);
-        for rows in self.eval_rows.chunks(self.settings.eval_batch_size) {
+        for rows in self.eval_rows.chunks(self.at_a_time.evaluation) {
             let batch = batch(rows.iter());
             let (engine, subject) = self.subject();
             let losses = engine.step(subject, &batch, None);
@@ -225,25 +234,16 @@ impl<'a> Trainer<'a> {
     fn one_step(&mut self, observer: &mut dyn Observer) -> Result<StepReport, TrainError> {
         let start = Instant::now();
         let step = self.step;
+        if let Some(warning) = self.fit_step() {
+            observer.warning(&warning);
+        }
         let rows: Vec<usize> = self.order.rows_of(step).to_vec();
         let learned: usize = rows
             .iter()
             .flat_map(|&row| &self.rows[row])
             .map(|sample| sample.learned_tokens())
             .sum();
-        self.attached.parameters.clear_gradients();
-        let (mut sum, mut read) = (0.0, 0);
-        for (index, rows) in rows.chunks(self.settings.batch_size).enumerate() {
-            let batch = batch(rows.iter().map(|&row| &self.rows[row]));
-            let learn = Learn {
-                weight: 1.0 / learned.max(1) as f32,
-                dropout_key: Random::new(self.settings.seed, &format!("dropout {step} {index}")).bits(),
-            };
-            let (engine, subject) = self.subject();
-            let losses = engine.step(subject, &batch, Some(learn));
-            sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-            read += batch.tokens().len() as u64;
-        }
+        let (sum, read) = self.gradients(&rows, learned);
         let loss = sum / learned.max(1) as f64;
         let learning_rate = self.schedule.learning_rate(step);
         let grad_norm = self.update(learning_rate, observer)?;
@@ -264,15 +264,34 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// Gradients of the mean loss over the `learned` tokens of these rows, as many rows at a time as fit; the sum of their losses,
+    /// and the tokens that were read.
+    fn gradients(&mut self, rows: &[usize], learned: usize) -> (f64, u64) {
+        self.attached.parameters.clear_gradients();
+        let (mut sum, mut read) = (0.0, 0);
+        for (index, rows) in rows.chunks(self.at_a_time.training).enumerate() {
+            let batch = batch(rows.iter().map(|&row| &self.rows[row]));
+            let learn = Learn {
+                weight: 1.0 / learned.max(1) as f32,
+                dropout_key: Random::new(self.settings.seed, &format!("dropout {} {index}", self.step)).bits(),
+            };
+            let (engine, subject) = self.subject();
+            let losses = engine.step(subject, &batch, Some(learn));
+            sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            read += batch.tokens().len() as u64;
+        }
+        (sum, read)
+    }
+
     /// The optimizer's step; the norm of the gradients before clipping. Gradients that are not finite change nothing.
     fn update(&mut self, learning_rate: f64, observer: &mut dyn Observer) -> Result<f64, TrainError> {
         let parameters = &mut self.attached.parameters;
         let norm = gradient_norm(parameters.iter().map(|parameter| parameter.gradient.as_slice()));
-        if self.gradients.watches() {
+        if self.gradient_watch.watches() {
             for (index, parameter) in parameters.iter().enumerate() {
-                self.gradients.gradient(index, &parameter.gradient);
+                self.gradient_watch.gradient(index, &parameter.gradient);
             }
-            for index in self.gradients.end_step(learning_rate).into_iter().flatten() {
+            for index in self.gradient_watch.end_step(learning_rate).into_iter().flatten() {
                 let name = parameters.iter().nth(index).map(|parameter| parameter.name.clone());
                 observer.warning(&Warning::NoGradient {
                     name: name.unwrap_or_default(),
@@ -298,7 +317,7 @@ impl<'a> Trainer<'a> {
         Ok(norm)
     }
 
-    fn subject(&mut self) -> (&mut Engine, Subject<'_>) {
+    pub(super) fn subject(&mut self) -> (&mut Engine, Subject<'_>) {
         let subject = Subject {
             model: self.model,
             trained: &self.attached.trained,
@@ -309,7 +328,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// Rows as one batch.
-fn batch<'a>(rows: impl Iterator<Item = &'a Row>) -> Batch {
+pub(super) fn batch<'a>(rows: impl Iterator<Item = &'a Row>) -> Batch {
     let mut batch = Batch::default();
     for sample in rows.flatten() {
         batch.push(&sample.ids, &sample.learned);

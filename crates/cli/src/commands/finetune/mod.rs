@@ -1,8 +1,13 @@
-//! `rootstock finetune`: from a file of rows to an adapter. Rows become samples in [`rows`]; what is told and written while the
-//! run goes on is in [`watch`], what is written at its end in [`output`].
+//! `rootstock finetune`: from a file of rows to an adapter. Rows become samples in [`rows`]; [`plan`] says what a run will take;
+//! what is told and written while it goes on is in [`watch`]; what came of it in [`outcome`], its files in [`output`], with the
+//! answers of [`samples`] and the model [`card`].
 
+mod card;
+mod outcome;
 mod output;
+mod plan;
 mod rows;
+mod samples;
 mod watch;
 
 use std::path::Path;
@@ -12,12 +17,13 @@ use rootstock_decoder::{Engine, FrozenModel, StepSettings};
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
 use rootstock_train::adapter::{Attached, adapter_config, attach, read_config, read_tensors};
-use rootstock_train::run::{Trainer, checkpoint};
+use rootstock_train::run::{Observer, Trainer, checkpoint};
 use serde_json::Value;
 
 use crate::UsageError;
 use crate::args::{FinetuneArgs, Method};
 use crate::settings::{FinetuneSettings, Resume};
+use outcome::{Facts, Outcome};
 use output::Output;
 use rows::Rows;
 use watch::Watch;
@@ -25,31 +31,76 @@ use watch::Watch;
 /// Trains an adapter and writes it.
 ///
 /// # Errors
-/// Settings, model, rows or a checkpoint that cannot be used, or files that cannot be written.
+/// Settings, model, rows or a checkpoint that cannot be used, too little memory, or files that cannot be written.
 pub fn run(args: FinetuneArgs) -> Result<()> {
     let (json, dry_run) = (args.json, args.dry_run);
-    let settings = FinetuneSettings::new(args)?;
+    let mut settings = FinetuneSettings::new(args)?;
+    output::check(&settings)?;
     let checkpoint = Checkpoint::open(&settings.model.path)?;
+    settings.keep_within(checkpoint.spec().context_length);
     let rows = Rows::read(&settings, &checkpoint)?;
     let model = load(&settings, &checkpoint)?;
     let (attached, config) = adapter(&settings, &checkpoint, &model)?;
-    let output = Output::new(&settings, config, &model);
-    output.announce(&rows, &attached);
+    let facts = Facts::new(&settings, &checkpoint, &attached, &rows);
+    // Its mapped file would count as ours from here to the end.
+    drop(checkpoint);
+    facts.announce();
+    let output = Output::new(&settings, config, model.spec().clone(), facts);
+    let prompts = rows.prompts.clone();
+    let job = Job {
+        settings: &settings,
+        output: &output,
+        rows,
+    };
     if dry_run {
-        return Ok(());
+        return job.plan(&model, attached, json);
     }
-    output.prepare()?;
-    let mut engine = Engine::new(StepSettings {
-        arithmetic: settings.arithmetic,
-        checkpointing: settings.checkpointing,
-        threads: settings.threads,
-    })?;
-    let both = (rows.train.as_slice(), rows.eval.as_slice());
-    let mut trainer = Trainer::new(&mut engine, &model, attached, both, settings.run.clone())?;
-    let resumed = go_on(&settings, &mut trainer)?;
-    let mut watch = Watch::new(&settings, &output, &trainer, resumed)?;
-    let ending = trainer.run(&mut watch)?;
-    output.finish(watch, trainer, ending, json)
+    let mut outcome = job.train(&model, attached)?;
+    // The base is loaded once more, to answer as it is served.
+    drop(model);
+    let samples = samples::answers(&settings, &prompts, &mut outcome.warnings);
+    output.finish(&outcome, samples, json)
+}
+
+/// A run and what it reads.
+struct Job<'a> {
+    settings: &'a FinetuneSettings,
+    output: &'a Output<'a>,
+    rows: Rows,
+}
+
+impl Job<'_> {
+    fn engine(&self) -> Result<Engine> {
+        Ok(Engine::new(StepSettings {
+            arithmetic: self.settings.arithmetic,
+            checkpointing: self.settings.checkpointing,
+            threads: self.settings.threads,
+        })?)
+    }
+
+    fn plan(&self, model: &FrozenModel, attached: Attached, json: bool) -> Result<()> {
+        let (mut engine, run) = (self.engine()?, self.settings.run.clone());
+        let mut trainer = Trainer::new(&mut engine, model, attached, self.rows.both(), run)?;
+        go_on(self.settings, &mut trainer)?;
+        plan::show(self.settings, &mut trainer, json)
+    }
+
+    /// Trains, and writes the adapter.
+    fn train(self, model: &FrozenModel, attached: Attached) -> Result<Outcome> {
+        let (mut engine, run) = (self.engine()?, self.settings.run.clone());
+        let mut trainer = Trainer::new(&mut engine, model, attached, self.rows.both(), run)?;
+        let resumed = go_on(self.settings, &mut trainer)?;
+        let warnings = trainer.fit()?;
+        self.output.prepare()?;
+        let mut watch = Watch::new(self.settings, self.output, &trainer, resumed)?;
+        warnings.iter().for_each(|warning| watch.warning(warning));
+        let ending = trainer.run(&mut watch)?;
+        let outcome = watch.finish(&trainer, ending);
+        let parameters = &trainer.attached().parameters;
+        self.output
+            .write_adapter(self.settings.output.as_path(), parameters, Some(&outcome))?;
+        Ok(outcome)
+    }
 }
 
 fn load(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<FrozenModel> {

@@ -2,16 +2,19 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rootstock_decoder::{FrozenModel, Parameters};
+use rootstock_decoder::Parameters;
+use rootstock_model::ArchSpec;
 use rootstock_train::TrainError;
-use rootstock_train::adapter::{Attached, Folder, write_folder};
-use rootstock_train::run::{Ending, Trainer};
-use serde_json::{Value, json};
+use rootstock_train::adapter::{Folder, write_folder};
+use rootstock_train::files::write_whole;
+use rootstock_train::report::{Cost, Report, Sample};
+use serde_json::Value;
 
-use super::rows::Rows;
-use super::watch::Watch;
+use super::card::{card, name, parameters};
+use super::outcome::{Facts, Outcome};
 use crate::UsageError;
 use crate::settings::FinetuneSettings;
 
@@ -19,16 +22,35 @@ use crate::settings::FinetuneSettings;
 pub struct Output<'a> {
     settings: &'a FinetuneSettings,
     config: Value,
-    model: &'a FrozenModel,
+    spec: ArchSpec,
+    facts: Facts,
+}
+
+/// Makes sure that nothing in the folder is lost.
+///
+/// # Errors
+/// It has something in it, or cannot be read.
+pub fn check(settings: &FinetuneSettings) -> Result<()> {
+    let shown = settings.output.display();
+    if !settings.output.exists() {
+        return Ok(());
+    }
+    let entries = fs::read_dir(&settings.output).with_context(|| format!("--output: {shown} cannot be read"))?;
+    if entries.count() > 0 && !settings.overwrite && settings.resume.is_none() {
+        let ways = "take another folder, --overwrite, or --resume-from-checkpoint to go on with its run";
+        return Err(UsageError(format!("--output: {shown} is not empty; {ways}")).into());
+    }
+    Ok(())
 }
 
 impl<'a> Output<'a> {
-    /// For an adapter of this configuration.
-    pub fn new(settings: &'a FinetuneSettings, config: Value, model: &'a FrozenModel) -> Self {
+    /// For an adapter of this configuration on a base of this architecture.
+    pub fn new(settings: &'a FinetuneSettings, config: Value, spec: ArchSpec, facts: Facts) -> Self {
         Self {
             settings,
             config,
-            model,
+            spec,
+            facts,
         }
     }
 
@@ -37,93 +59,69 @@ impl<'a> Output<'a> {
         &self.settings.output
     }
 
-    /// Says what will be trained on what.
-    pub fn announce(&self, rows: &Rows, attached: &Attached) {
-        let spec = self.model.spec();
-        let of_maps: usize = spec
-            .sites()
-            .filter_map(|site| spec.shape(site))
-            .map(|(inputs, outputs)| inputs * outputs)
-            .sum();
-        let tied = if spec.tied_output {
-            spec.vocab_size * spec.hidden_size
-        } else {
-            0
-        };
-        let (trained, all) = (attached.parameters.elements(), of_maps - tied);
-        eprintln!(
-            "trainable params: {trained} || all params: {} || trainable%: {:.4}",
-            all + trained,
-            100.0 * trained as f64 / (all + trained) as f64
-        );
-        eprintln!(
-            "{} rows to train on, {} held out, {} samples cut",
-            rows.train.len(),
-            rows.eval.len(),
-            rows.truncated
-        );
+    /// What is known of the run before it begins.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
-    /// Makes the folder, and makes sure that nothing in it is lost.
+    /// Makes the folder.
     ///
     /// # Errors
-    /// A folder that has something in it, or that cannot be made.
+    /// It cannot be made.
     pub fn prepare(&self) -> Result<()> {
         let dir = self.dir();
-        let shown = dir.display();
-        fs::create_dir_all(dir).with_context(|| format!("--output: {shown} cannot be made"))?;
-        let entries = fs::read_dir(dir).with_context(|| format!("--output: {shown} cannot be read"))?;
-        if entries.count() > 0 && !self.settings.overwrite && self.settings.resume.is_none() {
-            let ways = "take another folder, --overwrite, or --resume-from-checkpoint to go on with its run";
-            return Err(UsageError(format!("--output: {shown} is not empty; {ways}")).into());
-        }
-        Ok(())
+        fs::create_dir_all(dir).with_context(|| format!("--output: {} cannot be made", dir.display()))
     }
 
-    /// Writes the adapter as it is now.
+    /// Writes the adapter as it is now, with the outcome of the run where it is at its end.
     ///
     /// # Errors
     /// Files that cannot be written.
-    pub fn write_adapter(&self, dir: &Path, parameters: &Parameters) -> Result<(), TrainError> {
+    pub fn write_adapter(
+        &self,
+        dir: &Path,
+        parameters: &Parameters,
+        outcome: Option<&Outcome>,
+    ) -> Result<(), TrainError> {
         let folder = Folder {
             config: &self.config,
             parameters,
-            spec: self.model.spec(),
-            card: &self.card(),
+            spec: &self.spec,
+            card: &card(self.settings, &self.facts, outcome),
         };
         write_folder(dir, folder)
     }
 
-    fn card(&self) -> String {
-        let base = &self.settings.model.name;
-        format!(
-            "---\nlibrary_name: peft\nbase_model: {base}\ntags:\n- lora\n- rootstock\n---\n\n# An adapter on {base}\n"
-        )
-    }
-
-    /// Writes everything, and says so.
+    /// Writes what there is beside the adapter, and says where it is.
     ///
     /// # Errors
     /// Files that cannot be written.
-    pub fn finish(&self, watch: Watch<'_>, trainer: Trainer<'_>, ending: Ending, json: bool) -> Result<()> {
-        let (step, [read, learned], best) = (trainer.step(), trainer.tokens(), trainer.best());
-        self.write_adapter(self.dir(), &trainer.into_attached().parameters)?;
-        let last = |of: fn(&rootstock_train::records::Record) -> Option<f64>| watch.records.iter().rev().find_map(of);
-        let result = json!({
-            "output": self.dir(),
-            "ending": format!("{ending:?}").to_lowercase(),
-            "steps": step,
-            "tokens": read,
-            "learned_tokens": learned,
-            "loss": last(|record| record.loss),
-            "eval_loss": last(|record| record.eval_loss),
-            "best": best,
-            "warnings": watch.warnings,
-        });
+    pub fn finish(&self, outcome: &Outcome, samples: Vec<Sample>, json: bool) -> Result<()> {
+        let mut results = serde_json::to_vec_pretty(outcome)?;
+        results.push(b'\n');
+        write_whole(&self.dir().join("train_results.json"), &results)?;
+        self.report(outcome, samples).write(&self.dir().join("report.html"))?;
         match json {
-            true => println!("{result}"),
+            true => println!("{}", serde_json::to_string(outcome)?),
             false => println!("{}", self.dir().display()),
         }
         Ok(())
+    }
+
+    fn report(&self, outcome: &Outcome, samples: Vec<Sample>) -> Report {
+        Report {
+            title: format!("{} on {}", name(self.settings), self.facts.base),
+            settings: parameters(self.settings, &self.facts),
+            records: outcome.records.clone(),
+            best: outcome.best,
+            samples,
+            cost: Cost {
+                time: Duration::try_from_secs_f64(outcome.runtime).unwrap_or_default(),
+                tokens: outcome.tokens,
+                peak_memory: outcome.peak_memory,
+            },
+            dataset: self.facts.dataset,
+            warnings: outcome.warnings.clone(),
+        }
     }
 }

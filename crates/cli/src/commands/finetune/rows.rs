@@ -1,8 +1,9 @@
-//! Rows of a file as samples: read, split, tokenized, packed.
+//! Rows of a file as samples: read, split, tokenized, packed; and which of them are asked about at the end.
 
 use anyhow::Result;
 use rootstock_model::Checkpoint;
 use rootstock_train::dataset::{Encoder, Example, Row as FileRow, Shape, Truncation, hold_out, load, pack, pack_texts};
+use rootstock_train::report::DatasetFacts;
 use rootstock_train::run::Row;
 
 use crate::UsageError;
@@ -16,6 +17,10 @@ pub struct Rows {
     pub eval: Vec<Row>,
     /// Samples of both that were cut.
     pub truncated: usize,
+    /// Samples of both in which nothing is to be learned.
+    pub left_out: usize,
+    /// Examples held out that are asked about before and after.
+    pub prompts: Vec<Example>,
 }
 
 impl Rows {
@@ -34,14 +39,51 @@ impl Rows {
                 (of(&split.train), of(&split.held_out))
             }
         };
-        let mut truncated = 0;
-        let mut encode = |examples: &[Example]| samples(settings, &encoder, examples, &mut truncated);
+        let prompts = spread(&eval, settings.report_samples);
+        let mut counts = Counts::default();
+        let mut encode = |examples: &[Example]| samples(settings, &encoder, examples, &mut counts);
         let (train, eval) = (encode(&train)?, encode(&eval)?);
         if train.is_empty() {
             return Err(UsageError(format!("{}: there is nothing to learn in it", settings.rows.display())).into());
         }
-        Ok(Self { train, eval, truncated })
+        Ok(Self {
+            train,
+            eval,
+            truncated: counts.truncated,
+            left_out: counts.left_out,
+            prompts,
+        })
     }
+
+    /// What is trained on, and what is held out.
+    pub fn both(&self) -> (&[Row], &[Row]) {
+        (&self.train, &self.eval)
+    }
+
+    /// What a report says of them.
+    pub fn facts(&self) -> DatasetFacts {
+        let samples = || self.train.iter().flatten();
+        DatasetFacts {
+            rows: self.train.len() as u64,
+            held_out: self.eval.len() as u64,
+            tokens: samples().map(|sample| sample.len() as u64).sum(),
+            learned: samples().map(|sample| sample.learned_tokens() as u64).sum(),
+            truncated: self.truncated as u64,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    truncated: usize,
+    left_out: usize,
+}
+
+/// So many of the examples, from all over them: sorted rows have the same label side by side.
+fn spread(examples: &[Example], count: usize) -> Vec<Example> {
+    let count = count.min(examples.len());
+    let at = |index: usize| examples[index * examples.len() / count].clone();
+    (0..count).map(at).collect()
 }
 
 fn examples(settings: &FinetuneSettings, rows: &[FileRow]) -> Result<Vec<Example>> {
@@ -58,7 +100,7 @@ fn samples(
     settings: &FinetuneSettings,
     encoder: &Encoder,
     examples: &[Example],
-    truncated: &mut usize,
+    counts: &mut Counts,
 ) -> Result<Vec<Row>> {
     let texts = examples.iter().all(|example| matches!(example, Example::Text(_)));
     let whole = settings.packing && texts;
@@ -69,10 +111,12 @@ fn samples(
         } else {
             encoder.encode(example)?
         };
-        *truncated += usize::from(encoded.truncated);
+        counts.truncated += usize::from(encoded.truncated);
         samples.push(encoded.sample);
     }
+    let all = samples.len();
     samples.retain(|sample| sample.learned_tokens() > 0);
+    counts.left_out += all - samples.len();
     let packed = match (settings.packing, whole) {
         (false, _) => return Ok(samples.into_iter().map(|sample| vec![sample]).collect()),
         (true, true) => pack_texts(samples, settings.max_length),

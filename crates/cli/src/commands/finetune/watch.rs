@@ -1,30 +1,55 @@
 //! What is told and written down while a run goes on.
 
+use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::Result;
 use rootstock_train::TrainError;
+use rootstock_train::display::Display;
+use rootstock_train::memory::Memory;
 use rootstock_train::records::{Record, RunLog, Throughput, Warning};
-use rootstock_train::run::{Observer, StepReport, Trainer, checkpoint};
+use rootstock_train::run::{Ending, Observer, StepReport, Trainer, checkpoint};
 
+use super::outcome::Outcome;
 use super::output::Output;
 use crate::settings::FinetuneSettings;
+use crate::signals::{INTERRUPTED, Signals};
+
+/// Seconds of the run so far, over all its parts, as records keep them.
+const SECONDS: &str = "seconds";
 
 /// Watches a run: records, checkpoints, warnings, the terminal.
 pub struct Watch<'a> {
     output: &'a Output<'a>,
     log: RunLog,
-    /// Every record so far.
-    pub records: Vec<Record>,
+    records: Vec<Record>,
     throughput: Throughput,
     logging_steps: u64,
     /// Losses since the last record, weighed by tokens.
     pending: (f64, u64),
-    /// What was warned of.
-    pub warnings: Vec<String>,
-    interrupted: Arc<AtomicBool>,
+    warnings: Vec<String>,
+    interrupt: Arc<Interrupt>,
+    /// Whether the weights of the best evaluation are put back at the end.
+    best_restored: bool,
+    start: Instant,
+    /// Seconds of the parts before.
+    before: f64,
+}
+
+/// What the thread that waits for Ctrl-C and the run share.
+struct Interrupt {
+    display: Mutex<Display>,
+    asked: AtomicBool,
+}
+
+impl Interrupt {
+    fn display(&self) -> MutexGuard<'_, Display> {
+        // A bar that was torn while it was drawn is drawn again.
+        self.display.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<'a> Watch<'a> {
@@ -43,19 +68,57 @@ impl<'a> Watch<'a> {
             true => RunLog::resume(&metrics, settings.events.as_deref(), trainer.step())?,
             false => (RunLog::create(&metrics, settings.events.as_deref())?, Vec::new()),
         };
+        let runtime = |record: &Record| record.more.get(SECONDS).copied();
         Ok(Self {
             output,
             log,
+            before: records.iter().rev().find_map(runtime).unwrap_or(0.0),
             records,
             throughput: Throughput::default(),
             logging_steps: settings.run.logging_steps,
             pending: (0.0, 0),
-            warnings: Vec::new(),
-            interrupted: interrupt(),
+            warnings: output.facts().warning().into_iter().collect(),
+            interrupt: interrupt(Display::new(trainer.total_steps(), settings.run.logging_steps))?,
+            best_restored: settings.run.patience.is_some(),
+            start: Instant::now(),
         })
     }
 
-    fn record(&mut self, record: Record) -> Result<(), TrainError> {
+    /// What came of the run.
+    pub fn finish(self, trainer: &Trainer<'_>, ending: Ending) -> Outcome {
+        self.interrupt.display().finish();
+        let (runtime, [tokens, learned_tokens], best) = (self.runtime(), trainer.tokens(), trainer.best());
+        let last = |of: fn(&Record) -> Option<f64>| self.records.iter().rev().find_map(of);
+        let of_best = best.filter(|_| self.best_restored && ending != Ending::Interrupted);
+        let eval_loss = of_best
+            .map(|best| best.loss)
+            .or_else(|| last(|record| record.eval_loss));
+        Outcome {
+            output: self.output.dir().display().to_string(),
+            ending: format!("{ending:?}").to_lowercase(),
+            steps: trainer.step(),
+            epoch: trainer.epoch(),
+            tokens,
+            learned_tokens,
+            loss: last(|record| record.loss),
+            eval_loss,
+            eval_perplexity: eval_loss.map(f64::exp),
+            best,
+            runtime,
+            tokens_per_second: tokens as f64 / runtime,
+            peak_memory: Memory::now().map(|memory| memory.peak),
+            facts: self.output.facts().clone(),
+            warnings: self.warnings,
+            records: self.records,
+        }
+    }
+
+    fn runtime(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
+    }
+
+    fn record(&mut self, mut record: Record) -> Result<(), TrainError> {
+        record.more.insert(SECONDS.to_owned(), self.runtime());
         self.log.record(&record)?;
         self.records.push(record);
         Ok(())
@@ -68,77 +131,84 @@ impl Observer for Watch<'_> {
         self.throughput.step(read, report.took);
         self.pending.0 += report.loss * learned as f64;
         self.pending.1 += learned;
-        if report.step.is_multiple_of(self.logging_steps) || report.step == trainer.total_steps() {
-            let (sum, count) = std::mem::take(&mut self.pending);
-            let record = Record {
-                step: report.step,
-                epoch: report.epoch,
-                loss: Some(sum / count.max(1) as f64),
-                learning_rate: Some(report.learning_rate),
-                grad_norm: Some(report.grad_norm),
-                tokens: Some(trainer.tokens()[0]),
-                tokens_per_second: self.throughput.tokens_per_second(),
-                ..Record::default()
-            };
-            let left = self.throughput.time_for(trainer.total_steps() - report.step);
-            eprintln!(
-                "step {} of {}  loss {:.4}  {:.0} tok/s  {:.0} s left",
-                report.step,
-                trainer.total_steps(),
-                record.loss.unwrap_or(f64::NAN),
-                record.tokens_per_second.unwrap_or(0.0),
-                left.unwrap_or_default().as_secs_f64()
-            );
+        let logged = report.step.is_multiple_of(self.logging_steps) || report.step == trainer.total_steps();
+        let loss = match logged {
+            true => {
+                let (sum, count) = std::mem::take(&mut self.pending);
+                sum / count.max(1) as f64
+            }
+            false => report.loss,
+        };
+        let record = Record {
+            step: report.step,
+            epoch: report.epoch,
+            loss: Some(loss),
+            learning_rate: Some(report.learning_rate),
+            grad_norm: Some(report.grad_norm),
+            tokens: Some(trainer.tokens()[0]),
+            tokens_per_second: self.throughput.tokens_per_second(),
+            memory: Memory::now().map(|memory| memory.resident),
+            ..Record::default()
+        };
+        let left = self.throughput.time_for(trainer.total_steps() - report.step);
+        self.interrupt.display().step(&record, left);
+        if logged {
             self.record(record)?;
         }
-        Ok(match self.interrupted.load(Ordering::Relaxed) {
+        Ok(match self.interrupt.asked.load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })
     }
 
     fn evaluation(&mut self, trainer: &Trainer<'_>, loss: f64) -> Result<ControlFlow<()>, TrainError> {
-        eprintln!(
-            "step {}  eval loss {loss:.4}  perplexity {:.2}",
-            trainer.step(),
-            loss.exp()
-        );
-        self.record(Record {
+        let record = Record {
             step: trainer.step(),
             epoch: trainer.epoch(),
             eval_loss: Some(loss),
             ..Record::default()
-        })?;
+        };
+        let left = self.throughput.time_for(trainer.total_steps() - trainer.step());
+        self.interrupt.display().step(&record, left);
+        self.record(record)?;
         Ok(ControlFlow::Continue(()))
     }
 
     fn checkpoint(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
         let output = self.output;
-        checkpoint::save(trainer, output.dir(), |dir| {
-            output.write_adapter(dir, &trainer.attached().parameters)
+        let path = checkpoint::save(trainer, output.dir(), |dir| {
+            output.write_adapter(dir, &trainer.attached().parameters, None)
         })?;
+        self.interrupt.display().say(&format!("saved {}", path.display()));
         Ok(())
     }
 
     fn warning(&mut self, warning: &Warning) {
-        eprintln!("warning: {warning}");
+        self.interrupt.display().say(&format!("warning: {warning}"));
         self.warnings.push(warning.to_string());
     }
 }
 
-/// Set by Ctrl-C: the run ends after its step, with a checkpoint where those are written. A second one ends the process.
-fn interrupt() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&flag);
+/// Waits for a signal: the run ends after its step, with a checkpoint where those are written. A second one ends the process.
+fn interrupt(display: Display) -> io::Result<Arc<Interrupt>> {
+    let interrupt = Arc::new(Interrupt {
+        display: Mutex::new(display),
+        asked: AtomicBool::new(false),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _within = runtime.enter();
+        Signals::new()?
+    };
+    let shared = Arc::clone(&interrupt);
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let Ok(runtime) = runtime else { return };
-        while runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            if seen.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+        loop {
+            runtime.block_on(signals.next());
+            if shared.asked.swap(true, Ordering::Relaxed) {
+                std::process::exit(INTERRUPTED);
             }
-            eprintln!("ends after this step; press again to end at once");
+            shared.display().say("ends after this step; press again to end at once");
         }
     });
-    flag
+    Ok(interrupt)
 }

@@ -1,0 +1,145 @@
+//! Answers before and after: what the base and the adapter say to rows that were held out, as `generate` gives them.
+
+use anyhow::{Context, Result};
+use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
+use rootstock_model::Checkpoint;
+use rootstock_model::text::TokenId;
+use rootstock_train::dataset::{Example, Message};
+use rootstock_train::report::Sample;
+use serde_json::{Value, json};
+
+use crate::args::{Method, SamplingArgs};
+use crate::base::{Base, Call, Held};
+use crate::settings::{BaseSettings, FinetuneSettings, GenerationSettings, SINGLE};
+
+/// Most tokens of an answer.
+const ANSWER_TOKENS: usize = 64;
+/// Words of a text that are given, for the model to go on from.
+const GIVEN_WORDS: usize = 16;
+/// What the adapter is loaded as.
+const ADAPTER: &str = "adapter";
+
+/// Asks base and adapter about each example. Where that fails, the adapter is written all the same: the reason is a warning.
+pub fn answers(settings: &FinetuneSettings, examples: &[Example], warnings: &mut Vec<String>) -> Vec<Sample> {
+    let prompts: Vec<Prompt> = examples.iter().filter_map(Prompt::of).collect();
+    if prompts.is_empty() {
+        return Vec::new();
+    }
+    ask(settings, &prompts).unwrap_or_else(|error| {
+        let warning = format!("there are no samples in the report: {error:#}");
+        eprintln!("warning: {warning}");
+        warnings.push(warning);
+        Vec::new()
+    })
+}
+
+/// What is asked.
+enum Prompt {
+    /// To be continued.
+    Text(String),
+    /// To be answered.
+    Messages(Vec<Value>, String),
+}
+
+impl Prompt {
+    /// What an example gives; none where it gives nothing.
+    fn of(example: &Example) -> Option<Self> {
+        match example {
+            Example::Completion { prompt, .. } => Some(prompt.clone())
+                .filter(|text| !text.trim().is_empty())
+                .map(Self::Text),
+            Example::Text(text) => {
+                let words: Vec<&str> = text.split_inclusive(char::is_whitespace).take(GIVEN_WORDS).collect();
+                let given = words.concat().trim_end().to_owned();
+                Some(given).filter(|text| !text.is_empty()).map(Self::Text)
+            }
+            Example::Conversation(turns) => {
+                let last = turns.iter().rposition(|turn| turn.role == "assistant")?;
+                let given = &turns[..last];
+                let message = |turn: &Message| json!({"role": turn.role, "content": turn.content});
+                let shown = given.last()?.content.clone();
+                Some(Self::Messages(given.iter().map(message).collect(), shown))
+            }
+        }
+    }
+
+    fn shown(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Messages(_, text) => text,
+        }
+    }
+
+    fn tokens(&self, base: &Base, held: &Held) -> Result<Vec<TokenId>> {
+        match self {
+            Self::Text(text) => base.text_prompt(text),
+            Self::Messages(messages, _) => base.chat_prompt(messages, &held.defaults),
+        }
+    }
+}
+
+fn ask(settings: &FinetuneSettings, prompts: &[Prompt]) -> Result<Vec<Sample>> {
+    let base = Base::start(&base_settings(settings)?)?;
+    let load = base.adapters.load(ADAPTER, &settings.output);
+    load.with_context(|| format!("{} is not served", settings.output.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut samples = Vec::new();
+    for prompt in prompts {
+        // As in training, what a long prompt loses is its beginning.
+        let most = settings.max_length.min(base.max_context.saturating_sub(ANSWER_TOKENS));
+        let answer = |adapter| runtime.block_on(answer(&base, prompt, most, adapter));
+        samples.push(Sample {
+            prompt: prompt.shown().to_owned(),
+            base: answer(None)?,
+            adapter: answer(Some((ADAPTER, 1.0)))?,
+        });
+    }
+    base.engine.drain();
+    Ok(samples)
+}
+
+/// The likeliest answer to the last `most` tokens of a prompt.
+async fn answer(base: &Base, prompt: &Prompt, most: usize, adapter: Option<(&str, f32)>) -> Result<String> {
+    let greedy = GenerationSettings::new(SamplingArgs {
+        max_tokens: Some(ANSWER_TOKENS),
+        temperature: Some(0.0),
+        ..SamplingArgs::default()
+    })?;
+    let held = base.hold(adapter).await?;
+    let mut tokens = prompt.tokens(base, &held)?;
+    tokens.drain(..tokens.len().saturating_sub(most));
+    let call = Call {
+        prompt: tokens,
+        continues: matches!(prompt, Prompt::Text(_)),
+        held,
+        settings: &greedy,
+    };
+    Ok(base.start_generation(call)?.finish(|_| Ok(())).await?.text)
+}
+
+/// The base as the adapter is served on it, with room for one sequence.
+fn base_settings(settings: &FinetuneSettings) -> Result<BaseSettings> {
+    let spec = Checkpoint::open(&settings.model.path)?.spec().clone();
+    let context = (settings.max_length + ANSWER_TOKENS).min(spec.context_length);
+    let widths = spec
+        .layers
+        .iter()
+        .map(|layer| layer.attention.kv_heads * layer.attention.head_dim);
+    // Keys and values, and blocks that are not full.
+    let kv_bytes = 2 * size_of::<f32>() * widths.sum::<usize>() * (context + 256);
+    Ok(BaseSettings {
+        model: settings.model.path.clone(),
+        name: settings.model.name.clone(),
+        threads: settings.threads,
+        max_context: Some(context),
+        kv_bytes,
+        adapter_bytes: usize::MAX >> 1,
+        max_rank: usize::MAX,
+        activations: ActivationPrecision::Auto,
+        weights: match settings.method {
+            Method::Lora => WeightPrecision::Stored,
+            Method::Qlora => WeightPrecision::Four,
+        },
+        four_bit_output: false,
+        engine: SINGLE,
+    })
+}

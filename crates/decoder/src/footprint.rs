@@ -1,0 +1,199 @@
+//! What a step takes in memory, from shapes alone: the same walk through the decoder as the step's, over operations that only
+//! say how wide their values are. It follows what [`crate::tape`] keeps and what it returns.
+
+use rootstock_kernels::Arithmetic;
+use rootstock_model::{Activation, ArchSpec, NormSite, Site};
+
+use crate::graph::{Graph, layer};
+use crate::step::logits_rows;
+use crate::{Parameters, StepSettings, Trained};
+
+/// Bytes of an element.
+const F32: usize = size_of::<f32>();
+
+/// Bytes that a step takes beside the model and what is trained, at most at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Values that wait for the way back.
+    pub activations: usize,
+    /// Gradients of values, and operands that are rounded for a product.
+    pub gradients: usize,
+    /// Logits.
+    pub logits: usize,
+}
+
+impl Footprint {
+    /// All of it.
+    pub fn bytes(&self) -> usize {
+        self.activations + self.gradients + self.logits
+    }
+}
+
+/// The shapes of a model and of what is trained on it, by which the footprint of every step is known.
+#[derive(Debug, Clone)]
+pub struct StepShapes {
+    settings: StepSettings,
+    hidden: usize,
+    vocabulary: usize,
+    /// Elements per token that each layer keeps.
+    layers: Vec<usize>,
+    /// Elements per token of the widest value.
+    widest: usize,
+}
+
+impl StepShapes {
+    /// Walks through the model.
+    pub fn new(spec: &ArchSpec, trained: &Trained, parameters: &Parameters, settings: StepSettings) -> Self {
+        let mut walk = Walk {
+            spec,
+            trained,
+            parameters,
+            values: Vec::new(),
+            kept: 0,
+            widest: 0,
+        };
+        let mut x = walk.embed();
+        let mut layers = Vec::new();
+        for index in 0..spec.layers.len() {
+            walk.kept = 0;
+            x = layer(&mut walk, spec, index, x);
+            // Below the first trained layer only what a layer gives is kept.
+            let kept = if walk.values[x].needs {
+                walk.kept
+            } else {
+                spec.hidden_size
+            };
+            layers.push(kept);
+        }
+        Self {
+            settings,
+            hidden: spec.hidden_size,
+            vocabulary: spec.vocab_size,
+            layers,
+            widest: walk.widest,
+        }
+    }
+
+    /// Of a step over so many tokens, of which so many are learned.
+    pub fn footprint(&self, tokens: usize, targets: usize) -> Footprint {
+        let kept = match self.settings.checkpointing {
+            true => self.passing(),
+            false => self.layers.iter().sum(),
+        };
+        // Of an activation's result and of both its inputs, and of the residual stream.
+        self.bytes([tokens, targets], kept, 3 * self.widest + 2 * self.hidden)
+    }
+
+    /// Of the losses alone, without a way back.
+    pub fn evaluation(&self, tokens: usize, targets: usize) -> Footprint {
+        self.bytes([tokens, targets], self.passing(), 0)
+    }
+
+    /// Elements per token where only what enters each layer is kept, and one layer stands at a time.
+    fn passing(&self) -> usize {
+        self.layers.len() * self.hidden + self.layers.iter().max().unwrap_or(&0)
+    }
+
+    fn bytes(&self, [tokens, targets]: [usize; 2], kept: usize, gradients: usize) -> Footprint {
+        let logits = targets.min(logits_rows(self.vocabulary)) * self.vocabulary;
+        // The last layer's rows normalised, those of them that are learned, and the gradients of both.
+        let ends = 4 * self.hidden;
+        let rounded = match self.settings.arithmetic {
+            Arithmetic::F32 => 0,
+            Arithmetic::Bf16 => (tokens * self.widest).max(logits) * size_of::<u16>(),
+        };
+        Footprint {
+            activations: tokens * (kept + ends) * F32,
+            gradients: tokens * gradients * F32 + rounded,
+            logits: logits * F32,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Width {
+    elements: usize,
+    needs: bool,
+}
+
+struct Walk<'a> {
+    spec: &'a ArchSpec,
+    trained: &'a Trained,
+    parameters: &'a Parameters,
+    values: Vec<Width>,
+    kept: usize,
+    widest: usize,
+}
+
+impl Walk<'_> {
+    fn push(&mut self, elements: usize, needs: bool) -> usize {
+        self.kept += elements;
+        self.widest = self.widest.max(elements);
+        self.values.push(Width { elements, needs });
+        self.values.len() - 1
+    }
+
+    fn like(&mut self, x: usize, needs: bool) -> usize {
+        let elements = self.values[x].elements;
+        self.push(elements, needs)
+    }
+
+    fn needs(&self, values: &[usize]) -> bool {
+        values.iter().any(|&value| self.values[value].needs)
+    }
+}
+
+impl Graph for Walk<'_> {
+    type Value = usize;
+
+    fn embed(&mut self) -> usize {
+        let trained = self.trained.sites.get(&Site::Embedding);
+        let needs = trained.is_some_and(|site| site.weight.is_some());
+        self.push(self.spec.hidden_size, needs)
+    }
+
+    fn norm(&mut self, x: usize, site: NormSite) -> usize {
+        let needs = self.needs(&[x]) || self.trained.norms.contains_key(&site);
+        self.like(x, needs)
+    }
+
+    fn map(&mut self, x: usize, site: Site) -> usize {
+        let outputs = self.spec.shape(site).map_or(0, |(_, outputs)| outputs);
+        let training = self.trained.sites.get(&site);
+        if let Some(training) = training {
+            // What A made of the rows, and the rows before a magnitude.
+            self.kept += training
+                .pair
+                .as_ref()
+                .map_or(0, |pair| self.parameters.get(pair.a).shape[0]);
+            self.kept += training.magnitude.as_ref().map_or(0, |_| outputs);
+        }
+        let needs = self.needs(&[x]) || training.is_some();
+        self.push(outputs, needs)
+    }
+
+    fn rotate(&mut self, x: usize, _: usize) -> usize {
+        x
+    }
+
+    fn attend(&mut self, queries: usize, keys: usize, values: usize, _: usize) -> usize {
+        let needs = self.needs(&[queries, keys, values]);
+        self.like(queries, needs)
+    }
+
+    fn gate(&mut self, _: Activation, gate: usize, up: usize) -> usize {
+        let needs = self.needs(&[gate, up]);
+        self.like(gate, needs)
+    }
+
+    fn activate(&mut self, _: Activation, x: usize) -> usize {
+        let needs = self.needs(&[x]);
+        self.like(x, needs)
+    }
+
+    fn add(&mut self, residual: usize, x: usize) -> usize {
+        // The sum takes the place of `x`.
+        self.values[x].needs |= self.values[residual].needs;
+        x
+    }
+}

@@ -1,0 +1,116 @@
+//! What a step is said to take in memory is what it takes, on every architecture of the tiny checkpoints.
+
+use std::path::Path;
+
+use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, StepShapes, Subject};
+use rootstock_formats::peft::AdapterConfig;
+use rootstock_kernels::Arithmetic;
+use rootstock_model::Checkpoint;
+use rootstock_model::packing::{Packing, WeightPrecision};
+use rootstock_train::adapter::{Attached, LoraSettings, Targets, adapter_config, attach};
+
+const ARCHITECTURES: [&str; 9] = [
+    "llama3-rope",
+    "llama-bias",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "phi3",
+    "smollm3",
+    "gpt2",
+];
+
+fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures/tiny")
+        .join(arch);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let packing = Packing {
+        precision: WeightPrecision::Stored,
+        four_bit_output: false,
+        threads: 1,
+    };
+    let model = FrozenModel::load(&checkpoint, 128, packing).unwrap();
+    let json = adapter_config(lora, "tiny", checkpoint.hash()).to_string();
+    let attached = attach(&AdapterConfig::parse(json.as_bytes()).unwrap(), 0.0, &model, 1).unwrap();
+    (model, attached)
+}
+
+/// `rows` sequences of `length` tokens, all learned.
+fn batch(rows: usize, length: usize) -> Batch {
+    let mut batch = Batch::default();
+    for row in 0..rows {
+        let tokens: Vec<u32> = (0..length).map(|at| ((row * 31 + at * 7) % 256) as u32).collect();
+        batch.push(&tokens, &vec![true; length]);
+    }
+    batch
+}
+
+fn step(engine: &mut Engine, (model, attached): &mut (FrozenModel, Attached), batch: &Batch) {
+    let learn = Learn {
+        weight: 1.0,
+        dropout_key: 0,
+    };
+    let subject = Subject {
+        model,
+        trained: &attached.trained,
+        parameters: &mut attached.parameters,
+    };
+    engine.step(subject, batch, Some(learn));
+}
+
+fn settings(checkpointing: bool) -> StepSettings {
+    StepSettings {
+        arithmetic: Arithmetic::F32,
+        checkpointing,
+        threads: 1,
+    }
+}
+
+/// What was kept, by what was said.
+fn ratio(engine: &Engine, (model, attached): &(FrozenModel, Attached), batch: &Batch) -> f64 {
+    let shapes = StepShapes::new(model.spec(), &attached.trained, &attached.parameters, engine.settings());
+    let footprint = shapes.footprint(batch.tokens().len(), batch.targets().len());
+    engine.kept_bytes() as f64 / footprint.bytes() as f64
+}
+
+#[test]
+fn a_step_takes_what_its_footprint_says() {
+    let some = LoraSettings {
+        targets: Targets::Names(vec!["o_proj".to_owned(), "c_proj".to_owned()]),
+        dora: true,
+        ..LoraSettings::default()
+    };
+    for arch in ARCHITECTURES {
+        for lora in [&LoraSettings::default(), &some] {
+            for checkpointing in [false, true] {
+                let mut engine = Engine::new(settings(checkpointing)).unwrap();
+                let (mut subject, batch) = (subject(arch, lora), batch(4, 100));
+                step(&mut engine, &mut subject, &batch);
+                let ratio = ratio(&engine, &subject, &batch);
+                assert!(
+                    (0.75..1.25).contains(&ratio),
+                    "{arch}, checkpointing {checkpointing}: {ratio}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one() {
+    let mut engine = Engine::new(settings(false)).unwrap();
+    let mut subject = subject("mistral", &LoraSettings::default());
+    for rows in [1, 2, 4, 7, 12, 5, 1] {
+        let batch = batch(rows, 100);
+        step(&mut engine, &mut subject, &batch);
+        let ratio = ratio(&engine, &subject, &batch);
+        // What was given back is that of other sizes; up to twice as much is kept, so that steps of like sizes use it again.
+        assert!(ratio < 2.3, "{rows} rows: {ratio}");
+    }
+    let largest = batch(12, 100);
+    step(&mut engine, &mut subject, &largest);
+    let ratio = ratio(&engine, &subject, &largest);
+    assert!(ratio < 1.25, "{ratio}");
+}
