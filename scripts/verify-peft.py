@@ -44,8 +44,8 @@ TEXTS = [f"Mail {n} says {word}: {word * (n % 3 + 1)}" for n in range(16) for wo
 
 
 def finetune(model, output, rows, flags):
-    command = [ROOTSTOCK, "finetune", "--model", model, "--data-name", rows, "--output", output, "--precision", "f32", "--eval-share", "0", "--max-length", "128",
-               "--max-steps", "20", "--learning-rate", "1e-2", "--per-device-train-batch-size", "4", *flags]
+    command = [ROOTSTOCK, "finetune", "--model", model, "--data-name", rows, "--output", output, "--precision", "f32", "--eval-share", "0",
+               "--max-length", "128", "--max-steps", "20", "--learning-rate", "1e-2", "--per-device-train-batch-size", "4", *flags]
     outcome = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
 

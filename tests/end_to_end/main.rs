@@ -28,3 +28,4 @@ mod reference;
 mod server;
 mod settings;
 mod tiny;
+mod training;

@@ -151,7 +151,7 @@ fn rows(args: &EvalArgs) -> Result<PathBuf> {
 }
 
 fn template(text: &str) -> Result<TextTemplate> {
-    TextTemplate::parse(text).map_err(|error| usage(format!("--text-template: {error}")))
+    TextTemplate::typed(text).map_err(|error| usage(format!("--text-template: {error}")))
 }
 
 /// Where two things have the same name, each gets the text it was given as.

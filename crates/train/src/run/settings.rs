@@ -1,6 +1,6 @@
 //! What decides the numbers of a run, in Hugging Face's terms.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::TrainError;
 use crate::optimizer::{AdamWSettings, MomentType};
@@ -47,6 +47,8 @@ pub struct RunSettings {
     pub patience: Option<u32>,
     /// What counts as a gain.
     pub min_delta: f64,
+    /// What else decides the numbers, by the names of settings: the adapter's configuration, the base, the arithmetic.
+    pub decisive: Map<String, Value>,
 }
 
 impl Default for RunSettings {
@@ -71,6 +73,7 @@ impl Default for RunSettings {
             logging_steps: 10,
             patience: None,
             min_delta: 0.0,
+            decisive: Map::new(),
         }
     }
 }
@@ -141,7 +144,7 @@ impl RunSettings {
     }
 
     /// What a run that goes on must have in common with the one it goes on from.
-    pub fn identity(&self) -> Value {
+    pub fn identity(&self) -> Map<String, Value> {
         let AdamWSettings {
             beta1,
             beta2,
@@ -149,7 +152,7 @@ impl RunSettings {
             weight_decay,
             moments,
         } = self.optimizer;
-        json!({
+        let own = json!({
             "max_steps": self.max_steps,
             "num_train_epochs": self.epochs,
             "per_device_train_batch_size * gradient_accumulation_steps": self.rows_per_step(),
@@ -163,6 +166,10 @@ impl RunSettings {
             "loraplus_lr_ratio": self.lora_plus_ratio,
             "max_grad_norm": self.max_grad_norm,
             "seed": self.seed,
-        })
+        });
+        let own = own.as_object().into_iter().flatten();
+        own.chain(&self.decisive)
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect()
     }
 }

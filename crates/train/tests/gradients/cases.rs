@@ -2,14 +2,18 @@
 //! (fixtures/peft/make.py).
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, Subject};
 use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
+use rootstock_train::TrainError;
 use rootstock_train::adapter::{Attached, attach, read_config, read_tensors};
 use rootstock_train::dataset::Sample;
+use rootstock_train::records::Warning;
+use rootstock_train::run::{Ending, Observer, Row, RunSettings, StepReport, Trainer};
 use safetensors::SafeTensors;
 
 /// Tensors by name.
@@ -57,25 +61,20 @@ impl Case {
     }
 
     /// Mean loss of a batch over `learned` tokens and its gradients.
-    pub fn gradients(&mut self, engine: &mut Engine, batches: &[Batch], learned: usize) -> (f64, Tensors) {
+    pub fn gradients(&mut self, engine: &mut Engine, batch: &Batch, learned: usize) -> (f64, Tensors) {
         self.attached.parameters.clear_gradients();
         let learn = Learn {
             weight: 1.0 / learned as f32,
             dropout_key: 0,
         };
-        let mut sum = 0.0;
-        for batch in batches {
-            let subject = Subject {
-                model: &self.model,
-                trained: &self.attached.trained,
-                parameters: &mut self.attached.parameters,
-            };
-            let losses = engine.step(subject, batch, Some(learn));
-            sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-        }
-        let parameters = self.attached.parameters.iter();
-        let gradients = parameters.map(|parameter| (parameter.name.clone(), parameter.gradient.clone()));
-        (sum / learned as f64, gradients.collect())
+        let subject = Subject {
+            model: &self.model,
+            trained: &self.attached.trained,
+            parameters: &mut self.attached.parameters,
+        };
+        let losses = engine.step(subject, batch, Some(learn));
+        let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
+        (sum / learned as f64, gradients(&self.attached))
     }
 }
 
@@ -87,6 +86,14 @@ pub fn values(attached: &Attached) -> Tensors {
         .collect()
 }
 
+/// The gradients of what is trained.
+pub fn gradients(attached: &Attached) -> Tensors {
+    let parameters = attached.parameters.iter();
+    parameters
+        .map(|parameter| (parameter.name.clone(), parameter.gradient.clone()))
+        .collect()
+}
+
 /// An engine that computes in f32.
 pub fn engine(checkpointing: bool, threads: usize) -> Engine {
     let settings = StepSettings {
@@ -95,6 +102,38 @@ pub fn engine(checkpointing: bool, threads: usize) -> Engine {
         threads,
     };
     Engine::new(settings).unwrap()
+}
+
+/// Keeps the losses of steps.
+#[derive(Default)]
+struct Losses(Vec<f64>);
+
+impl Observer for Losses {
+    fn step(&mut self, _: &Trainer<'_>, report: &StepReport) -> Result<ControlFlow<()>, TrainError> {
+        self.0.push(report.loss);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn evaluation(&mut self, _: &Trainer<'_>, _: f64) -> Result<ControlFlow<()>, TrainError> {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn checkpoint(&mut self, _: &Trainer<'_>) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn warning(&mut self, warning: &Warning) {
+        panic!("{warning}");
+    }
+}
+
+/// Trains to the end; what came of it, its last gradients included, and the loss of every step.
+pub fn train(case: Case, rows: &[Row], settings: RunSettings) -> (Attached, Vec<f64>) {
+    let mut engine = engine(false, 2);
+    let mut trainer = Trainer::new(&mut engine, &case.model, case.attached, (rows, &[]), settings).unwrap();
+    let mut losses = Losses::default();
+    assert_eq!(trainer.run(&mut losses).unwrap(), Ending::Complete);
+    (trainer.into_attached(), losses.0)
 }
 
 /// The sequences of make.py, by the same formula.

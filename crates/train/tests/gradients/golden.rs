@@ -1,14 +1,11 @@
 //! Against torch + peft.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
-use rootstock_train::TrainError;
 use rootstock_train::optimizer::AdamWSettings;
-use rootstock_train::records::Warning;
-use rootstock_train::run::{Ending, Observer, Row, RunSettings, StepReport, Trainer};
+use rootstock_train::run::{Row, RunSettings};
 
-use crate::cases::{Case, Tensors, batch, compare, engine, expected, fixture, learned, samples, tiny, values};
+use crate::cases::{Case, Tensors, batch, compare, engine, expected, fixture, learned, samples, tiny, train, values};
 
 /// Norm of a tensor's error relative to its own.
 const BOUND: f64 = 1e-4;
@@ -19,40 +16,17 @@ fn has_the_gradients_of(what: &str, mut case: Case, file: &Path) {
     let loss = f64::from(expected(file, "loss")[""][0]);
     for checkpointing in [false, true] {
         let mut engine = engine(checkpointing, 2);
-        let (got, found) = case.gradients(&mut engine, &[batch(&samples)], learned(&samples));
+        let (got, found) = case.gradients(&mut engine, &batch(&samples), learned(&samples));
         let what = format!("{what}, checkpointing {checkpointing}");
         assert!((got / loss - 1.0).abs() < 1e-5, "{what}: loss {got}, expected {loss}");
         compare(&what, &found, &gradients, BOUND);
     }
 }
 
-/// Keeps losses and norms of gradients.
-#[derive(Default)]
-struct Curve(Vec<f64>);
-
-impl Observer for Curve {
-    fn step(&mut self, _: &Trainer<'_>, report: &StepReport) -> Result<ControlFlow<()>, TrainError> {
-        self.0.push(report.loss);
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn evaluation(&mut self, _: &Trainer<'_>, _: f64) -> Result<ControlFlow<()>, TrainError> {
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn checkpoint(&mut self, _: &Trainer<'_>) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    fn warning(&mut self, warning: &Warning) {
-        panic!("{warning}");
-    }
-}
-
 /// What 20 steps of AdamW made of the tensors, and what they had become of them in torch.
 fn has_the_tensors_of(name: &str) {
-    let Case { model, attached } = Case::of(name);
-    let (before, file) = (values(&attached), fixture(name).join("expected.safetensors"));
+    let case = Case::of(name);
+    let (before, file) = (values(&case.attached), fixture(name).join("expected.safetensors"));
     let after = expected(&file, "trained.");
     let rows: Vec<Row> = samples().into_iter().map(|sample| vec![sample]).collect();
     let settings = RunSettings {
@@ -65,11 +39,8 @@ fn has_the_tensors_of(name: &str) {
         },
         ..RunSettings::default()
     };
-    let mut engine = engine(false, 2);
-    let mut trainer = Trainer::new(&mut engine, &model, attached, (&rows, &[]), settings).unwrap();
-    let mut curve = Curve::default();
-    assert_eq!(trainer.run(&mut curve).unwrap(), Ending::Complete);
-    let got = values(&trainer.into_attached());
+    let (attached, losses) = train(case, &rows, settings);
+    let got = values(&attached);
     compare(name, &got, &after, BOUND);
     // The tensors are long beside what became of them: the way that they went is compared as well.
     let way = |to: &Tensors| -> Tensors {
@@ -80,7 +51,7 @@ fn has_the_tensors_of(name: &str) {
         changes.collect()
     };
     compare(&format!("{name}, changes"), &way(&got), &way(&after), 10.0 * BOUND);
-    let (first, last) = (curve.0[0], curve.0[curve.0.len() - 1]);
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
     assert!(last < 0.8 * first, "{name}: the loss went from {first} to {last}");
 }
 
@@ -130,4 +101,14 @@ fn fused_projections_have_torchs_gradients() {
 #[test]
 fn layer_norms_learned_positions_and_turned_weights_have_torchs_gradients() {
     family("gpt2");
+}
+
+#[test]
+fn biases_of_frozen_maps_have_torchs_gradients() {
+    family("llama-bias");
+}
+
+#[test]
+fn layers_without_positions_have_torchs_gradients() {
+    family("smollm3");
 }

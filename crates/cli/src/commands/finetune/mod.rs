@@ -28,11 +28,12 @@ use watch::Watch;
 /// Settings, model, rows or a checkpoint that cannot be used, or files that cannot be written.
 pub fn run(args: FinetuneArgs) -> Result<()> {
     let (json, dry_run) = (args.json, args.dry_run);
-    let settings = FinetuneSettings::new(args)?;
+    let mut settings = FinetuneSettings::new(args)?;
     let checkpoint = Checkpoint::open(&settings.model.path)?;
     let rows = Rows::read(&settings, &checkpoint)?;
     let model = load(&settings, &checkpoint)?;
     let (attached, config) = adapter(&settings, &checkpoint, &model)?;
+    settings.decide_by(&config);
     let output = Output::new(&settings, config, &model);
     output.announce(&rows, &attached);
     if dry_run {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rootstock_decoder::{FrozenModel, Parameters};
 use rootstock_train::TrainError;
 use rootstock_train::adapter::{Attached, Folder, write_folder};
-use rootstock_train::run::{Ending, Trainer};
+use rootstock_train::run::{Ending, Trainer, checkpoint};
 use serde_json::{Value, json};
 
 use super::rows::Rows;
@@ -76,6 +76,10 @@ impl<'a> Output<'a> {
         if entries.count() > 0 && !self.settings.overwrite && self.settings.resume.is_none() {
             let ways = "take another folder, --overwrite, or --resume-from-checkpoint to go on with its run";
             return Err(UsageError(format!("--output: {shown} is not empty; {ways}")).into());
+        }
+        match &self.settings.resume {
+            None => checkpoint::clear(dir)?,
+            Some(_) => checkpoint::tidy(dir)?,
         }
         Ok(())
     }

@@ -19,9 +19,6 @@ pub struct Watch<'a> {
     /// Every record so far.
     pub records: Vec<Record>,
     throughput: Throughput,
-    logging_steps: u64,
-    /// Losses since the last record, weighed by tokens.
-    pending: (f64, u64),
     /// What was warned of.
     pub warnings: Vec<String>,
     interrupted: Arc<AtomicBool>,
@@ -48,8 +45,6 @@ impl<'a> Watch<'a> {
             log,
             records,
             throughput: Throughput::default(),
-            logging_steps: settings.run.logging_steps,
-            pending: (0.0, 0),
             warnings: Vec::new(),
             interrupted: interrupt(),
         })
@@ -64,16 +59,12 @@ impl<'a> Watch<'a> {
 
 impl Observer for Watch<'_> {
     fn step(&mut self, trainer: &Trainer<'_>, report: &StepReport) -> Result<ControlFlow<()>, TrainError> {
-        let [read, learned] = report.tokens;
-        self.throughput.step(read, report.took);
-        self.pending.0 += report.loss * learned as f64;
-        self.pending.1 += learned;
-        if report.step.is_multiple_of(self.logging_steps) || report.step == trainer.total_steps() {
-            let (sum, count) = std::mem::take(&mut self.pending);
+        self.throughput.step(report.tokens[0], report.took);
+        if report.logged.is_some() {
             let record = Record {
                 step: report.step,
                 epoch: report.epoch,
-                loss: Some(sum / count.max(1) as f64),
+                loss: report.logged,
                 learning_rate: Some(report.learning_rate),
                 grad_norm: Some(report.grad_norm),
                 tokens: Some(trainer.tokens()[0]),
