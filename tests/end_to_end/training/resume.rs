@@ -8,29 +8,11 @@ use serde_json::{Map, Value};
 
 use super::{Workplace, fail, names_in, rows, succeed};
 
-const STEPS: u64 = 60;
+const STEPS: u64 = 80;
 /// Records, evaluations and checkpoints fall on different steps. Dropout makes a step depend on its random numbers, DoRA on its
 /// magnitudes.
-const FLAGS: [&str; 18] = [
-    "--max-steps",
-    "60",
-    "--save-steps",
-    "3",
-    "--logging-steps",
-    "4",
-    "--eval-steps",
-    "10",
-    "--lora-dropout",
-    "0.1",
-    "--use-dora",
-    "true",
-    "--lora-r",
-    "4",
-    "--gradient-accumulation-steps",
-    "2",
-    "--early-stopping-patience",
-    "50",
-];
+const FLAGS: &str = "--max-steps 80 --save-steps 3 --logging-steps 4 --eval-steps 10 --lora-dropout 0.1 --use-dora true --lora-r 4 \
+                     --gradient-accumulation-steps 2 --early-stopping-patience 50";
 
 fn adapter(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("adapter_model.safetensors")).unwrap()
@@ -76,17 +58,18 @@ fn killed_after(command: &mut Command, folder: &Path, wanted: u64, delay: Durati
 fn a_run_killed_at_random_steps_ends_with_the_bytes_of_one_that_was_not() {
     let work = Workplace::new();
     let (whole, pieces) = (work.path("whole"), work.path("pieces"));
-    succeed(&mut work.finetune("whole", &FLAGS));
+    let flags: Vec<&str> = FLAGS.split(' ').collect();
+    succeed(&mut work.finetune("whole", &flags));
     let goes_on = || {
-        let mut command = work.finetune("pieces", &FLAGS);
+        let mut command = work.finetune("pieces", &flags);
         command.arg("--resume-from-checkpoint");
         command
     };
-    let mut steps: Vec<u64> = (0..4).map(|_| fastrand::u64(1..STEPS - 8)).collect();
+    let mut steps: Vec<u64> = (0..4).map(|_| fastrand::u64(1..STEPS - 20)).collect();
     steps.sort_unstable();
     let mut kills = 0;
     for &wanted in &steps {
-        let delay = Duration::from_micros(fastrand::u64(0..20_000));
+        let delay = Duration::from_micros(fastrand::u64(0..5_000));
         kills += u32::from(killed_after(&mut goes_on(), &pieces, wanted, delay));
     }
     assert!(kills >= 2, "killed {kills} times after {steps:?}");
@@ -94,26 +77,15 @@ fn a_run_killed_at_random_steps_ends_with_the_bytes_of_one_that_was_not() {
     assert!(adapter(&whole) == adapter(&pieces), "other bytes after {steps:?}");
     assert_eq!(records(&whole), records(&pieces), "after {steps:?}");
     assert_eq!(names_in(&whole), names_in(&pieces), "after {steps:?}");
-    let untrained = adapter(&whole).iter().all(|&byte| byte == 0);
-    assert!(!untrained && step(&whole) == STEPS);
+    assert_eq!(step(&whole), STEPS);
 }
 
 /// The flags of a short run, one of them with another value or added.
 fn short<'a>(changed: &[&'a str]) -> Vec<&'a str> {
-    let mut flags = vec![
-        "--max-steps",
-        "6",
-        "--save-steps",
-        "3",
-        "--lora-r",
-        "4",
-        "--precision",
-        "f32",
-    ];
-    match changed
-        .first()
-        .and_then(|flag| flags.iter().position(|known| known == flag))
-    {
+    let flags = "--max-steps 6 --save-steps 3 --lora-r 4 --precision f32";
+    let mut flags: Vec<&str> = flags.split(' ').collect();
+    let known = flags.iter().position(|flag| Some(flag) == changed.first());
+    match known {
         Some(at) => flags[at + 1] = changed[1],
         None => flags.extend(changed),
     }
