@@ -23,7 +23,7 @@ pub struct FinetuneArgs {
     pub catalog: Option<PathBuf>,
     /// Folder that the adapter is written to
     #[arg(long, short = 'o', value_name = "DIR", alias = "output-path")]
-    pub output: PathBuf,
+    pub output: Option<PathBuf>,
     /// Begin anew in a folder that has something in it
     #[arg(long)]
     pub overwrite: bool,
@@ -72,7 +72,7 @@ pub enum Method {
 pub struct DataArgs {
     /// Rows to train on: JSON, JSONL, CSV, Parquet, text, or a folder of them
     #[arg(long, value_name = "FILE", alias = "data-files")]
-    pub data_name: PathBuf,
+    pub data_name: Option<PathBuf>,
     /// Text with columns in braces, for rows of any columns
     #[arg(long, value_name = "TEMPLATE")]
     pub text_template: Option<String>,

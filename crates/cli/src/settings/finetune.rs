@@ -89,22 +89,24 @@ impl FinetuneSettings {
         let model = Models::new(&model)?.locate(model.model.as_deref())?;
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let data = args.data;
+        // Asked for here and not by clap, so that the settings file can give them.
+        let output = args
+            .output
+            .ok_or_else(|| usage("--output is missing: the folder that the adapter is written to"))?;
+        let rows = data
+            .data_name
+            .ok_or_else(|| usage("--data-name is missing: the file or folder of rows to train on"))?;
         let events = match args.records.report_to {
             ReportTo::None => None,
-            ReportTo::Tensorboard => Some(
-                args.records
-                    .logging_dir
-                    .clone()
-                    .unwrap_or_else(|| args.output.join("runs")),
-            ),
+            ReportTo::Tensorboard => Some(args.records.logging_dir.clone().unwrap_or_else(|| output.join("runs"))),
         };
         let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
-            output: args.output,
+            output,
             overwrite: args.overwrite,
             method: args.method,
-            rows: data.data_name,
+            rows,
             template: template
                 .transpose()
                 .map_err(|error| usage(format!("--text-template: {error}")))?,
