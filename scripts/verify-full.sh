@@ -4,6 +4,7 @@
 # ROOTSTOCK_SOAK_SECONDS  length of the hot-swap soak, default 120
 # ROOTSTOCK_TEST_MODEL    the base, default the one `make model` fetches
 # THREADS, PORT           of the servers, default all processors and 18431
+# PEFT_PYTHON             a python with torch, transformers and peft, default one that is made for it
 # LLAMA_SERVER            a llama-server binary to measure beside
 # LLAMA_MODEL             its GGUF, default the same base
 set -euo pipefail
@@ -68,6 +69,14 @@ python3 -m venv "$work/tensorboard"
 mkdir "$work/events"
 cargo run --quiet --locked -p rootstock-train --example events "$work/events"
 "$work/tensorboard/bin/python" scripts/verify-tensorboard.py "$work/events"
+
+say "adapters go to peft and come back"
+if [ -z "${PEFT_PYTHON:-}" ]; then
+    python3 -m venv "$work/peft"
+    "$work/peft/bin/pip" install --quiet --disable-pip-version-check torch==2.15.0 transformers==5.23.0 peft==0.21.2
+    PEFT_PYTHON=$work/peft/bin/python
+fi
+"$PEFT_PYTHON" scripts/verify-peft.py "$rootstock" | tee "$out/peft.md"
 
 say "hot swap for ${ROOTSTOCK_SOAK_SECONDS:=120} s"
 export ROOTSTOCK_SOAK_SECONDS

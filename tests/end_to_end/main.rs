@@ -29,3 +29,4 @@ mod reference;
 mod server;
 mod settings;
 mod tiny;
+mod training;

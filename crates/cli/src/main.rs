@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Err(error) if reader_is_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
 }
@@ -77,6 +77,12 @@ fn start_log(command: &Command) {
         .with_writer(io::stderr)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .init();
+}
+
+/// A mistake in how the command was called: one found here, or a setting that a library refuses by its name.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let of_training = error.downcast_ref::<rootstock_train::TrainError>();
+    error.is::<UsageError>() || matches!(of_training, Some(rootstock_train::TrainError::Setting { .. }))
 }
 
 /// `rootstock generate ... | head` closes our stdout: that ends the work and is no failure.

@@ -10,6 +10,7 @@ use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
 use rootstock_train::run::RunSettings;
 use rootstock_train::schedule::{ScheduleKind, ScheduleOptions, Warmup};
+use serde_json::Value;
 
 use super::{usage, within};
 use crate::args::{
@@ -169,6 +170,36 @@ fn rows(path: Option<PathBuf>) -> Result<PathBuf> {
     }))
 }
 
+/// Fields of an adapter's configuration that decide what a run computes, and the settings that they come from.
+const DECISIVE: [(&str, &str); 13] = [
+    ("lora_r", "r"),
+    ("lora_alpha", "lora_alpha"),
+    ("lora_dropout", "lora_dropout"),
+    ("target_modules", "target_modules"),
+    ("exclude_modules", "exclude_modules"),
+    ("layers_to_transform", "layers_to_transform"),
+    ("rank_pattern", "rank_pattern"),
+    ("alpha_pattern", "alpha_pattern"),
+    ("modules_to_save", "modules_to_save"),
+    ("bias", "bias"),
+    ("use_rslora", "use_rslora"),
+    ("use_dora", "use_dora"),
+    ("model", "rootstock_base_hash"),
+];
+
+impl FinetuneSettings {
+    /// Has a run that goes on compare what is trained, on what, and how it is computed, with the run that it goes on from.
+    pub fn decide_by(&mut self, config: &Value) {
+        let of_config = DECISIVE.map(|(setting, field)| (setting.to_owned(), config[field].clone()));
+        let own = [
+            ("method", format!("{:?}", self.method)),
+            ("precision", format!("{:?}", self.arithmetic)),
+        ];
+        let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
+        self.run.decisive = of_config.into_iter().chain(own).collect();
+    }
+}
+
 fn lora(args: AdapterArgs) -> Result<LoraSettings> {
     Ok(LoraSettings {
         rank: within("lora-r", args.lora_r, 1, 1 << 16)?,
@@ -261,6 +292,7 @@ fn run(training: TrainingArgs, records: &RecordArgs) -> Result<RunSettings> {
         patience: records.early_stopping_patience,
         min_delta: records.early_stopping_threshold,
         memory_limit: None,
+        decisive: serde_json::Map::new(),
     };
     settings.check().map_err(|error| usage(format!("--{error}")))?;
     Ok(settings)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Trainer;
 use crate::TrainError;
@@ -20,6 +20,9 @@ use crate::records::{EarlyStopping, LossWatch};
 const STATE: &str = "trainer_state.safetensors";
 /// What the name of a checkpoint begins with.
 const PREFIX: &str = "checkpoint-";
+/// What the name of one that is being written ends with, after a point before it; and that of one that is being removed.
+const PART: &str = ".part";
+const OLD: &str = ".old";
 
 /// What is not a tensor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +31,9 @@ struct Facts {
     tokens: [u64; 2],
     stopping: EarlyStopping,
     watch: LossWatch,
-    identity: Value,
+    /// Losses since the last record, as bits: JSON has no word for one that is no number.
+    pending: (u64, u64),
+    identity: Map<String, Value>,
     rows: u64,
     /// Rows that were computed at a time, where memory was too short for the batch: with others, the numbers would differ by
     /// rounding.
@@ -53,6 +58,41 @@ pub fn list(output: &Path) -> Vec<(u64, PathBuf)> {
     all
 }
 
+/// Removes all checkpoints below `output`: they are of a run that another takes the place of, which would otherwise go on from
+/// them, or take its own first ones for the oldest.
+///
+/// # Errors
+/// A folder that cannot be removed.
+pub fn clear(output: &Path) -> Result<(), TrainError> {
+    tidy(output)?;
+    list(output).iter().try_for_each(|(step, _)| remove(output, *step))
+}
+
+/// Removes what a killed run has left of checkpoints that it was writing or removing.
+///
+/// # Errors
+/// A folder that cannot be removed.
+pub fn tidy(output: &Path) -> Result<(), TrainError> {
+    let entries = fs::read_dir(output).into_iter().flatten().flatten();
+    let parts = entries.filter(|entry| {
+        let name = entry.file_name();
+        let step = name
+            .to_str()
+            .and_then(|name| name.strip_prefix('.')?.strip_prefix(PREFIX));
+        let step = step.and_then(|step| step.strip_suffix(PART).or_else(|| step.strip_suffix(OLD)));
+        step.is_some_and(|step| step.parse::<u64>().is_ok())
+    });
+    let mut parts = parts.map(|entry| entry.path());
+    parts.try_for_each(|part| fs::remove_dir_all(&part).map_err(|error| TrainError::io(&part, error)))
+}
+
+/// Removes a checkpoint. It loses its name first: half of one would neither be gone on from nor be removed.
+fn remove(output: &Path, step: u64) -> Result<(), TrainError> {
+    let (done, old) = (folder(output, step), output.join(format!(".{PREFIX}{step}{OLD}")));
+    let removed = fs::rename(&done, &old).and_then(|()| fs::remove_dir_all(&old));
+    removed.map_err(|error| TrainError::io(&done, error))
+}
+
 /// Writes a checkpoint below `output`: `also` puts more files into its folder before it gets its name. Removes the oldest beyond
 /// the run's limit.
 ///
@@ -63,15 +103,13 @@ pub fn save(
     output: &Path,
     also: impl FnOnce(&Path) -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
+    tidy(output)?;
     let done = folder(output, trainer.step);
-    let part = output.join(format!(".{PREFIX}{}.part", trainer.step));
+    let part = output.join(format!(".{PREFIX}{}{PART}", trainer.step));
     let io = |path: &Path| {
         let path = path.to_owned();
         move |error| TrainError::io(&path, error)
     };
-    if part.exists() {
-        fs::remove_dir_all(&part).map_err(io(&part))?;
-    }
     fs::create_dir_all(&part).map_err(io(&part))?;
     let written = also(&part).and_then(|()| write_whole(&part.join(STATE), &encode(trainer)?));
     if let Err(error) = written {
@@ -80,14 +118,12 @@ pub fn save(
         return Err(error);
     }
     if done.exists() {
-        fs::remove_dir_all(&done).map_err(io(&done))?;
+        remove(output, trainer.step)?;
     }
     fs::rename(&part, &done).map_err(io(&done))?;
     let all = list(output);
     let surplus = all.len().saturating_sub(trainer.settings.save_total_limit.max(1));
-    for (_, old) in &all[..surplus] {
-        fs::remove_dir_all(old).map_err(io(old))?;
-    }
+    all[..surplus].iter().try_for_each(|(step, _)| remove(output, *step))?;
     Ok(done)
 }
 
@@ -97,6 +133,7 @@ fn encode(trainer: &Trainer<'_>) -> Result<Vec<u8>, TrainError> {
         tokens: trainer.tokens,
         stopping: trainer.stopping.clone(),
         watch: trainer.watch.clone(),
+        pending: (trainer.pending.0.to_bits(), trainer.pending.1),
         identity: trainer.settings.identity(),
         rows: rows_checksum(trainer),
         rows_at_a_time: Some(trainer.at_a_time.training).filter(|&rows| rows != trainer.settings.batch_size),
@@ -147,7 +184,7 @@ pub fn restore(trainer: &mut Trainer<'_>, dir: &Path) -> Result<(), TrainError> 
     let facts = header.metadata().as_ref().and_then(|metadata| metadata.get("facts"));
     let facts = facts.ok_or_else(|| refuse("expected the facts of a run, found none".to_owned()))?;
     let facts: Facts = serde_json::from_str(facts).map_err(|error| refuse(error.to_string()))?;
-    same_run(trainer, &facts).map_err(refuse)?;
+    same_run(trainer, &facts)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
     let tensors: BTreeMap<String, TensorView<'_>> = tensors.tensors().into_iter().collect();
     let mut best = Vec::new();
@@ -185,6 +222,7 @@ pub fn restore(trainer: &mut Trainer<'_>, dir: &Path) -> Result<(), TrainError> 
     if let Some(rows) = facts.rows_at_a_time {
         trainer.at_a_time.training = trainer.at_a_time.training.min(rows).max(1);
     }
+    trainer.pending = (f64::from_bits(facts.pending.0), facts.pending.1);
     Ok(())
 }
 
@@ -197,19 +235,23 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-fn same_run(trainer: &Trainer<'_>, facts: &Facts) -> Result<(), String> {
+fn same_run(trainer: &Trainer<'_>, facts: &Facts) -> Result<(), TrainError> {
     let now = trainer.settings.identity();
-    for (field, value) in now.as_object().into_iter().flatten() {
+    for (field, value) in &now {
         let before = facts.identity.get(field).unwrap_or(&Value::Null);
         if before != value {
-            return Err(format!(
-                "{field}: this run has {value}, the one to go on from had {before}"
+            return Err(TrainError::setting(
+                field,
+                format!("this run has {value}, the one to go on from had {before}"),
             ));
         }
     }
     match facts.rows == rows_checksum(trainer) {
         true => Ok(()),
-        false => Err("the data is not what the run to go on from read".to_owned()),
+        false => Err(TrainError::setting(
+            "data_name",
+            "these are not the rows that the run to go on from was trained on",
+        )),
     }
 }
 

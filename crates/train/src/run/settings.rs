@@ -1,6 +1,6 @@
 //! What decides the numbers of a run, in Hugging Face's terms.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::TrainError;
 use crate::optimizer::{AdamWSettings, MomentType};
@@ -49,6 +49,8 @@ pub struct RunSettings {
     pub min_delta: f64,
     /// Bytes that the process may take; `None` for what the system leaves it.
     pub memory_limit: Option<u64>,
+    /// What else decides the numbers, by the names of settings: the adapter's configuration, the base, the arithmetic.
+    pub decisive: Map<String, Value>,
 }
 
 impl Default for RunSettings {
@@ -74,6 +76,7 @@ impl Default for RunSettings {
             patience: None,
             min_delta: 0.0,
             memory_limit: None,
+            decisive: Map::new(),
         }
     }
 }
@@ -144,7 +147,7 @@ impl RunSettings {
     }
 
     /// What a run that goes on must have in common with the one it goes on from.
-    pub fn identity(&self) -> Value {
+    pub fn identity(&self) -> Map<String, Value> {
         let AdamWSettings {
             beta1,
             beta2,
@@ -152,7 +155,7 @@ impl RunSettings {
             weight_decay,
             moments,
         } = self.optimizer;
-        json!({
+        let own = json!({
             "max_steps": self.max_steps,
             "num_train_epochs": self.epochs,
             "per_device_train_batch_size * gradient_accumulation_steps": self.rows_per_step(),
@@ -166,6 +169,10 @@ impl RunSettings {
             "loraplus_lr_ratio": self.lora_plus_ratio,
             "max_grad_norm": self.max_grad_norm,
             "seed": self.seed,
-        })
+        });
+        let own = own.as_object().into_iter().flatten();
+        own.chain(&self.decisive)
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect()
     }
 }

@@ -34,6 +34,8 @@ pub struct StepReport {
     pub epoch: f64,
     /// Mean loss over the tokens that are learned.
     pub loss: f64,
+    /// The same over all steps since the last record, where one is due.
+    pub logged: Option<f64>,
     /// Rate that it was done at.
     pub learning_rate: f64,
     /// Norm of the gradients before clipping.
@@ -67,6 +69,8 @@ pub struct Trainer<'a> {
     pub(super) tokens: [u64; 2],
     pub(super) stopping: EarlyStopping,
     pub(super) watch: LossWatch,
+    /// Losses since the last record, and the tokens that they are of.
+    pub(super) pending: (f64, u64),
     /// Values of all parameters at the best evaluation, where that is asked for.
     pub(super) best: Option<Vec<Vec<f32>>>,
     pub(super) rows: &'a [Row],
@@ -107,6 +111,7 @@ impl<'a> Trainer<'a> {
             order: Order::new(rows.len(), settings.rows_per_step(), settings.seed),
             stopping: EarlyStopping::new(settings.patience, settings.min_delta),
             watch: LossWatch::default(),
+            pending: (0.0, 0),
             gradient_watch,
             best: None,
             at_a_time: AtATime {
@@ -257,6 +262,7 @@ impl<'a> Trainer<'a> {
             step: self.step,
             epoch: self.order.passes(self.step),
             loss,
+            logged: self.logged(sum, learned as u64),
             learning_rate,
             grad_norm,
             tokens,
@@ -281,6 +287,15 @@ impl<'a> Trainer<'a> {
             read += batch.tokens().len() as u64;
         }
         (sum, read)
+    }
+
+    /// Adds the losses of a step; their mean since the last record, where one is due.
+    fn logged(&mut self, sum: f64, learned: u64) -> Option<f64> {
+        self.pending.0 += sum;
+        self.pending.1 += learned;
+        let due = self.step.is_multiple_of(self.settings.logging_steps) || self.step == self.total_steps();
+        let (sum, learned) = due.then(|| std::mem::take(&mut self.pending))?;
+        Some(sum / learned.max(1) as f64)
     }
 
     /// The optimizer's step; the norm of the gradients before clipping. Gradients that are not finite change nothing.

@@ -41,6 +41,7 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     let rows = Rows::read(&settings, &checkpoint)?;
     let model = load(&settings, &checkpoint)?;
     let (attached, config) = adapter(&settings, &checkpoint, &model)?;
+    settings.decide_by(&config);
     let facts = Facts::new(&settings, &checkpoint, &attached, &rows);
     // Its mapped file would count as ours from here to the end.
     drop(checkpoint);

@@ -11,6 +11,7 @@ use rootstock_train::TrainError;
 use rootstock_train::adapter::{Folder, write_folder};
 use rootstock_train::files::write_whole;
 use rootstock_train::report::{Cost, Report, Sample};
+use rootstock_train::run::checkpoint;
 use serde_json::Value;
 
 use super::card::{card, name, parameters};
@@ -70,7 +71,12 @@ impl<'a> Output<'a> {
     /// It cannot be made.
     pub fn prepare(&self) -> Result<()> {
         let dir = self.dir();
-        fs::create_dir_all(dir).with_context(|| format!("--output: {} cannot be made", dir.display()))
+        fs::create_dir_all(dir).with_context(|| format!("--output: {} cannot be made", dir.display()))?;
+        match &self.settings.resume {
+            None => checkpoint::clear(dir)?,
+            Some(_) => checkpoint::tidy(dir)?,
+        }
+        Ok(())
     }
 
     /// Writes the adapter as it is now, with the outcome of the run where it is at its end.

@@ -27,9 +27,6 @@ pub struct Watch<'a> {
     log: RunLog,
     records: Vec<Record>,
     throughput: Throughput,
-    logging_steps: u64,
-    /// Losses since the last record, weighed by tokens.
-    pending: (f64, u64),
     warnings: Vec<String>,
     interrupt: Arc<Interrupt>,
     /// Whether the weights of the best evaluation are put back at the end.
@@ -75,8 +72,6 @@ impl<'a> Watch<'a> {
             before: records.iter().rev().find_map(runtime).unwrap_or(0.0),
             records,
             throughput: Throughput::default(),
-            logging_steps: settings.run.logging_steps,
-            pending: (0.0, 0),
             warnings: output.facts().warning().into_iter().collect(),
             interrupt: interrupt(Display::new(trainer.total_steps(), settings.run.logging_steps))?,
             best_restored: settings.run.patience.is_some(),
@@ -127,22 +122,11 @@ impl<'a> Watch<'a> {
 
 impl Observer for Watch<'_> {
     fn step(&mut self, trainer: &Trainer<'_>, report: &StepReport) -> Result<ControlFlow<()>, TrainError> {
-        let [read, learned] = report.tokens;
-        self.throughput.step(read, report.took);
-        self.pending.0 += report.loss * learned as f64;
-        self.pending.1 += learned;
-        let logged = report.step.is_multiple_of(self.logging_steps) || report.step == trainer.total_steps();
-        let loss = match logged {
-            true => {
-                let (sum, count) = std::mem::take(&mut self.pending);
-                sum / count.max(1) as f64
-            }
-            false => report.loss,
-        };
+        self.throughput.step(report.tokens[0], report.took);
         let record = Record {
             step: report.step,
             epoch: report.epoch,
-            loss: Some(loss),
+            loss: Some(report.logged.unwrap_or(report.loss)),
             learning_rate: Some(report.learning_rate),
             grad_norm: Some(report.grad_norm),
             tokens: Some(trainer.tokens()[0]),
@@ -152,7 +136,7 @@ impl Observer for Watch<'_> {
         };
         let left = self.throughput.time_for(trainer.total_steps() - report.step);
         self.interrupt.display().step(&record, left);
-        if logged {
+        if report.logged.is_some() {
             self.record(record)?;
         }
         Ok(match self.interrupt.asked.load(Ordering::Relaxed) {
