@@ -32,8 +32,8 @@ fn records(folder: &Path) -> Vec<Map<String, Value>> {
 /// The step of the last whole record.
 fn step(folder: &Path) -> u64 {
     let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
-    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let last: Option<Value> = whole.last().map(|line| serde_json::from_str(line).unwrap());
+    let mut whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let last: Option<Value> = whole.next_back().map(|line| serde_json::from_str(line).unwrap());
     last.map_or(0, |record| record["step"].as_u64().unwrap())
 }
 
