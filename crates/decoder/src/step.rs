@@ -121,6 +121,7 @@ fn run(tape: &mut Tape<'_, '_>, model: &FrozenModel, batch: &Batch, learn: Optio
         let mark = tape.mark();
         let out = layer(tape, spec, index, x);
         x = if keep && tape.needs(out) {
+            tape.drop_cheap(mark);
             out
         } else {
             tape.forget(mark, out)

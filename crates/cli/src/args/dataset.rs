@@ -34,13 +34,13 @@ pub struct RowsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// File of rows (.json, .jsonl, .csv, .parquet, .txt), or a folder of them whose names tell their split
-    #[arg(long, alias = "data_name", value_name = "PATH")]
+    #[arg(long, value_name = "PATH")]
     pub data_name: PathBuf,
     /// Text made of columns, as in '### {question}\n{answer}', of which everything is learned [default: the columns tell what is]
-    #[arg(long, alias = "text_template", value_name = "TEMPLATE")]
+    #[arg(long, value_name = "TEMPLATE")]
     pub text_template: Option<String>,
     /// Most tokens of a row [default: 1024, or the model's context]
-    #[arg(long, aliases = ["max_length", "max_seq_len"], value_name = "TOKENS")]
+    #[arg(long, alias = "max-seq-len", value_name = "TOKENS")]
     pub max_length: Option<usize>,
     /// What is cut of a prompt with its completion that are longer
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Truncate::PromptStart)]
@@ -62,7 +62,7 @@ pub struct PreviewArgs {
     #[command(flatten)]
     pub rows_of: RowsArgs,
     /// Part of the data, as train[:10] or validation[5%:]
-    #[arg(long, aliases = ["train_split", "train-split"], value_name = "SLICE", default_value = "train")]
+    #[arg(long, alias = "train-split", value_name = "SLICE", default_value = "train")]
     pub split: String,
     /// Most rows to print
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -84,13 +84,13 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub rows_of: RowsArgs,
     /// Part of the data to train on
-    #[arg(long, aliases = ["train_split", "split"], value_name = "SLICE", default_value = "train")]
+    #[arg(long, alias = "split", value_name = "SLICE", default_value = "train")]
     pub train_split: String,
     /// Part of the data to evaluate on [default: held out of what is trained on]
-    #[arg(long, alias = "eval_split", value_name = "SLICE")]
+    #[arg(long, value_name = "SLICE")]
     pub eval_split: Option<String>,
     /// Share of rows to hold out where --eval-split is not given
-    #[arg(long, alias = "hold_out", value_name = "SHARE", default_value_t = 0.1)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub hold_out: f64,
     /// Seed of what is held out
     #[arg(long, value_name = "N", default_value_t = 42)]

@@ -241,22 +241,6 @@ fn flags_of_data_take_underscores_as_olives_do() {
         (args.train_split.as_str(), args.eval_split.as_deref()),
         ("train[:5]", Some("test"))
     );
-    let command = command();
-    for arg in command
-        .find_subcommand("data")
-        .unwrap()
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-    {
-        let long = arg.get_long().unwrap();
-        let underscored = long.replace('-', "_");
-        let known = arg.get_all_aliases().unwrap_or_default();
-        let is_own = !matches!(long, "models-dir" | "help");
-        assert!(
-            !is_own || underscored == long || known.contains(&underscored.as_str()),
-            "--{long}"
-        );
-    }
 }
 
 #[test]

@@ -118,6 +118,9 @@ impl Tape<'_, '_> {
             self.machine.memory.give(scaled.before);
             gradient = Rc::new(before);
         }
+        if training.is_some_and(|training| training.pair.is_some() || training.weight.is_some()) {
+            self.make_again(x);
+        }
         let width = self.nodes[x.0].width;
         if let Some(weight) = weight {
             self.weight_backward(x, weight, &gradient);
@@ -211,7 +214,7 @@ impl Tape<'_, '_> {
 
 impl Op {
     /// What the operation gave.
-    fn out(&self) -> Value {
+    pub(super) fn out(&self) -> Value {
         match self {
             Self::Embed { out }
             | Self::Norm { out, .. }

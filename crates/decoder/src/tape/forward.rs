@@ -6,7 +6,7 @@ use rootstock_kernels::training::{
 use rootstock_kernels::{self as kernels, Gemm, NormWeights, PackedMatrix, Right, View, gemm};
 use rootstock_model::{Activation, NormSite, Site};
 
-use super::{Map, Op, Tape, Value};
+use super::{Map, Mark, Op, Tape, Value};
 use crate::frozen::norm_weights;
 use crate::{Graph, Parameters};
 
@@ -40,13 +40,9 @@ impl Graph for Tape<'_, '_> {
     }
 
     fn norm(&mut self, x: Value, site: NormSite) -> Value {
-        let machine = &mut *self.machine;
-        let from = &self.nodes[x.0];
-        let mut to = machine.memory.take(from.values.len());
-        let weights = weights_of(machine.model, machine.trained, machine.parameters, site);
-        norm_rows(machine.context, machine.model.formula(), weights, &from.values, &mut to);
-        let (width, needs) = (from.width, from.needs || machine.trained.norms.contains_key(&site));
-        let out = self.push(to, width, needs);
+        let to = self.normed(x, site);
+        let needs = self.needs(x) || self.machine.trained.norms.contains_key(&site);
+        let out = self.push(to, self.nodes[x.0].width, needs);
         if needs {
             self.ops.push(Op::Norm { x, out, site });
         }
@@ -175,21 +171,9 @@ impl Tape<'_, '_> {
     }
 
     fn activation(&mut self, activation: Activation, gate: Value, up: Option<Value>) -> Value {
-        let machine = &mut *self.machine;
-        let node = &self.nodes[gate.0];
-        let mut to = machine.memory.take(node.values.len());
-        match up {
-            Some(up) => gated(
-                machine.context,
-                kernel(activation),
-                &node.values,
-                &self.nodes[up.0].values,
-                &mut to,
-            ),
-            None => activate(machine.context, kernel(activation), &node.values, &mut to),
-        }
-        let (width, needs) = (node.width, node.needs || up.is_some_and(|up| self.needs(up)));
-        let out = self.push(to, width, needs);
+        let to = self.activated(activation, gate, up);
+        let needs = self.needs(gate) || up.is_some_and(|up| self.needs(up));
+        let out = self.push(to, self.nodes[gate.0].width, needs);
         if needs {
             self.ops.push(Op::Gate {
                 gate,
@@ -199,6 +183,54 @@ impl Tape<'_, '_> {
             });
         }
         out
+    }
+
+    fn normed(&mut self, x: Value, site: NormSite) -> Vec<f32> {
+        let machine = &mut *self.machine;
+        let from = &self.nodes[x.0].values;
+        let mut to = machine.memory.take(from.len());
+        let weights = weights_of(machine.model, machine.trained, machine.parameters, site);
+        norm_rows(machine.context, machine.model.formula(), weights, from, &mut to);
+        to
+    }
+
+    fn activated(&mut self, activation: Activation, gate: Value, up: Option<Value>) -> Vec<f32> {
+        let machine = &mut *self.machine;
+        let from = &self.nodes[gate.0].values;
+        let mut to = machine.memory.take(from.len());
+        let activation = kernel(activation);
+        match up {
+            Some(up) => gated(machine.context, activation, from, &self.nodes[up.0].values, &mut to),
+            None => activate(machine.context, activation, from, &mut to),
+        }
+        to
+    }
+
+    /// Drops what was made since `mark` by operations that cost little next to a product: it is made again when the way back
+    /// asks for it.
+    pub fn drop_cheap(&mut self, mark: Mark) {
+        for op in &self.ops[mark.ops..] {
+            if let Op::Norm { out, .. } | Op::Gate { out, .. } = op {
+                let values = std::mem::take(&mut self.nodes[out.0].values);
+                self.machine.memory.give(values);
+            }
+        }
+    }
+
+    /// Makes a value again that [`Self::drop_cheap`] has dropped.
+    pub(super) fn make_again(&mut self, value: Value) {
+        if !self.nodes[value.0].values.is_empty() {
+            return;
+        }
+        let made = self.ops.iter().rev().find(|op| op.out() == value);
+        let values = match made {
+            Some(&Op::Norm { x, site, .. }) => self.normed(x, site),
+            Some(&Op::Gate {
+                gate, up, activation, ..
+            }) => self.activated(activation, gate, up),
+            _ => return,
+        };
+        self.nodes[value.0].values = values;
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Value(pub(super) usize);
 pub(super) struct Node {
     /// Rows of `width` elements; empty once nobody needs them.
     pub values: Vec<f32>,
+    /// Elements, also when they are gone.
+    pub len: usize,
     pub width: usize,
     /// Something trained lies behind it.
     pub needs: bool,
@@ -23,6 +25,7 @@ pub(super) struct Node {
 impl Tape<'_, '_> {
     pub(super) fn push(&mut self, values: Vec<f32>, width: usize, needs: bool) -> Value {
         self.nodes.push(Node {
+            len: values.len(),
             values,
             width,
             needs,
@@ -107,7 +110,7 @@ impl Tape<'_, '_> {
         match self.take_gradient(value) {
             Some(before) => (self.owned(before), true),
             None => {
-                let len = self.values(value).len();
+                let len = self.nodes[value.0].len;
                 let memory = &mut self.machine.memory;
                 (if clear { memory.zeros(len) } else { memory.take(len) }, false)
             }

@@ -34,8 +34,8 @@ use crate::matrix::{COLUMNS, PAIR};
 use crate::pool::share;
 use crate::simd::Simd;
 
-/// Depth of a panel: 2 x 512 x 16 f32 are 64 KiB.
-const DEPTH: usize = 512;
+/// Greatest depth of a panel, a multiple of 32: 2 x 768 x 16 f32 are 96 KiB.
+const DEPTH: usize = 768;
 
 /// Sixteen columns of the right operand, one line per step of the depth.
 type Line = [f32; COLUMNS];
@@ -171,9 +171,14 @@ impl Drop for Panels {
     }
 }
 
-/// Chunks of a depth.
-fn chunks(depth: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..depth).step_by(DEPTH).map(move |from| from..depth.min(from + DEPTH))
+/// Chunks of a range of at most `most` steps each, nearly equal, and each but the last a multiple of 32 steps.
+fn chunks(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = range.len().div_ceil(most).max(1);
+    let size = range.len().div_ceil(count).next_multiple_of(32).max(32);
+    range
+        .clone()
+        .step_by(size)
+        .map(move |from| from..range.end.min(from + size))
 }
 
 /// The nearest bfloat16, ties to even; NaN stays one.

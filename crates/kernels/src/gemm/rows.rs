@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Arithmetic, Gemm, Line, Out, Panels, View, chunks, round_bits};
+use super::{Arithmetic, DEPTH, Gemm, Line, Out, Panels, View, chunks, round_bits};
 use crate::isa::Kernel;
 use crate::matrix::COLUMNS;
 use crate::simd::Simd;
@@ -22,7 +22,7 @@ impl Kernel for Multiply<'_> {
     fn run<S: Simd>(self, s: S) {
         let mut panels = Panels::take();
         for pair in self.pairs.clone() {
-            for depth in chunks(self.product.left.columns) {
+            for depth in chunks(0..self.product.left.columns, DEPTH) {
                 let [first, second] = panels.both();
                 let steps = depth.len();
                 self.product

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use super::{Gemm, Line, Out, Panels, chunks, round_bits};
+use super::{DEPTH, Gemm, Line, Out, Panels, chunks, round_bits};
 use crate::Context;
 use crate::disjoint::Disjoint;
 use crate::isa::TileKernel;
@@ -22,6 +22,8 @@ use crate::simd::avx512::Avx512;
 
 /// Rows that share the loads of a tile of columns.
 const ROWS: usize = 2 * TILE_ROWS;
+/// Greatest depth between two stores of sums: 2 x 2048 x 16 bfloat16 are 128 KiB.
+const LONGEST: usize = 2048;
 /// Steps of the depth in a tile.
 const STEPS: usize = 32;
 
@@ -123,12 +125,14 @@ impl TileKernel for Multiply<'_> {
     #[inline(always)]
     fn run(self, s: Avx512, amx: Amx) {
         let mut lines = LINES.take();
-        lines.resize(super::DEPTH, PairLine([0; COLUMNS]));
+        lines.resize(LONGEST, PairLine([0; COLUMNS]));
         let mut panels = Panels::take();
         amx.configure(TILE_ROWS, 64);
         for pair in self.pairs.clone() {
-            for depth in chunks(self.product.left.columns) {
-                self.fill(pair, depth.clone(), panels.both(), &mut lines);
+            for depth in chunks(0..self.product.left.columns, LONGEST) {
+                for part in chunks(depth.clone(), DEPTH) {
+                    self.fill(pair, part, depth.start, panels.both(), &mut lines);
+                }
                 for row in self.rows.clone().step_by(ROWS) {
                     self.tile(s, amx, (row, pair), depth.clone(), &lines);
                 }
@@ -140,17 +144,18 @@ impl TileKernel for Multiply<'_> {
 }
 
 impl Multiply<'_> {
-    /// The pairs of steps of both column blocks.
+    /// The pairs of steps of both column blocks; `start` is the first step of the lines.
     #[inline(always)]
-    fn fill(&self, pair: usize, depth: Range<usize>, panels: [&mut [Line]; 2], lines: &mut [PairLine]) {
+    fn fill(&self, pair: usize, depth: Range<usize>, start: usize, panels: [&mut [Line]; 2], lines: &mut [PairLine]) {
         let [first, second] = panels;
         let steps = depth.len().next_multiple_of(STEPS);
         first[depth.len()..steps].fill([0.0; COLUMNS]);
         second[depth.len()..steps].fill([0.0; COLUMNS]);
+        let at = (depth.start - start) / 2;
         self.product.right.fill(depth, pair, [&mut *first, &mut *second]);
-        let (left, right) = lines.split_at_mut(super::DEPTH / 2);
-        interleave(&first[..steps], left);
-        interleave(&second[..steps], right);
+        let (left, right) = lines.split_at_mut(LONGEST / 2);
+        interleave(&first[..steps], &mut left[at..]);
+        interleave(&second[..steps], &mut right[at..]);
     }
 
     #[inline(always)]
@@ -162,7 +167,7 @@ impl Multiply<'_> {
         } = *self.left;
         let steps = depth.len().next_multiple_of(STEPS);
         assert!(row + ROWS <= rows && depth.start + steps <= stride && values.len() == rows * stride);
-        assert!(lines.len() == super::DEPTH && steps <= super::DEPTH);
+        assert!(lines.len() == LONGEST && steps <= LONGEST);
         let mut sums = [[[0.0f32; COLUMNS]; TILE_ROWS]; 4];
         // SAFETY: tiles are configured; a tile of rows has 16 rows of 32 steps at `stride` (asserted), one of columns 16 lines.
         unsafe {
@@ -173,7 +178,7 @@ impl Multiply<'_> {
                 amx.multiply_bf16(
                     [at(row), at(row + TILE_ROWS)],
                     stride * 2,
-                    [columns, columns.add(super::DEPTH / 2)],
+                    [columns, columns.add(LONGEST / 2)],
                 );
             }
             amx.store_all(sums.as_mut_ptr().cast());
