@@ -39,6 +39,8 @@ pub struct StepShapes {
     layers: Vec<Kept>,
     /// Elements per token of the widest value.
     widest: usize,
+    /// Elements per token of the gradients that enter and leave an operation, at most.
+    gradients: usize,
 }
 
 impl StepShapes {
@@ -51,6 +53,7 @@ impl StepShapes {
             values: Vec::new(),
             kept: Kept::default(),
             widest: 0,
+            gradients: 0,
         };
         let mut x = walk.embed();
         let mut layers = Vec::new();
@@ -70,6 +73,7 @@ impl StepShapes {
             vocabulary: spec.vocab_size,
             layers,
             widest: walk.widest,
+            gradients: walk.gradients,
         }
     }
 
@@ -79,8 +83,8 @@ impl StepShapes {
             true => self.passing(),
             false => self.layers.iter().map(|kept| kept.firm).sum::<usize>() + self.most(|kept| kept.cheap),
         };
-        // Of an activation's result and of both its inputs, and of the residual stream.
-        self.bytes([tokens, targets], kept, 3 * self.widest + 2 * self.hidden)
+        // Beside those of an operation, those of the residual stream.
+        self.bytes([tokens, targets], kept, self.gradients + 2 * self.hidden)
     }
 
     /// Of the losses alone, without a way back.
@@ -135,6 +139,7 @@ struct Walk<'a> {
     values: Vec<Width>,
     kept: Kept,
     widest: usize,
+    gradients: usize,
 }
 
 impl Walk<'_> {
@@ -169,6 +174,12 @@ impl Walk<'_> {
             self.kept.firm += value.elements;
         }
         x
+    }
+
+    /// Gradients as wide as these values stand at a time.
+    fn goes_back(&mut self, values: &[usize]) {
+        let elements = values.iter().map(|&value| self.values[value].elements);
+        self.gradients = self.gradients.max(elements.sum());
     }
 
     fn needs(&self, values: &[usize]) -> bool {
@@ -211,16 +222,19 @@ impl Graph for Walk<'_> {
 
     fn attend(&mut self, queries: usize, keys: usize, values: usize, _: usize) -> usize {
         let needs = self.needs(&[queries, keys, values]);
+        self.goes_back(&[queries, queries, keys, values]);
         self.push(self.values[queries].elements, needs)
     }
 
     fn gate(&mut self, _: Activation, gate: usize, up: usize) -> usize {
         let needs = self.needs(&[gate, up]);
+        self.goes_back(&[gate, gate, up]);
         self.push_cheap(gate, needs)
     }
 
     fn activate(&mut self, _: Activation, x: usize) -> usize {
         let needs = self.needs(&[x]);
+        self.goes_back(&[x, x]);
         self.push_cheap(x, needs)
     }
 
