@@ -36,9 +36,11 @@ pub struct StepShapes {
     hidden: usize,
     vocabulary: usize,
     /// Elements per token that each layer keeps.
-    layers: Vec<usize>,
+    layers: Vec<Kept>,
     /// Elements per token of the widest value.
     widest: usize,
+    /// Elements per token of the gradients that enter and leave an operation, at most.
+    gradients: usize,
 }
 
 impl StepShapes {
@@ -49,21 +51,21 @@ impl StepShapes {
             trained,
             parameters,
             values: Vec::new(),
-            kept: 0,
+            kept: Kept::default(),
             widest: 0,
+            gradients: 0,
         };
         let mut x = walk.embed();
         let mut layers = Vec::new();
         for index in 0..spec.layers.len() {
-            walk.kept = 0;
+            walk.kept = Kept::default();
             x = layer(&mut walk, spec, index, x);
             // Below the first trained layer only what a layer gives is kept.
-            let kept = if walk.values[x].needs {
-                walk.kept
-            } else {
-                spec.hidden_size
+            let only_result = Kept {
+                firm: spec.hidden_size,
+                cheap: 0,
             };
-            layers.push(kept);
+            layers.push(if walk.values[x].needs { walk.kept } else { only_result });
         }
         Self {
             settings,
@@ -71,6 +73,7 @@ impl StepShapes {
             vocabulary: spec.vocab_size,
             layers,
             widest: walk.widest,
+            gradients: walk.gradients,
         }
     }
 
@@ -78,10 +81,10 @@ impl StepShapes {
     pub fn footprint(&self, tokens: usize, targets: usize) -> Footprint {
         let kept = match self.settings.checkpointing {
             true => self.passing(),
-            false => self.layers.iter().sum(),
+            false => self.layers.iter().map(|kept| kept.firm).sum::<usize>() + self.most(|kept| kept.cheap),
         };
-        // Of an activation's result and of both its inputs, and of the residual stream.
-        self.bytes([tokens, targets], kept, 3 * self.widest + 2 * self.hidden)
+        // Beside those of an operation, those of the residual stream.
+        self.bytes([tokens, targets], kept, self.gradients + 2 * self.hidden)
     }
 
     /// Of the losses alone, without a way back.
@@ -91,7 +94,11 @@ impl StepShapes {
 
     /// Elements per token where only what enters each layer is kept, and one layer stands at a time.
     fn passing(&self) -> usize {
-        self.layers.len() * self.hidden + self.layers.iter().max().unwrap_or(&0)
+        self.layers.len() * self.hidden + self.most(|kept| kept.firm + kept.cheap)
+    }
+
+    fn most(&self, of: impl Fn(&Kept) -> usize) -> usize {
+        self.layers.iter().map(of).max().unwrap_or(0)
     }
 
     fn bytes(&self, [tokens, targets]: [usize; 2], kept: usize, gradients: usize) -> Footprint {
@@ -110,10 +117,19 @@ impl StepShapes {
     }
 }
 
+/// Elements per token that a layer keeps for the way back.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    firm: usize,
+    /// Of norms and activations: made again, a layer at a time.
+    cheap: usize,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Width {
     elements: usize,
     needs: bool,
+    cheap: bool,
 }
 
 struct Walk<'a> {
@@ -121,21 +137,49 @@ struct Walk<'a> {
     trained: &'a Trained,
     parameters: &'a Parameters,
     values: Vec<Width>,
-    kept: usize,
+    kept: Kept,
     widest: usize,
+    gradients: usize,
 }
 
 impl Walk<'_> {
     fn push(&mut self, elements: usize, needs: bool) -> usize {
-        self.kept += elements;
+        self.kept.firm += elements;
         self.widest = self.widest.max(elements);
-        self.values.push(Width { elements, needs });
+        self.values.push(Width {
+            elements,
+            needs,
+            cheap: false,
+        });
         self.values.len() - 1
     }
 
-    fn like(&mut self, x: usize, needs: bool) -> usize {
+    /// A value of the shape of `x` that is made again on the way back.
+    fn push_cheap(&mut self, x: usize, needs: bool) -> usize {
         let elements = self.values[x].elements;
-        self.push(elements, needs)
+        let value = self.push(elements, needs);
+        if needs {
+            self.values[value].cheap = true;
+            self.kept.firm -= elements;
+            self.kept.cheap += elements;
+        }
+        value
+    }
+
+    /// The elements of `x` become those of another value, which is kept.
+    fn consume(&mut self, x: usize) -> usize {
+        let value = &mut self.values[x];
+        if std::mem::take(&mut value.cheap) {
+            self.kept.cheap -= value.elements;
+            self.kept.firm += value.elements;
+        }
+        x
+    }
+
+    /// Gradients as wide as these values stand at a time.
+    fn goes_back(&mut self, values: &[usize]) {
+        let elements = values.iter().map(|&value| self.values[value].elements);
+        self.gradients = self.gradients.max(elements.sum());
     }
 
     fn needs(&self, values: &[usize]) -> bool {
@@ -154,7 +198,7 @@ impl Graph for Walk<'_> {
 
     fn norm(&mut self, x: usize, site: NormSite) -> usize {
         let needs = self.needs(&[x]) || self.trained.norms.contains_key(&site);
-        self.like(x, needs)
+        self.push_cheap(x, needs)
     }
 
     fn map(&mut self, x: usize, site: Site) -> usize {
@@ -162,38 +206,41 @@ impl Graph for Walk<'_> {
         let training = self.trained.sites.get(&site);
         if let Some(training) = training {
             // What A made of the rows, and the rows before a magnitude.
-            self.kept += training
+            self.kept.firm += training
                 .pair
                 .as_ref()
                 .map_or(0, |pair| self.parameters.get(pair.a).shape[0]);
-            self.kept += training.magnitude.as_ref().map_or(0, |_| outputs);
+            self.kept.firm += training.magnitude.as_ref().map_or(0, |_| outputs);
         }
         let needs = self.needs(&[x]) || training.is_some();
         self.push(outputs, needs)
     }
 
     fn rotate(&mut self, x: usize, _: usize) -> usize {
-        x
+        self.consume(x)
     }
 
     fn attend(&mut self, queries: usize, keys: usize, values: usize, _: usize) -> usize {
         let needs = self.needs(&[queries, keys, values]);
-        self.like(queries, needs)
+        self.goes_back(&[queries, queries, keys, values]);
+        self.push(self.values[queries].elements, needs)
     }
 
     fn gate(&mut self, _: Activation, gate: usize, up: usize) -> usize {
         let needs = self.needs(&[gate, up]);
-        self.like(gate, needs)
+        self.goes_back(&[gate, gate, up]);
+        self.push_cheap(gate, needs)
     }
 
     fn activate(&mut self, _: Activation, x: usize) -> usize {
         let needs = self.needs(&[x]);
-        self.like(x, needs)
+        self.goes_back(&[x, x]);
+        self.push_cheap(x, needs)
     }
 
     fn add(&mut self, residual: usize, x: usize) -> usize {
         // The sum takes the place of `x`.
         self.values[x].needs |= self.values[residual].needs;
-        x
+        self.consume(x)
     }
 }

@@ -87,9 +87,10 @@ impl FinetuneSettings {
         if args.trust_remote_code {
             has_no_code(&model.path)?;
         }
+        // Asked for here and not by clap, so that the settings file can give it.
         let output = args
             .output
-            .ok_or_else(|| usage("--output is missing; give a folder for the adapter"))?;
+            .ok_or_else(|| usage("--output is missing: the folder that the adapter is written to"))?;
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let data = args.data;
         let events = match args.records.report_to {
@@ -154,7 +155,7 @@ fn has_no_code(model: &Path) -> Result<()> {
 
 /// An existing file or folder of rows.
 fn rows(path: Option<PathBuf>) -> Result<PathBuf> {
-    let path = path.ok_or_else(|| usage("--data-name is missing; give a file of rows to train on"))?;
+    let path = path.ok_or_else(|| usage("--data-name is missing: the file or folder of rows to train on"))?;
     if path.exists() {
         return Ok(path);
     }
