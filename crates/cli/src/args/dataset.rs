@@ -61,7 +61,7 @@ pub enum Truncate {
 pub struct PreviewArgs {
     #[command(flatten)]
     pub source: RowsArgs,
-    /// Which rows, as train[:10] or validation[5%:]
+    /// Which rows, as `train[:10]` or `validation[5%:]`
     #[arg(long, value_name = "SLICE", default_value = "train", alias = "train-split")]
     pub split: Slice,
     /// Most rows to print
