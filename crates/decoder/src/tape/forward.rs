@@ -207,10 +207,19 @@ impl Tape<'_, '_> {
     }
 
     /// Drops what was made since `mark` by operations that cost little next to a product: it is made again when the way back
-    /// asks for it.
+    /// asks for it. Only maps ask; normalised heads go to attention and stay.
     pub fn drop_cheap(&mut self, mark: Mark) {
         for op in &self.ops[mark.ops..] {
-            if let Op::Norm { out, .. } | Op::Gate { out, .. } = op {
+            let of_heads = matches!(
+                op,
+                Op::Norm {
+                    site: NormSite::Query(_) | NormSite::Key(_),
+                    ..
+                }
+            );
+            if let Op::Norm { out, .. } | Op::Gate { out, .. } = op
+                && !of_heads
+            {
                 let values = std::mem::take(&mut self.nodes[out.0].values);
                 self.machine.memory.give(values);
             }
