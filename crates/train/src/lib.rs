@@ -6,6 +6,7 @@ pub mod dataset;
 pub mod display;
 mod error;
 pub mod files;
+pub mod full;
 mod lines;
 pub mod memory;
 pub mod metrics;

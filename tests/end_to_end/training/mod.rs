@@ -1,6 +1,8 @@
 //! `rootstock finetune` on a tiny checkpoint: steps of milliseconds.
 
 mod errors;
+mod full;
+mod pissa;
 mod resume;
 mod rows;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rootstock_formats::peft::TrainedBiases;
 use rootstock_kernels::{Arithmetic, Isa};
+use rootstock_model::FloatType;
 use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use super::{usage, within};
 use crate::args::{
-    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, RecordArgs, ReportTo, SaveDtype, TrainingArgs,
 };
 use crate::models::{Located, Models};
 
@@ -23,12 +24,14 @@ use crate::models::{Located, Models};
 pub struct FinetuneSettings {
     /// The base.
     pub model: Located,
-    /// Where the adapter goes.
+    /// Where the adapter goes, or the model.
     pub output: PathBuf,
     /// Its folder may have something in it.
     pub overwrite: bool,
     /// What is trained.
     pub method: Method,
+    /// Element type of a model that is written.
+    pub save_float: FloatType,
     /// Rows.
     pub rows: PathBuf,
     /// How rows become text, where their columns do not tell.
@@ -97,12 +100,20 @@ impl FinetuneSettings {
             ReportTo::None => None,
             ReportTo::Tensorboard => Some(args.records.logging_dir.clone().unwrap_or_else(|| output.join("runs"))),
         };
+        if args.method == Method::Full {
+            has_no_pairs(&args.adapter, &args.training)?;
+        }
         let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
             output,
             overwrite: args.overwrite,
             method: args.method,
+            save_float: match args.save_dtype {
+                SaveDtype::Bf16 => FloatType::Bf16,
+                SaveDtype::F16 => FloatType::F16,
+                SaveDtype::F32 => FloatType::F32,
+            },
             rows: rows(data.data_name)?,
             template: template
                 .transpose()
@@ -125,6 +136,11 @@ impl FinetuneSettings {
             events,
             threads: within("threads", args.threads.unwrap_or(available), 1, 1024)?,
         })
+    }
+
+    /// Whether pairs begin as components of the weights; those of an adapter to go on from are plain.
+    pub fn starts_from_components(&self) -> bool {
+        self.adapter.is_none() && self.lora.initialisation != Initialisation::Default
     }
 
     /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
@@ -195,6 +211,7 @@ impl FinetuneSettings {
         let own = [
             ("method", format!("{:?}", self.method)),
             ("precision", format!("{:?}", self.arithmetic)),
+            ("init_lora_weights", format!("{:?}", self.lora.initialisation)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
         self.run.decisive = of_config.into_iter().chain(own).collect();
@@ -219,8 +236,36 @@ fn lora(args: AdapterArgs) -> Result<LoraSettings> {
         saved: args.modules_to_save,
         rank_stabilized: args.use_rslora,
         dora: args.use_dora,
-        initialisation: Initialisation::Default,
+        initialisation: args.init_lora_weights,
     })
+}
+
+/// Full fine-tuning has no pairs: flags that say what they are would have no effect.
+fn has_no_pairs(adapter: &AdapterArgs, training: &TrainingArgs) -> Result<()> {
+    let (given, plain) = (lora(adapter.clone())?, LoraSettings::default());
+    let differs = [
+        ("adapter", adapter.adapter.is_some()),
+        ("lora-r", given.rank != plain.rank),
+        ("lora-alpha", given.alpha != plain.alpha),
+        ("lora-dropout", given.dropout != plain.dropout),
+        ("target-modules", given.targets != plain.targets),
+        ("exclude-modules", given.excluded != plain.excluded),
+        ("layers-to-transform", given.layers != plain.layers),
+        ("rank-pattern", given.rank_pattern != plain.rank_pattern),
+        ("alpha-pattern", given.alpha_pattern != plain.alpha_pattern),
+        ("modules-to-save", given.saved != plain.saved),
+        ("bias", given.biases != plain.biases),
+        ("use-rslora", given.rank_stabilized),
+        ("use-dora", given.dora),
+        ("init-lora-weights", given.initialisation != plain.initialisation),
+        ("loraplus-lr-ratio", training.loraplus_lr_ratio != 1.0),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((flag, _)) => Err(usage(format!(
+            "--{flag}: is about adapters, and --method full trains every weight; leave it out, or take --method lora"
+        ))),
+    }
 }
 
 fn arithmetic(precision: Precision) -> Result<Arithmetic> {

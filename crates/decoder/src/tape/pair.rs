@@ -35,7 +35,30 @@ impl Tape<'_, '_> {
         };
         gemm(machine.context, &product, to);
         dropped.into_iter().for_each(|values| machine.memory.give(values));
+        self.subtract_initial(&pair, x, to);
         Some(hidden)
+    }
+
+    /// Subtracts what the pair gave at its beginning, where only the difference takes effect.
+    fn subtract_initial(&mut self, pair: &LowRank, x: Value, to: &mut [f32]) {
+        let machine = &mut *self.machine;
+        let Some((a, b)) = initial(machine.parameters, pair) else {
+            return;
+        };
+        let rows = View::new(&self.nodes[x.0].values, a.columns);
+        let mut hidden = machine.memory.take(rows.rows * a.rows);
+        gemm(
+            machine.context,
+            &Gemm::new(rows, Right::Dense(a.transposed())),
+            &mut hidden,
+        );
+        let product = Gemm {
+            scale: -pair.scale,
+            accumulate: true,
+            ..Gemm::new(View::new(&hidden, a.rows), Right::Dense(b.transposed()))
+        };
+        gemm(machine.context, &product, to);
+        machine.memory.give(hidden);
     }
 
     /// The rows of `x` without those elements that the pair does not see; `None` where it sees all.
@@ -83,8 +106,27 @@ impl Tape<'_, '_> {
         dropped.into_iter().for_each(|values| machine.memory.give(values));
         if let Some(to_x) = to_x {
             self.pair_input_backward(&pair, site, &of_hidden, to_x);
+            self.initial_backward(&pair, gradient, of_hidden.as_mut_slice(), to_x);
         }
         self.machine.memory.give(of_hidden);
+    }
+
+    /// The gradient that reaches the map's input through the pair's beginning. `of_hidden` is overwritten.
+    fn initial_backward(&mut self, pair: &LowRank, gradient: View<'_>, of_hidden: &mut [f32], to_x: &mut [f32]) {
+        let machine = &mut *self.machine;
+        let Some((a, b)) = initial(machine.parameters, pair) else {
+            return;
+        };
+        let back = Gemm {
+            scale: -pair.scale,
+            ..Gemm::new(gradient, Right::Dense(b))
+        };
+        gemm(machine.context, &back, of_hidden);
+        let product = Gemm {
+            accumulate: true,
+            ..Gemm::new(View::new(of_hidden, a.rows), Right::Dense(a))
+        };
+        gemm(machine.context, &product, to_x);
     }
 
     /// The gradient that reaches the map's input through the pair.
@@ -121,6 +163,13 @@ fn matrix(parameters: &Parameters, id: ParameterId) -> (View<'_>, usize) {
 /// The rows of B that are a site's outputs.
 fn outputs<'a>(parameters: &'a Parameters, pair: &LowRank) -> View<'a> {
     View::new(parameters.rows(&pair.b), parameters.get(pair.b.id).width())
+}
+
+/// A and a site's rows of B as they began, where they are subtracted.
+fn initial<'a>(parameters: &'a Parameters, pair: &LowRank) -> Option<(View<'a>, View<'a>)> {
+    let a = parameters.get(pair.a);
+    let b = parameters.initial_rows(&pair.b)?;
+    Some((View::new(a.initial.as_ref()?, a.shape[1]), View::new(b, parameters.get(pair.b.id).width())))
 }
 
 /// A site's own key.

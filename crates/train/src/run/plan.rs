@@ -28,15 +28,16 @@ pub struct Plan {
     pub seconds: f64,
     /// At most at a time.
     pub memory: MemoryPlan,
-    /// Files of the adapter.
-    pub adapter_bytes: u64,
+    /// What is written at the end: files of the adapter, or of the model.
+    pub output_bytes: u64,
     /// Checkpoints, at most at a time.
     pub checkpoint_bytes: u64,
 }
 
 impl Trainer<'_> {
-    /// Plans the run from where it is; computes a batch for it and leaves what is trained as it is.
-    pub fn plan(&mut self) -> Plan {
+    /// Plans the run from where it is; computes a batch for it and leaves what is trained as it is. `output_bytes` is what the
+    /// files of a model will take, where no adapter is written.
+    pub fn plan(&mut self, output_bytes: Option<u64>) -> Plan {
         let (steps, total) = (self.total_steps() - self.step, self.total_steps());
         let counted = |row: &Row| -> u64 { row.iter().map(|sample| sample.len() as u64).sum() };
         let mut order = self.order.clone();
@@ -51,7 +52,7 @@ impl Trainer<'_> {
         let tokens_per_second = self.measure();
         // The way back costs as much as the way there, and twice with what is computed again.
         let passes = if self.engine.settings().checkpointing { 3.0 } else { 2.0 };
-        let (adapter_bytes, checkpoint_bytes) = self.disk(steps);
+        let (output_bytes, checkpoint_bytes) = self.disk(steps, output_bytes);
         Plan {
             steps,
             tokens,
@@ -59,7 +60,7 @@ impl Trainer<'_> {
             tokens_per_second,
             seconds: (tokens as f64 + eval_tokens as f64 / passes) / tokens_per_second,
             memory: self.memory(),
-            adapter_bytes,
+            output_bytes,
             checkpoint_bytes,
         }
     }
@@ -95,19 +96,21 @@ impl Trainer<'_> {
         rate
     }
 
-    /// Bytes of the adapter's files and of all checkpoints that are there at a time.
-    fn disk(&self, steps: u64) -> (u64, u64) {
+    /// Bytes of the output's files and of all checkpoints that are there at a time.
+    fn disk(&self, steps: u64, output: Option<u64>) -> (u64, u64) {
         let moments = self.settings.optimizer.moments;
         let (mut adapter, mut state) = (0, 0);
         let copies = if self.settings.patience.is_some() { 2 } else { 1 };
         for parameter in self.attached.parameters.iter() {
             let elements = parameter.values.len();
-            adapter += HEADER + 4 * elements as u64;
+            let initial = parameter.initial.as_ref().map_or(0, Vec::len);
+            adapter += HEADER + 4 * (elements + initial) as u64;
             state += HEADER + (4 * copies * elements + moments.bytes(elements)) as u64;
         }
         let written = steps.checked_div(self.settings.save_steps).unwrap_or(0);
         // A new one is complete before the oldest is removed.
         let at_a_time = written.min(self.settings.save_total_limit as u64 + 1);
-        (adapter, at_a_time * (adapter + state))
+        let output = output.unwrap_or(adapter);
+        (output, at_a_time * (output + state))
     }
 }

@@ -1,4 +1,4 @@
-//! The model card: `README.md` of an adapter's folder, with the header that model hubs read.
+//! The model card: `README.md` of an adapter's folder, or of a model's, with the header that model hubs read.
 
 use std::fmt::Write;
 
@@ -7,16 +7,22 @@ use rootstock_train::quantity::{bytes, count, duration, significant};
 use serde_json::json;
 
 use super::outcome::{Facts, Outcome};
+use crate::args::Method;
+use crate::models::OUTPUT_MODEL;
 use crate::settings::FinetuneSettings;
 
 /// Writes the card; without an outcome, that of a checkpoint.
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
     let name = name(settings);
-    let mut card = header(&facts.base);
+    let full = settings.method == Method::Full;
+    let mut card = header(&facts.base, full);
     let _ = write!(
         card,
-        "# {name}\n\nA LoRA adapter on {}, trained with rootstock {}.\n\n",
-        facts.base,
+        "# {name}\n\n{}, trained with rootstock {}.\n\n",
+        match full {
+            true => format!("{} with all its weights", facts.base),
+            false => format!("A LoRA adapter on {}", facts.base),
+        },
         env!("CARGO_PKG_VERSION")
     );
     let results = outcome.map_or_else(Vec::new, results);
@@ -32,7 +38,10 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
             table(heading, &rows, &mut card);
         }
     }
-    card.push_str(&usage(&name, settings, facts));
+    card.push_str(&match full {
+        true => model_usage(&name, settings),
+        false => usage(&name, settings, facts),
+    });
     card
 }
 
@@ -49,10 +58,17 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("base hash", facts.base_hash.clone()),
         ("method", facts.method.to_owned()),
         ("trained parameters", count(facts.trainable_parameters as u64)),
+    ];
+    let pairs = [
         ("lora_r", lora.rank.to_string()),
         ("lora_alpha", significant(lora.alpha)),
         ("lora_dropout", significant(f64::from(lora.dropout))),
         ("target_modules", targets),
+    ];
+    let initial = settings.starts_from_components();
+    let initial = initial.then(|| ("init_lora_weights", format!("pissa, written as rank {}", 2 * lora.rank)));
+    let pairs = (settings.method != Method::Full).then(|| pairs.into_iter().chain(initial));
+    let run = [
         ("learning_rate", significant(run.learning_rate)),
         ("lr_scheduler_type", format!("{:?}", run.schedule).to_lowercase()),
         ("per_device_train_batch_size", run.batch_size.to_string()),
@@ -61,7 +77,8 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("precision", format!("{:?}", settings.arithmetic).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
-    rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    let rows = rows.into_iter().chain(pairs.into_iter().flatten()).chain(run);
+    rows.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The adapter's name: that of its folder.
@@ -73,11 +90,15 @@ pub fn name(settings: &FinetuneSettings) -> String {
 }
 
 /// Strings in JSON are strings in YAML.
-fn header(base: &str) -> String {
+fn header(base: &str, full: bool) -> String {
+    let (library, relation, tag) = match full {
+        true => ("transformers", "finetune", ""),
+        false => ("peft", "adapter", "- lora\n"),
+    };
     format!(
-        "---\nbase_model: {}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- {}\n- lora\n- rootstock\n---\n\n",
+        "---\nbase_model: {}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- {}\n{tag}- rootstock\n---\n\n",
         json!(base),
-        json!(format!("base_model:adapter:{base}"))
+        json!(format!("base_model:{relation}:{base}"))
     )
 }
 
@@ -119,6 +140,16 @@ fn table(heading: &str, rows: &[(String, String)], card: &mut String) {
         let _ = writeln!(card, "| {name} | {} |", value.replace('|', "\\|").replace('\n', " "));
     }
     card.push('\n');
+}
+
+fn model_usage(name: &str, settings: &FinetuneSettings) -> String {
+    let folder = json!(format!("{name}/{OUTPUT_MODEL}"));
+    format!(
+        "## Use\n\n```\nrootstock serve --model {name}\n```\n\nWith transformers:\n\n```python\nfrom transformers import \
+         AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained({folder})\ntokenizer = \
+         AutoTokenizer.from_pretrained({folder})\n```\n\nIts weights were trained in f32 and are written in {}.\n",
+        format!("{:?}", settings.save_float).to_lowercase()
+    )
 }
 
 fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {

@@ -1,4 +1,4 @@
-//! `rootstock finetune`: from a file of rows to an adapter. Rows become samples in [`rows`]; [`plan`] says what a run will take;
+//! `rootstock finetune`: from a file of rows to an adapter, or to a model. Rows become samples in [`rows`]; [`plan`] says what a run will take;
 //! what is told and written while it goes on is in [`watch`]; what came of it in [`outcome`], its files in [`output`], with the
 //! answers of [`samples`] and the model [`card`].
 
@@ -14,21 +14,24 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rootstock_decoder::{Engine, FrozenModel, StepSettings};
-use rootstock_model::Checkpoint;
+use rootstock_model::{Checkpoint, ModelFolder};
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{Attached, adapter_config, attach, read_config, read_tensors};
+use rootstock_train::adapter::{
+    Attached, adapter_config, attach, begin_as_components, doubled_config, read_config, read_tensors,
+};
+use rootstock_train::full::attach_all;
 use rootstock_train::run::{Observer, Trainer, checkpoint};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::UsageError;
 use crate::args::{FinetuneArgs, Method};
 use crate::settings::{FinetuneSettings, Resume};
 use outcome::{Facts, Outcome};
-use output::Output;
+use output::{Output, Product};
 use rows::Rows;
 use watch::Watch;
 
-/// Trains an adapter and writes it.
+/// Trains an adapter or a model and writes it.
 ///
 /// # Errors
 /// Settings, model, rows or a checkpoint that cannot be used, too little memory, or files that cannot be written.
@@ -39,14 +42,13 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     let checkpoint = Checkpoint::open(&settings.model.path)?;
     settings.keep_within(checkpoint.spec().context_length);
     let rows = Rows::read(&settings, &checkpoint)?;
-    let model = load(&settings, &checkpoint)?;
-    let (attached, config) = adapter(&settings, &checkpoint, &model)?;
-    settings.decide_by(&config);
+    let mut model = load(&settings, &checkpoint)?;
+    let (attached, product) = trained(&mut settings, &checkpoint, &mut model)?;
     let facts = Facts::new(&settings, &checkpoint, &attached, &rows);
     // Its mapped file would count as ours from here to the end.
     drop(checkpoint);
     facts.announce();
-    let output = Output::new(&settings, config, model.spec().clone(), facts);
+    let output = Output::new(&settings, product, facts);
     let prompts = rows.prompts.clone();
     let job = Job {
         settings: &settings,
@@ -83,10 +85,10 @@ impl Job<'_> {
         let (mut engine, run) = (self.engine()?, self.settings.run.clone());
         let mut trainer = Trainer::new(&mut engine, model, attached, self.rows.both(), run)?;
         go_on(self.settings, &mut trainer)?;
-        plan::show(self.settings, &mut trainer, json)
+        plan::show(self.settings, &mut trainer, self.output.model_bytes(), json)
     }
 
-    /// Trains, and writes the adapter.
+    /// Trains, and writes what came of it.
     fn train(self, model: &FrozenModel, attached: Attached) -> Result<Outcome> {
         let (mut engine, run) = (self.engine()?, self.settings.run.clone());
         let mut trainer = Trainer::new(&mut engine, model, attached, self.rows.both(), run)?;
@@ -97,9 +99,8 @@ impl Job<'_> {
         warnings.iter().for_each(|warning| watch.warning(warning));
         let ending = trainer.run(&mut watch)?;
         let outcome = watch.finish(&trainer, ending);
-        let parameters = &trainer.attached().parameters;
         self.output
-            .write_adapter(self.settings.output.as_path(), parameters, Some(&outcome))?;
+            .write(&self.settings.output, trainer.attached(), Some(&outcome))?;
         Ok(outcome)
     }
 }
@@ -107,7 +108,7 @@ impl Job<'_> {
 fn load(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<FrozenModel> {
     let packing = Packing {
         precision: match settings.method {
-            Method::Lora => WeightPrecision::Stored,
+            Method::Lora | Method::Full => WeightPrecision::Stored,
             Method::Qlora => WeightPrecision::Four,
         },
         four_bit_output: false,
@@ -117,7 +118,28 @@ fn load(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<FrozenMo
     model.with_context(|| format!("{} cannot be trained", settings.model.path.display()))
 }
 
-/// What is trained, and its configuration.
+/// What is trained, and what it becomes.
+fn trained(
+    settings: &mut FinetuneSettings,
+    checkpoint: &Checkpoint,
+    model: &mut FrozenModel,
+) -> Result<(Attached, Product)> {
+    if settings.method == Method::Full {
+        settings.decide_by(&json!({"rootstock_base_hash": checkpoint.hash().to_string()}));
+        let folder = ModelFolder::of(checkpoint)?;
+        return Ok((attach_all(model)?, Product::Model(folder)));
+    }
+    let (attached, config) = adapter(settings, checkpoint, model)?;
+    settings.decide_by(&config);
+    let spec = model.spec().clone();
+    let config = match settings.starts_from_components() {
+        true => doubled_config(&config),
+        false => config,
+    };
+    Ok((attached, Product::Adapter { config, spec }))
+}
+
+/// What is trained beside the base, and its configuration.
 fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenModel) -> Result<(Attached, Value)> {
     let made = match &settings.adapter {
         None => {
@@ -133,6 +155,9 @@ fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenM
     let mut attached = attach(&config, settings.lora.dropout, model, settings.run.seed)?;
     if let Some(dir) = &settings.adapter {
         read_tensors(dir, &mut attached.parameters, model.spec())?;
+    } else if settings.starts_from_components() {
+        let start = (settings.run.seed, settings.threads);
+        begin_as_components(&mut attached, model, settings.lora.initialisation, start)?;
     }
     Ok((attached, json))
 }

@@ -23,7 +23,7 @@ pub struct Facts {
     /// File of a GGUF base.
     #[serde(skip)]
     pub gguf: Option<String>,
-    /// `lora` or `qlora`.
+    /// `lora`, `qlora` or `full`.
     pub method: &'static str,
     /// File or folder of the rows, without where it lies.
     pub data_name: String,
@@ -33,14 +33,14 @@ pub struct Facts {
     pub left_out: usize,
     /// Trained elements.
     pub trainable_parameters: usize,
-    /// Those and the base's.
+    /// Those and the base's that are not trained.
     pub all_parameters: usize,
 }
 
 /// What came of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// The adapter's folder.
+    /// The folder of the adapter, or that the model is below.
     pub output: String,
     /// `complete`, `stopped` by evaluations that no longer improved, or `interrupted`.
     pub ending: String,
@@ -88,12 +88,16 @@ impl Facts {
             method: match settings.method {
                 Method::Lora => "lora",
                 Method::Qlora => "qlora",
+                Method::Full => "full",
             },
             data_name: name(&settings.rows).unwrap_or_default(),
             dataset: rows.facts(),
             left_out: rows.left_out,
             trainable_parameters: trainable,
-            all_parameters: elements(checkpoint.spec()) + trainable,
+            all_parameters: match settings.method {
+                Method::Full => trainable,
+                Method::Lora | Method::Qlora => elements(checkpoint.spec()) + trainable,
+            },
         }
     }
 

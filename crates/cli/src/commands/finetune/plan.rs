@@ -10,13 +10,18 @@ use serde_json::json;
 
 use crate::settings::FinetuneSettings;
 
-/// Plans a run and prints it; nothing is written.
+/// Plans a run and prints it; nothing is written. `model_bytes` is what the weights of a model take that is written.
 ///
 /// # Errors
 /// Not even one row at a time fits into memory.
-pub fn show(settings: &FinetuneSettings, trainer: &mut Trainer<'_>, json: bool) -> Result<()> {
+pub fn show(
+    settings: &FinetuneSettings,
+    trainer: &mut Trainer<'_>,
+    model_bytes: Option<u64>,
+    json: bool,
+) -> Result<()> {
     let warnings = trainer.fit()?;
-    let plan = trainer.plan();
+    let plan = trainer.plan(model_bytes);
     let room = settings.run.memory_limit.or_else(memory::room);
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     if json {
@@ -67,8 +72,8 @@ fn table(plan: &Plan, rows: usize, room: Option<u64>) -> Vec<(&'static str, Stri
         ("  gradients", bytes(gradients)),
         ("  logits", bytes(logits)),
         ("  rows, program", bytes(of_rows + program)),
-        ("disk", bytes(plan.adapter_bytes + plan.checkpoint_bytes)),
-        ("  adapter", bytes(plan.adapter_bytes)),
+        ("disk", bytes(plan.output_bytes + plan.checkpoint_bytes)),
+        ("  output", bytes(plan.output_bytes)),
         ("  checkpoints", bytes(plan.checkpoint_bytes)),
     ]
 }

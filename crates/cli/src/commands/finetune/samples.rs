@@ -1,4 +1,6 @@
-//! Answers before and after: what the base and the adapter say to rows that were held out, as `generate` gives them.
+//! Answers before and after: what the base and what was made of it say to rows that were held out, as `generate` gives them.
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Method, SamplingArgs};
 use crate::base::{Base, Call, Held};
+use crate::models::OUTPUT_MODEL;
 use crate::settings::{BaseSettings, FinetuneSettings, GenerationSettings, SINGLE};
 
 /// Most tokens of an answer.
@@ -19,7 +22,7 @@ const GIVEN_WORDS: usize = 16;
 /// What the adapter is loaded as.
 const ADAPTER: &str = "adapter";
 
-/// Asks base and adapter about each example. Where that fails, the adapter is written all the same: the reason is a warning.
+/// Asks base and adapter (or model) about each example. Where that fails, they are written all the same: the reason is a warning.
 pub fn answers(settings: &FinetuneSettings, examples: &[Example], warnings: &mut Vec<String>) -> Vec<Sample> {
     let prompts: Vec<Prompt> = examples.iter().filter_map(Prompt::of).collect();
     if prompts.is_empty() {
@@ -78,23 +81,42 @@ impl Prompt {
 }
 
 fn ask(settings: &FinetuneSettings, prompts: &[Prompt]) -> Result<Vec<Sample>> {
-    let base = Base::start(&base_settings(settings)?)?;
-    let load = base.adapters.load(ADAPTER, &settings.output);
-    load.with_context(|| format!("{} is not served", settings.output.display()))?;
+    let base = Base::start(&base_settings(settings, &settings.model.path)?)?;
+    let before = all(settings, &base, prompts, None)?;
+    let after = if settings.method == Method::Full {
+        base.engine.drain();
+        drop(base);
+        let tuned = Base::start(&base_settings(settings, &settings.output.join(OUTPUT_MODEL))?)?;
+        let after = all(settings, &tuned, prompts, None)?;
+        tuned.engine.drain();
+        after
+    } else {
+        let load = base.adapters.load(ADAPTER, &settings.output);
+        load.with_context(|| format!("{} is not served", settings.output.display()))?;
+        let after = all(settings, &base, prompts, Some((ADAPTER, 1.0)))?;
+        base.engine.drain();
+        after
+    };
+    let answers = prompts.iter().zip(before).zip(after);
+    let samples = answers.map(|((prompt, base), adapter)| Sample {
+        prompt: prompt.shown().to_owned(),
+        base,
+        adapter,
+    });
+    Ok(samples.collect())
+}
+
+/// The answers to all prompts. As in training, what a long one loses is its beginning.
+fn all(
+    settings: &FinetuneSettings,
+    base: &Base,
+    prompts: &[Prompt],
+    adapter: Option<(&str, f32)>,
+) -> Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut samples = Vec::new();
-    for prompt in prompts {
-        // As in training, what a long prompt loses is its beginning.
-        let most = settings.max_length.min(base.max_context.saturating_sub(ANSWER_TOKENS));
-        let answer = |adapter| runtime.block_on(answer(&base, prompt, most, adapter));
-        samples.push(Sample {
-            prompt: prompt.shown().to_owned(),
-            base: answer(None)?,
-            adapter: answer(Some((ADAPTER, 1.0)))?,
-        });
-    }
-    base.engine.drain();
-    Ok(samples)
+    let most = settings.max_length.min(base.max_context.saturating_sub(ANSWER_TOKENS));
+    let answers = prompts.iter().map(|prompt| runtime.block_on(answer(base, prompt, most, adapter)));
+    answers.collect()
 }
 
 /// The likeliest answer to the last `most` tokens of a prompt.
@@ -116,9 +138,9 @@ async fn answer(base: &Base, prompt: &Prompt, most: usize, adapter: Option<(&str
     Ok(base.start_generation(call)?.finish(|_| Ok(())).await?.text)
 }
 
-/// The base as the adapter is served on it, with room for one sequence.
-fn base_settings(settings: &FinetuneSettings) -> Result<BaseSettings> {
-    let spec = Checkpoint::open(&settings.model.path)?.spec().clone();
+/// A model as the adapter is served on it, with room for one sequence.
+fn base_settings(settings: &FinetuneSettings, model: &Path) -> Result<BaseSettings> {
+    let spec = Checkpoint::open(model)?.spec().clone();
     let context = (settings.max_length + ANSWER_TOKENS).min(spec.context_length);
     let widths = spec
         .layers
@@ -127,7 +149,7 @@ fn base_settings(settings: &FinetuneSettings) -> Result<BaseSettings> {
     // Keys and values, and blocks that are not full.
     let kv_bytes = 2 * size_of::<f32>() * widths.sum::<usize>() * (context + 256);
     Ok(BaseSettings {
-        model: settings.model.path.clone(),
+        model: model.to_owned(),
         name: settings.model.name.clone(),
         threads: settings.threads,
         max_context: Some(context),
@@ -136,7 +158,7 @@ fn base_settings(settings: &FinetuneSettings) -> Result<BaseSettings> {
         max_rank: usize::MAX,
         activations: ActivationPrecision::Auto,
         weights: match settings.method {
-            Method::Lora => WeightPrecision::Stored,
+            Method::Lora | Method::Full => WeightPrecision::Stored,
             Method::Qlora => WeightPrecision::Four,
         },
         four_bit_output: false,
