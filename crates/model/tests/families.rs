@@ -223,15 +223,30 @@ fn a_written_folder_names_its_tensors_and_fields_as_transformers_does() {
         let header = |path: &Path| {
             let bytes = std::fs::read(path).unwrap();
             let header = rootstock_formats::safetensors::SafeTensors::parse(&bytes).unwrap();
-            let tensors = header.tensors().iter().map(|(name, info)| (name.clone(), info.dtype, info.shape.clone()));
+            let tensors = header
+                .tensors()
+                .iter()
+                .map(|(name, info)| (name.clone(), info.dtype, info.shape.clone()));
             tensors.collect::<Vec<_>>()
         };
         let saved = fixture(family).join("model.safetensors");
-        assert_eq!(header(&place.path().join("model/model.safetensors")), header(&saved), "{family}");
-        let config = |path: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
-        let (got, expected) = (config(&place.path().join("model/config.json")), config(&fixture(family).join("config.json")));
+        assert_eq!(
+            header(&place.path().join("model/model.safetensors")),
+            header(&saved),
+            "{family}"
+        );
+        let config =
+            |path: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+        let (got, expected) = (
+            config(&place.path().join("model/config.json")),
+            config(&fixture(family).join("config.json")),
+        );
         // The name of Mistral's family is not in its GGUF file, and does not matter where no window does.
-        let fields: &[&str] = if family == "mistral" { &[] } else { &["architectures", "model_type"] };
+        let fields: &[&str] = if family == "mistral" {
+            &[]
+        } else {
+            &["architectures", "model_type"]
+        };
         for field in fields {
             assert_eq!(got[field], expected[field], "{family}");
         }
@@ -247,9 +262,14 @@ fn large_models_are_written_in_several_files() {
     };
     let (place, read) = written(&model, &settings);
     let names = std::fs::read_dir(place.path().join("model")).unwrap();
-    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     let shards: Vec<_> = names.iter().filter(|name| name.ends_with(".safetensors")).collect();
-    assert!(shards.len() > 2 && shards.iter().all(|name| name.starts_with("model-0000")), "{names:?}");
+    assert!(
+        shards.len() > 2 && shards.iter().all(|name| name.starts_with("model-0000")),
+        "{names:?}"
+    );
     assert!(names.contains(&"model.safetensors.index.json".to_owned()), "{names:?}");
     assert_same_weights(&read, &model, "qwen3");
 }
@@ -260,7 +280,10 @@ fn a_folder_takes_the_place_of_the_one_before_whole() {
     let (place, _) = written(&model, &settings(FloatType::F16));
     let dir = place.path().join("model");
     std::fs::write(dir.join("left.txt"), "old").unwrap();
-    ModelFolder::of(&other).unwrap().write(&dir, &other, &settings(FloatType::Bf16)).unwrap();
+    ModelFolder::of(&other)
+        .unwrap()
+        .write(&dir, &other, &settings(FloatType::Bf16))
+        .unwrap();
     assert_same_weights(&Checkpoint::open(&dir).unwrap(), &other, "gpt2");
     assert!(!dir.join("left.txt").exists());
     let entries = std::fs::read_dir(place.path()).unwrap().count();

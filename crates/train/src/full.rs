@@ -1,6 +1,7 @@
 //! Full fine-tuning: every weight of a model is trained, under transformers' names, and written as a model of its own.
 
 use rootstock_decoder::{FrozenModel, NormTraining, ParameterId, ParameterKind, Rows, Trained};
+use rootstock_formats::peft::ModuleKind;
 use rootstock_model::adapter::{ModuleRole, Modules, Slot};
 use rootstock_model::checkpoint::Role;
 use rootstock_model::{ModelError, NormSite, Site, WeightSource};
@@ -14,8 +15,12 @@ use crate::adapter::{Attached, Builder};
 /// A family whose modules have no known names.
 pub fn attach_all(model: &mut FrozenModel) -> Result<Attached, TrainError> {
     let spec = model.spec().clone();
-    let modules = Modules::of(&spec)
-        .ok_or_else(|| TrainError::setting("model", format!("no module names are known for the family {}", spec.family)))?;
+    let modules = Modules::of(&spec).ok_or_else(|| {
+        TrainError::setting(
+            "model",
+            format!("no module names are known for the family {}", spec.family),
+        )
+    })?;
     let mut builder = Builder {
         model,
         attached: Attached::default(),
@@ -24,14 +29,16 @@ pub fn attach_all(model: &mut FrozenModel) -> Result<Attached, TrainError> {
     for module in modules.iter() {
         let path = module.path.as_str();
         match &module.role {
-            ModuleRole::Map(map) if spec.tied_output && map.parts[0].site == Site::Output => {
+            ModuleRole::Map(map) if spec.tied_output && map.kind == ModuleKind::Output => {
                 let embedding = builder.site(Site::Embedding).weight.clone();
                 builder.site(Site::Output).weight = embedding;
             }
             ModuleRole::Map(map) => builder.map(path, map),
             ModuleRole::Norm { site, biased, .. } => builder.norm(path, *site, *biased),
             ModuleRole::Positions => {
-                let Some(table) = builder.model.positions() else { continue };
+                let Some(table) = builder.model.positions() else {
+                    continue;
+                };
                 let shape = vec![table.outputs(), table.inputs()];
                 let mut values = vec![0.0; table.outputs() * table.inputs()];
                 let rows = values.chunks_exact_mut(table.inputs()).enumerate();

@@ -16,7 +16,12 @@ fn refuses(work: &Workplace, command: &mut Command, code: i32, words: &[&str]) {
         assert!(error.contains(word), "{word:?} is not in {error}");
     }
     let left = work.entries("out");
-    let half = |name: &&String| name.starts_with("adapter") || name.contains("model") || name.starts_with("checkpoint") || name.contains(".part");
+    let half = |name: &&String| {
+        name.starts_with("adapter")
+            || name.contains("model")
+            || name.starts_with("checkpoint")
+            || name.contains(".part")
+    };
     assert_eq!(left.iter().find(half), None, "{left:?} after {error}");
 }
 

@@ -26,7 +26,14 @@ fn json(command: &mut Command) -> Value {
 fn eval(work: &Workplace, model: &str) -> Value {
     let mut command = Command::new(ROOTSTOCK);
     command.arg("eval").arg("--data-name").arg(work.path("rows.jsonl"));
-    command.args(["--metrics", "perplexity,exact-match", "--max-tokens", "8", "--threads", "2"]);
+    command.args([
+        "--metrics",
+        "perplexity,exact-match",
+        "--max-tokens",
+        "8",
+        "--threads",
+        "2",
+    ]);
     json(command.arg("--model").arg(work.path(model)))["models"][0]["metrics"].take()
 }
 
@@ -56,7 +63,10 @@ fn all_weights_are_trained_and_the_model_is_served_and_measured() {
     let (base, run, model) = (perplexity("model"), perplexity("out"), perplexity("out/model"));
     assert!(run < base / 10.0, "from {base} to {run}");
     assert_eq!(run, model);
-    let ids: Vec<u32> = "Mail 2 says hamhamham: ham".bytes().map(|byte| u32::from(byte) + 3).collect();
+    let ids: Vec<u32> = "Mail 2 says hamhamham: ham"
+        .bytes()
+        .map(|byte| u32::from(byte) + 3)
+        .collect();
     let server = Server::start_on(&work.path("out"), &["--served-model-name", "tuned"]);
     let label = &scored(&server, "tuned", &ids)[ids.len() - 4..];
     assert!(label.iter().all(|&logprob| logprob > -0.7), "{label:?}");
@@ -79,20 +89,39 @@ fn all_weights_are_trained_and_the_model_is_served_and_measured() {
 #[test]
 fn a_dry_run_counts_gradients_and_moments_of_all_weights_and_no_frozen_one() {
     let work = Workplace::new();
-    let flags = ["--method", "full", "--max-steps", "4", "--save-steps", "2", "--save-dtype", "f32"];
+    let flags = [
+        "--method",
+        "full",
+        "--max-steps",
+        "4",
+        "--save-steps",
+        "2",
+        "--save-dtype",
+        "f32",
+    ];
     let plan = json(work.finetune("out", &flags).arg("--dry-run"));
     assert!(!work.path("out").exists());
     let result = json(&mut work.finetune("out", &flags));
     let number = |field: &Value| field.as_u64().unwrap_or_else(|| panic!("{field} in {plan}"));
     // Values, gradients and two moments, in f32; the names of a hundred tensors are not counted.
     let elements = number(&result["trainable_parameters"]);
-    assert_eq!((number(&plan["memory"]["model"]), number(&plan["memory"]["trained"])), (0, 16 * elements));
+    assert_eq!(
+        (number(&plan["memory"]["model"]), number(&plan["memory"]["trained"])),
+        (0, 16 * elements)
+    );
     let size = |name: &str| std::fs::metadata(work.path("out").join(name)).unwrap().len();
     let model = size("model/model.safetensors");
-    assert!(model.abs_diff(number(&plan["output_bytes"])) < model / 20, "{model} of {plan}");
-    let checkpoint = ["model/model.safetensors", "trainer_state.safetensors"].map(|name| size(&format!("checkpoint-4/{name}")));
+    assert!(
+        model.abs_diff(number(&plan["output_bytes"])) < model / 20,
+        "{model} of {plan}"
+    );
+    let checkpoint =
+        ["model/model.safetensors", "trainer_state.safetensors"].map(|name| size(&format!("checkpoint-4/{name}")));
     let checkpoints = 2 * checkpoint.iter().sum::<u64>();
-    assert!(checkpoints.abs_diff(number(&plan["checkpoint_bytes"])) < checkpoints / 20, "{checkpoints} of {plan}");
+    assert!(
+        checkpoints.abs_diff(number(&plan["checkpoint_bytes"])) < checkpoints / 20,
+        "{checkpoints} of {plan}"
+    );
 }
 
 #[test]

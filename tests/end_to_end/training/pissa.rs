@@ -22,7 +22,11 @@ fn config(work: &Workplace, output: &str) -> Value {
 fn the_adapter_is_a_plain_pair_of_twice_the_rank_that_goes_on_as_one() {
     let work = Workplace::new();
     for init in ["pissa", "pissa_niter_4"] {
-        let begun = loss(&work, "begun", &[&FLAGS[..], &["--init-lora-weights", init, "--overwrite"]].concat());
+        let begun = loss(
+            &work,
+            "begun",
+            &[&FLAGS[..], &["--init-lora-weights", init, "--overwrite"]].concat(),
+        );
         let written = config(&work, "begun");
         assert_eq!(
             (&written["r"], &written["lora_alpha"], &written["init_lora_weights"]),
@@ -46,6 +50,9 @@ fn it_learns_on_weights_in_four_bits() {
         let flags = ["--method", "qlora", "--init-lora-weights", init, "--max-steps", steps];
         [&flags[..], &["--learning-rate", "3e-3", "--lora-r", "4", "--overwrite"]].concat()
     };
-    let (begin, end) = (loss(&work, "out", &flags("pissa", "1")), loss(&work, "out", &flags("pissa", "30")));
+    let (begin, end) = (
+        loss(&work, "out", &flags("pissa", "1")),
+        loss(&work, "out", &flags("pissa", "30")),
+    );
     assert!(end < 0.8 * begin, "from {begin} to {end}");
 }

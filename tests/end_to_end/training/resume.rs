@@ -10,7 +10,8 @@ use super::{Workplace, fail, names_in, rows, succeed};
 
 /// Records, evaluations and checkpoints fall on different steps. Dropout makes a step depend on its random numbers, DoRA on its
 /// magnitudes.
-const FLAGS: &str = "--save-steps 3 --logging-steps 4 --eval-steps 10 --gradient-accumulation-steps 2 --early-stopping-patience 50";
+const FLAGS: &str =
+    "--save-steps 3 --logging-steps 4 --eval-steps 10 --gradient-accumulation-steps 2 --early-stopping-patience 50";
 
 fn adapter(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("adapter_model.safetensors")).unwrap()

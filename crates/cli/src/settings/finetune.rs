@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use super::{usage, within};
 use crate::args::{
-    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, RecordArgs, ReportTo, SaveDtype, TrainingArgs,
+    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, RecordArgs, ReportTo, SaveDtype,
+    TrainingArgs,
 };
 use crate::models::{Located, Models};
 
@@ -109,11 +110,7 @@ impl FinetuneSettings {
             output,
             overwrite: args.overwrite,
             method: args.method,
-            save_float: match args.save_dtype {
-                SaveDtype::Bf16 => FloatType::Bf16,
-                SaveDtype::F16 => FloatType::F16,
-                SaveDtype::F32 => FloatType::F32,
-            },
+            save_float: float(args.save_dtype),
             rows: rows(data.data_name)?,
             template: template
                 .transpose()
@@ -238,6 +235,14 @@ fn lora(args: AdapterArgs) -> Result<LoraSettings> {
         dora: args.use_dora,
         initialisation: args.init_lora_weights,
     })
+}
+
+fn float(dtype: SaveDtype) -> FloatType {
+    match dtype {
+        SaveDtype::Bf16 => FloatType::Bf16,
+        SaveDtype::F16 => FloatType::F16,
+        SaveDtype::F32 => FloatType::F32,
+    }
 }
 
 /// Full fine-tuning has no pairs: flags that say what they are would have no effect.

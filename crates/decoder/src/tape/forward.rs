@@ -32,9 +32,19 @@ impl Graph for Tape<'_, '_> {
         match (positions, model.positions()) {
             (Some(id), _) => {
                 let table = &self.machine.parameters.get(id).values;
-                add_positions(self.batch, hidden, |position, row| row.copy_from_slice(&table[position * hidden..][..hidden]), &mut rows);
+                add_positions(
+                    self.batch,
+                    hidden,
+                    |position, row| row.copy_from_slice(&table[position * hidden..][..hidden]),
+                    &mut rows,
+                );
             }
-            (None, Some(table)) => add_positions(self.batch, hidden, |position, row| table.dequantize_row(position, row), &mut rows),
+            (None, Some(table)) => add_positions(
+                self.batch,
+                hidden,
+                |position, row| table.dequantize_row(position, row),
+                &mut rows,
+            ),
             (None, None) => {}
         }
         let needs = trained.is_some() || positions.is_some();

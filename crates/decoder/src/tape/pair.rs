@@ -169,7 +169,10 @@ fn outputs<'a>(parameters: &'a Parameters, pair: &LowRank) -> View<'a> {
 fn initial<'a>(parameters: &'a Parameters, pair: &LowRank) -> Option<(View<'a>, View<'a>)> {
     let a = parameters.get(pair.a);
     let b = parameters.initial_rows(&pair.b)?;
-    Some((View::new(a.initial.as_ref()?, a.shape[1]), View::new(b, parameters.get(pair.b.id).width())))
+    Some((
+        View::new(a.initial.as_ref()?, a.shape[1]),
+        View::new(b, parameters.get(pair.b.id).width()),
+    ))
 }
 
 /// A site's own key.

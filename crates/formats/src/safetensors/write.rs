@@ -19,7 +19,10 @@ pub struct Entry {
 
 /// What stands before the tensors' bytes: the header's length and the header, filled up to a multiple of 8 bytes.
 pub fn header(entries: &[Entry], metadata: &[(&str, &str)]) -> Vec<u8> {
-    let metadata: Map<String, Value> = metadata.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
+    let metadata: Map<String, Value> = metadata
+        .iter()
+        .map(|&(key, value)| (key.to_owned(), value.into()))
+        .collect();
     let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
     let mut start = 0;
     for entry in entries {

@@ -110,15 +110,20 @@ impl Adapter<'_> {
         let uniform = (0..rank * map.inputs)
             .map(|_| (self.random.uniform() * 2.0 - 1.0) * bound)
             .collect();
-        let a = self.builder.add(Slot::A, path, ParameterKind::LowRankA, vec![rank, map.inputs], uniform);
+        let a = self
+            .builder
+            .add(Slot::A, path, ParameterKind::LowRankA, vec![rank, map.inputs], uniform);
         let zeros = vec![0.0; map.outputs * rank];
-        let b = self.builder.add(Slot::B, path, ParameterKind::LowRankB, vec![map.outputs, rank], zeros);
+        let b = self
+            .builder
+            .add(Slot::B, path, ParameterKind::LowRankB, vec![map.outputs, rank], zeros);
         let magnitude = self.config.dora.then(|| {
             let mut lengths = Vec::with_capacity(map.outputs);
             let length = |row: &[f32]| row.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt() as f32;
             self.builder.each_row(map, |row| lengths.push(length(row)));
             let shape = vec![map.outputs];
-            self.builder.add(Slot::Magnitude, path, ParameterKind::Magnitude, shape, lengths)
+            self.builder
+                .add(Slot::Magnitude, path, ParameterKind::Magnitude, shape, lengths)
         });
         for part in &map.parts {
             let (scale, dropout) = (self.config.scale_for(path), self.dropout);

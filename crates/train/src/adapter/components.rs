@@ -42,19 +42,19 @@ pub(super) fn components(
     let width = (rank + BESIDE.max(rank / 2)).min(most);
     let mut right: Vec<f64> = (0..width * inputs).map(|_| f64::from(random.uniform()) - 0.5).collect();
     orthonormalise(&mut right, inputs);
-    for iteration in 1.. {
+    let mut left = iterations.unwrap_or(MOST_ITERATIONS);
+    loop {
         let images = product(context, View::new(&floats(&right), inputs), matrix.transposed());
         let (values, turn) = eigen(&gram(&images, outputs), width);
         let (images, turned) = (combine(&turn, &images, outputs), combine(&turn, &right, inputs));
         let back = product(context, View::new(&floats(&images), outputs), matrix);
-        let last = iteration >= iterations.map_or(MOST_ITERATIONS, |iterations| iterations + 1);
-        if last || (iterations.is_none() && settled(&back, &turned, &values[..rank], inputs)) {
+        if left == 0 || (iterations.is_none() && settled(&back, &turned, &values[..rank], inputs)) {
             return ends(&values[..rank], images, turned, [outputs, inputs]);
         }
         right = back;
         orthonormalise(&mut right, inputs);
+        left -= 1;
     }
-    unreachable!("the last iteration returns")
 }
 
 /// What the images' lengths make of them.
@@ -120,7 +120,9 @@ fn orthonormalise(rows: &mut [f64], width: usize) {
         for _ in 0..2 {
             for other in before.chunks_exact(width) {
                 let along = dot(row, other);
-                row.iter_mut().zip(other).for_each(|(value, other)| *value -= along * other);
+                row.iter_mut()
+                    .zip(other)
+                    .for_each(|(value, other)| *value -= along * other);
             }
         }
         let length = dot(row, row).sqrt();
@@ -132,9 +134,14 @@ fn orthonormalise(rows: &mut [f64], width: usize) {
 /// Eigenvalues of a symmetric matrix, largest first, and their vectors as rows: Jacobi's method.
 fn eigen(matrix: &[f64], size: usize) -> (Vec<f64>, Vec<f64>) {
     let mut matrix = matrix.to_vec();
-    let mut vectors: Vec<f64> = (0..size * size).map(|at| f64::from(u8::from(at % size == at / size))).collect();
+    let mut vectors: Vec<f64> = (0..size * size)
+        .map(|at| f64::from(u8::from(at % size == at / size)))
+        .collect();
     for _ in 0..SWEEPS {
-        let off: f64 = (0..size * size).filter(|at| at % size != at / size).map(|at| matrix[at].abs()).sum();
+        let off: f64 = (0..size * size)
+            .filter(|at| at % size != at / size)
+            .map(|at| matrix[at].abs())
+            .sum();
         let on: f64 = (0..size).map(|at| matrix[at * (size + 1)].abs()).sum();
         if off <= 1e-14 * on {
             break;
@@ -162,7 +169,7 @@ fn rotate(matrix: &mut [f64], vectors: &mut [f64], size: usize, [p, q]: [usize; 
     let tangent = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
     let cosine = 1.0 / (tangent * tangent + 1.0).sqrt();
     let sine = tangent * cosine;
-    let mut turn = |values: &mut [f64], a: usize, b: usize| {
+    let turn = |values: &mut [f64], a: usize, b: usize| {
         let (x, y) = (values[a], values[b]);
         (values[a], values[b]) = (cosine * x - sine * y, sine * x + cosine * y);
     };
@@ -191,7 +198,13 @@ mod tests {
 
     fn of(matrix: &[f32], columns: usize, rank: usize, threads: usize) -> Components {
         let mut random = Random::new(1, "begin");
-        components(&mut context(threads), View::new(matrix, columns), rank, None, &mut random)
+        components(
+            &mut context(threads),
+            View::new(matrix, columns),
+            rank,
+            None,
+            &mut random,
+        )
     }
 
     #[test]
@@ -205,7 +218,10 @@ mod tests {
                 let (row, column) = (at / columns, at % columns);
                 let term = |k: usize| found.left[k * rows + row] * found.values[k] * found.right[k * columns + column];
                 let sum: f64 = (0..rank).map(term).sum();
-                assert!((sum - f64::from(element)).abs() < 1e-5, "{rows} x {columns}: {sum}, expected {element}");
+                assert!(
+                    (sum - f64::from(element)).abs() < 1e-5,
+                    "{rows} x {columns}: {sum}, expected {element}"
+                );
             }
         }
     }
@@ -225,12 +241,17 @@ mod tests {
     fn threads_change_no_bit() {
         let matrix = random(64, 96);
         let (one, three) = (of(&matrix, 96, 4, 1), of(&matrix, 96, 4, 3));
-        assert_eq!((one.values, one.left, one.right), (three.values, three.left, three.right));
+        assert_eq!(
+            (one.values, one.left, one.right),
+            (three.values, three.left, three.right)
+        );
     }
 
     #[test]
     fn a_matrix_of_less_rank_has_zeros_for_the_rest() {
-        let matrix: Vec<f32> = (0..32 * 32).map(|at| ((at / 32) as f32 - 15.0) * ((at % 32) as f32 + 1.0)).collect();
+        let matrix: Vec<f32> = (0..32 * 32)
+            .map(|at| ((at / 32) as f32 - 15.0) * ((at % 32) as f32 + 1.0))
+            .collect();
         let found = of(&matrix, 32, 2, 1);
         assert!(found.values[1] < 1e-3 * found.values[0]);
         assert!(found.left.iter().chain(&found.right).all(|value| value.is_finite()));

@@ -31,7 +31,10 @@ pub fn begin_as_components(
         isa: Isa::detect().map_err(rootstock_decoder::DecoderError::from)?,
     };
     for (path, map) in Modules::of(model.spec()).iter().flat_map(Modules::maps) {
-        let training = map.parts.first().and_then(|part| attached.trained.sites.get(&part.site));
+        let training = map
+            .parts
+            .first()
+            .and_then(|part| attached.trained.sites.get(&part.site));
         let Some(pair) = training.and_then(|training| training.pair.clone()) else {
             continue;
         };
@@ -44,7 +47,9 @@ pub fn begin_as_components(
         let mut weight = Vec::with_capacity(map.inputs * map.outputs);
         each_row(model, map, &mut |row| weight.extend_from_slice(row));
         let weight = View::new(&weight, map.inputs);
-        begin(attached, &pair, |rank| components(&mut context, weight, rank, iterations, &mut random));
+        begin(attached, &pair, |rank| {
+            components(&mut context, weight, rank, iterations, &mut random)
+        });
     }
     Ok(())
 }
@@ -65,7 +70,11 @@ fn begin(attached: &mut Attached, pair: &LowRank, components: impl FnOnce(usize)
     let (a, b) = (pair.a, pair.b.id);
     let rank = attached.parameters.get(a).shape[0];
     let found = components(rank);
-    let roots: Vec<f64> = found.values.iter().map(|value| (value / f64::from(pair.scale)).sqrt()).collect();
+    let roots: Vec<f64> = found
+        .values
+        .iter()
+        .map(|value| (value / f64::from(pair.scale)).sqrt())
+        .collect();
     let (inputs, outputs) = (found.right.len() / rank, found.left.len() / rank);
     let of_a = (0..rank * inputs).map(|at| (found.right[at] * roots[at / inputs]) as f32);
     let of_b = (0..outputs * rank).map(|at| (found.left[at % rank * outputs + at / rank] * roots[at % rank]) as f32);
@@ -97,7 +106,11 @@ pub fn doubled_config(config: &Value) -> Value {
     // alpha / rank and alpha / sqrt(rank) stay what they are.
     let by = if root { std::f64::consts::SQRT_2 } else { 2.0 };
     let rank = |value: &Value| value.as_u64().map_or(Value::Null, |rank| json!(2 * rank));
-    let alpha = |value: &Value| value.as_f64().map_or(Value::Null, |alpha| super::config::number(by * alpha));
+    let alpha = |value: &Value| {
+        value
+            .as_f64()
+            .map_or(Value::Null, |alpha| super::config::number(by * alpha))
+    };
     config["r"] = rank(&config["r"]);
     config["lora_alpha"] = alpha(&config["lora_alpha"]);
     if let Some(patterns) = config["rank_pattern"].as_object_mut() {

@@ -76,7 +76,7 @@ impl Report {
             return;
         }
         heading("Samples", page);
-        page.push_str("<table class=\"samples\"><tr><th>prompt</th><th>base</th><th>adapter</th></tr>\n");
+        page.push_str("<table class=\"samples\"><tr><th>prompt</th><th>base</th><th>trained</th></tr>\n");
         for sample in &self.samples {
             page.push_str("<tr>");
             for text in [&sample.prompt, &sample.base, &sample.adapter] {

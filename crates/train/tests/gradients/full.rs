@@ -4,7 +4,8 @@ use rootstock_train::full::attach_all;
 use rootstock_train::run::Row;
 
 use crate::cases::{
-    BOUND, Case, Tensors, batch, compare, engine, expected, fixture, frozen, learned, samples, tiny, train, twenty_steps,
+    BOUND, Case, Tensors, batch, compare, engine, expected, fixture, frozen, learned, samples, tiny, train,
+    twenty_steps,
 };
 
 fn case(arch: &str) -> Case {
@@ -23,7 +24,10 @@ fn has_torchs_gradients(arch: &str, tensors: usize) {
         let (got, found) = case.gradients(&mut engine, &batch(&samples), learned(&samples));
         let what = format!("{arch}, checkpointing {checkpointing}");
         assert!((got / loss - 1.0).abs() < 1e-5, "{what}: loss {got}, expected {loss}");
-        let found: Tensors = found.into_iter().filter(|(name, _)| gradients.contains_key(name)).collect();
+        let found: Tensors = found
+            .into_iter()
+            .filter(|(name, _)| gradients.contains_key(name))
+            .collect();
         compare(&what, &found, &gradients, BOUND);
     }
 }
@@ -35,7 +39,10 @@ fn has_torchs_losses(arch: &str) {
     let (_, losses) = train(case(arch), &rows, twenty_steps(&rows));
     assert_eq!(losses.len(), expected.len());
     for (step, (got, &expected)) in losses.iter().zip(expected).enumerate() {
-        assert!((got / f64::from(expected) - 1.0).abs() < 1e-3, "{arch}, step {step}: {got}, expected {expected}");
+        assert!(
+            (got / f64::from(expected) - 1.0).abs() < 1e-3,
+            "{arch}, step {step}: {got}, expected {expected}"
+        );
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use rootstock_train::run::Row;
 
 use crate::cases::{
-    BOUND, Case, Tensors, batch, compare, engine, expected, fixture, learned, samples, tiny, train, twenty_steps, values,
+    BOUND, Case, Tensors, batch, compare, engine, expected, fixture, learned, samples, tiny, train, twenty_steps,
+    values,
 };
 
 fn has_the_gradients_of(what: &str, mut case: Case, file: &Path) {

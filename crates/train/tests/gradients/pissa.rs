@@ -19,7 +19,15 @@ use crate::cases::{
 const RANK: usize = 4;
 
 fn config() -> Value {
-    let maps = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    let maps = [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    ];
     let settings = LoraSettings {
         rank: RANK,
         alpha: 8.0,
@@ -78,7 +86,12 @@ fn pairs_begin_as_pefts_do_and_have_its_gradients() {
     let (initial, gradients) = (expected(&file, "initial."), expected(&file, "gradient."));
     let mut case = case(None);
     let begun = values(&case.attached);
-    compare("initial", &aligned(begun.clone(), &begun, &initial), &initial, 10.0 * BOUND);
+    compare(
+        "initial",
+        &aligned(begun.clone(), &begun, &initial),
+        &initial,
+        10.0 * BOUND,
+    );
     let samples = samples();
     let (loss, found) = case.gradients(&mut engine(false, 2), &batch(&samples), learned(&samples));
     let peft = f64::from(expected(&file, "loss")[""][0]);
@@ -94,7 +107,12 @@ fn pairs_that_begin_as_components_train_as_pefts_do() {
     let begun = values(&case.attached);
     let rows = rows();
     let (attached, losses) = train(case, &rows, twenty_steps(&rows));
-    compare("trained", &aligned(values(&attached), &begun, &initial), &after, 10.0 * BOUND);
+    compare(
+        "trained",
+        &aligned(values(&attached), &begun, &initial),
+        &after,
+        10.0 * BOUND,
+    );
     assert!(losses[19] < 0.8 * losses[0], "{losses:?}");
 }
 
@@ -106,7 +124,10 @@ fn before_the_first_step_the_model_is_its_base() {
         begun.attached.trained = Trained::default();
         begun.attached.parameters = Parameters::default();
         let without = loss(&mut begun);
-        assert!((with / without - 1.0).abs() < 1e-5, "{with} with pairs, {without} without");
+        assert!(
+            (with / without - 1.0).abs() < 1e-5,
+            "{with} with pairs, {without} without"
+        );
     }
 }
 
@@ -128,7 +149,10 @@ fn what_is_written_is_a_plain_pair_of_twice_the_rank_with_the_same_effect() {
     write_folder(folder.path(), written).unwrap();
     let trained = loss(&mut Case { model, attached });
     let read = loss(&mut Case::load(&fixture("base"), folder.path()));
-    assert!((trained / read - 1.0).abs() < 1e-5, "{trained} as trained, {read} as written");
+    assert!(
+        (trained / read - 1.0).abs() < 1e-5,
+        "{trained} as trained, {read} as written"
+    );
 }
 
 #[test]
@@ -141,6 +165,9 @@ fn patterns_and_stabilised_ranks_keep_their_factors() {
     let (before, after) = (parse(&config), parse(&doubled_config(&config)));
     for path in ["model.layers.0.mlp.down_proj", "model.layers.0.self_attn.q_proj"] {
         assert_eq!(after.rank_for(path), 2 * before.rank_for(path), "{path}");
-        assert!((after.scale_for(path) / before.scale_for(path) - 1.0).abs() < 1e-6, "{path}");
+        assert!(
+            (after.scale_for(path) / before.scale_for(path) - 1.0).abs() < 1e-6,
+            "{path}"
+        );
     }
 }

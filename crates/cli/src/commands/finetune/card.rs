@@ -47,28 +47,14 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
 
 /// The settings that decide what is learned, by Hugging Face's names.
 pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, String)> {
-    let (run, lora) = (&settings.run, &settings.lora);
-    let targets = match &lora.targets {
-        Targets::AllLinear => "all-linear".to_owned(),
-        Targets::Names(names) => names.join(", "),
-        Targets::Expression(expression) => expression.clone(),
-    };
-    let rows = [
+    let run = &settings.run;
+    let what = [
         ("base", facts.base.clone()),
         ("base hash", facts.base_hash.clone()),
         ("method", facts.method.to_owned()),
         ("trained parameters", count(facts.trainable_parameters as u64)),
     ];
-    let pairs = [
-        ("lora_r", lora.rank.to_string()),
-        ("lora_alpha", significant(lora.alpha)),
-        ("lora_dropout", significant(f64::from(lora.dropout))),
-        ("target_modules", targets),
-    ];
-    let initial = settings.starts_from_components();
-    let initial = initial.then(|| ("init_lora_weights", format!("pissa, written as rank {}", 2 * lora.rank)));
-    let pairs = (settings.method != Method::Full).then(|| pairs.into_iter().chain(initial));
-    let run = [
+    let how = [
         ("learning_rate", significant(run.learning_rate)),
         ("lr_scheduler_type", format!("{:?}", run.schedule).to_lowercase()),
         ("per_device_train_batch_size", run.batch_size.to_string()),
@@ -77,8 +63,31 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("precision", format!("{:?}", settings.arithmetic).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
-    let rows = rows.into_iter().chain(pairs.into_iter().flatten()).chain(run);
+    let pairs = match settings.method {
+        Method::Full => Vec::new(),
+        Method::Lora | Method::Qlora => pairs(settings),
+    };
+    let rows = what.into_iter().chain(pairs).chain(how);
     rows.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn pairs(settings: &FinetuneSettings) -> Vec<(&'static str, String)> {
+    let lora = &settings.lora;
+    let targets = match &lora.targets {
+        Targets::AllLinear => "all-linear".to_owned(),
+        Targets::Names(names) => names.join(", "),
+        Targets::Expression(expression) => expression.clone(),
+    };
+    let mut rows = vec![
+        ("lora_r", lora.rank.to_string()),
+        ("lora_alpha", significant(lora.alpha)),
+        ("lora_dropout", significant(f64::from(lora.dropout))),
+        ("target_modules", targets),
+    ];
+    if settings.starts_from_components() {
+        rows.push(("init_lora_weights", format!("pissa, written as rank {}", 2 * lora.rank)));
+    }
+    rows
 }
 
 /// The adapter's name: that of its folder.

@@ -1,6 +1,6 @@
-//! `rootstock finetune`: from a file of rows to an adapter, or to a model. Rows become samples in [`rows`]; [`plan`] says what a run will take;
-//! what is told and written while it goes on is in [`watch`]; what came of it in [`outcome`], its files in [`output`], with the
-//! answers of [`samples`] and the model [`card`].
+//! `rootstock finetune`: from a file of rows to an adapter, or to a model. Rows become samples in [`rows`]; [`plan`] says what a run
+//! will take; what is told and written while it goes on is in [`watch`]; what came of it in [`outcome`], its files in [`output`],
+//! with the answers of [`samples`] and the model [`card`].
 
 mod card;
 mod outcome;
@@ -14,8 +14,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rootstock_decoder::{Engine, FrozenModel, StepSettings};
-use rootstock_model::{Checkpoint, ModelFolder};
 use rootstock_model::packing::{Packing, WeightPrecision};
+use rootstock_model::{Checkpoint, ModelFolder};
 use rootstock_train::adapter::{
     Attached, adapter_config, attach, begin_as_components, doubled_config, read_config, read_tensors,
 };

@@ -103,7 +103,12 @@ impl<'a> Output<'a> {
         match &self.product {
             Product::Adapter { config, spec } => {
                 let parameters = &attached.parameters;
-                let folder = Folder { config, parameters, spec, card };
+                let folder = Folder {
+                    config,
+                    parameters,
+                    spec,
+                    card,
+                };
                 write_folder(dir, folder)
             }
             Product::Model(folder) => {

@@ -115,7 +115,9 @@ fn all(
 ) -> Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let most = settings.max_length.min(base.max_context.saturating_sub(ANSWER_TOKENS));
-    let answers = prompts.iter().map(|prompt| runtime.block_on(answer(base, prompt, most, adapter)));
+    let answers = prompts
+        .iter()
+        .map(|prompt| runtime.block_on(answer(base, prompt, most, adapter)));
     answers.collect()
 }
 

@@ -160,9 +160,7 @@ impl Observer for Watch<'_> {
 
     fn checkpoint(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
         let output = self.output;
-        let path = checkpoint::save(trainer, output.dir(), |dir| {
-            output.write(dir, trainer.attached(), None)
-        })?;
+        let path = checkpoint::save(trainer, output.dir(), |dir| output.write(dir, trainer.attached(), None))?;
         self.interrupt.display().say(&format!("saved {}", path.display()));
         Ok(())
     }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{self, Fields};
 use super::{BUILDERS, tokenizer};
-use crate::text::{TokenId, Tokenizer};
 use crate::ModelError;
+use crate::text::{TokenId, Tokenizer};
 
 /// Text as a folder has it.
 #[derive(Debug, Clone, Default)]
@@ -52,8 +52,8 @@ pub fn saved(gguf: &Gguf, rows: usize, context: usize) -> Result<SavedText, Mode
             ids.insert(format!("{name}_id"), id.into());
         }
     }
-    ids.remove("unk_token_id");
     let mut generation = ids.clone();
+    generation.remove("unk_token_id");
     generation.insert("eos_token_id".to_owned(), json!(tokenizer.end_tokens()));
     let mut files = vec![
         ("tokenizer.json".to_owned(), json(&pipeline(&fields, &tokenizer)?)),
@@ -62,7 +62,10 @@ pub fn saved(gguf: &Gguf, rows: usize, context: usize) -> Result<SavedText, Mode
     ];
     for (name, key) in [
         ("chat_template.jinja", "tokenizer.chat_template"),
-        ("additional_chat_templates/tool_use.jinja", "tokenizer.chat_template.tool_use"),
+        (
+            "additional_chat_templates/tool_use.jinja",
+            "tokenizer.chat_template.tool_use",
+        ),
     ] {
         if let Some(template) = fields::text(gguf.get_str(key))? {
             files.push((name.to_owned(), template.as_bytes().to_vec()));

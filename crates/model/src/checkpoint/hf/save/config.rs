@@ -35,7 +35,9 @@ fn is_named(family: &Family, name: &str) -> bool {
 fn written(family: &'static Family, spec: &ArchSpec) -> Result<Map<String, Value>, Refusal> {
     let unlike = |what: &str| {
         let model_type = family.model_type;
-        Refusal::unsupported(format_args!("a config.json of model_type {model_type:?} cannot say {what}"))
+        Refusal::unsupported(format_args!(
+            "a config.json of model_type {model_type:?} cannot say {what}"
+        ))
     };
     let first = spec.layers.first().ok_or_else(|| unlike("that there are no layers"))?;
     let mut config = Config {
@@ -104,7 +106,10 @@ impl Config {
 
     fn biases(&mut self, first: &LayerSpec) {
         for rule in self.family.biases {
-            let all = rule.projections.iter().all(|&projection| first.biases.contains(projection));
+            let all = rule
+                .projections
+                .iter()
+                .all(|&projection| first.biases.contains(projection));
             if let Some(field) = rule.when {
                 self.put(field, all);
             }
@@ -115,7 +120,8 @@ impl Config {
     fn positions(&mut self, spec: &ArchSpec) -> Option<()> {
         let rotation = |slides: bool| {
             let layers = spec.layers.iter().map(|layer| &layer.attention);
-            let mut layers = layers.filter(|layer| layer.window.is_some() == slides && layer.position != Position::None);
+            let mut layers =
+                layers.filter(|layer| layer.window.is_some() == slides && layer.position != Position::None);
             layers.next().map(|layer| (&layer.position, layer.head_dim))
         };
         let context = spec.context_length;

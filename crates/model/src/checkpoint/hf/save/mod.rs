@@ -29,6 +29,9 @@ pub enum FloatType {
     Bf16,
 }
 
+/// Fields of config.json that name tokens.
+const TOKEN_IDS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
+
 /// Where the weights of a model come from.
 pub trait WeightSource {
     /// Appends the elements of a tensor as the architecture has it: a matrix row by row, `[outputs, inputs]`; the factors of a
@@ -77,7 +80,9 @@ impl ModelFolder {
             TextSource::Gguf(gguf) => {
                 let (family, mut config) = config::of(spec).map_err(named)?;
                 let text = crate::text::gguf::saved(gguf, spec.vocab_size, spec.context_length)?;
-                config.extend(text.ids);
+                // Without a field transformers takes the family's own token, which this vocabulary may not have.
+                let ids = TOKEN_IDS.map(|field| (field.to_owned(), text.ids.get(field).cloned().unwrap_or_default()));
+                config.extend(ids);
                 (family, config, text.files)
             }
             TextSource::Folder(dir) => {
@@ -126,7 +131,11 @@ impl ModelFolder {
         write(&dir.join("README.md"), settings.card.as_bytes())?;
         let mut config = self.config.clone();
         // Newer files call it `dtype`.
-        let field = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        let field = if config.contains_key("dtype") {
+            "dtype"
+        } else {
+            "torch_dtype"
+        };
         config.insert(field.to_owned(), settings.float.torch_name().into());
         write(&dir.join(CONFIG), format!("{:#}\n", Value::Object(config)).as_bytes())
     }

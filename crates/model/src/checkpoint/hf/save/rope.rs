@@ -38,7 +38,10 @@ impl Rotation {
         }
         // What scaling was folded in is no longer known; LongRoPE has a factor for every pair, which says any angles.
         let plain = plain_angles(rule.base, 2 * angles.len());
-        let factors = plain.iter().zip(angles.iter()).map(|(plain, &angle)| plain / f64::from(angle));
+        let factors = plain
+            .iter()
+            .zip(angles.iter())
+            .map(|(plain, &angle)| plain / f64::from(angle));
         Some(Self {
             base: rule.base,
             share,

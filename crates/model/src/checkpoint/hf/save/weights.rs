@@ -83,7 +83,9 @@ impl Stored {
     /// The elements as the file has them.
     fn values(&self, source: &dyn WeightSource) -> Result<Vec<f32>, ModelError> {
         let mut values = Vec::with_capacity(self.shape.iter().product());
-        self.roles.iter().try_for_each(|&role| source.append(role, &mut values))?;
+        self.roles
+            .iter()
+            .try_for_each(|&role| source.append(role, &mut values))?;
         if self.transposed {
             let (inputs, outputs) = (self.shape[0], self.shape[1]);
             let at = |index: usize| values[index % outputs * inputs + index / outputs];
