@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use self::weights::Stored;
 use super::folder::CONFIG;
 use crate::checkpoint::{Checkpoint, Role, TextSource};
-use crate::{ModelError, packing};
+use crate::{ModelError, append_floats, packing};
 
 /// Element types that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +157,11 @@ impl WeightSource for Checkpoint {
             to.extend_from_slice(values);
             return Ok(());
         }
+        let view = self.matrix(role)?;
+        if view.dtype.is_float() {
+            (0..view.rows).for_each(|row| append_floats(view.dtype, view.row(row), to));
+            return Ok(());
+        }
         let stored = packing::Packing {
             precision: packing::WeightPrecision::Stored,
             four_bit_output: false,
@@ -166,7 +171,7 @@ impl WeightSource for Checkpoint {
             path: self.path.clone(),
             reason: error.to_string(),
         };
-        let matrix = packing::pack(self.matrix(role), packing::Role::Positions, stored).map_err(unreadable)?;
+        let matrix = packing::pack(Ok(view), packing::Role::Positions, stored).map_err(unreadable)?;
         let start = to.len();
         to.resize(start + matrix.outputs() * matrix.inputs(), 0.0);
         let rows = to[start..].chunks_exact_mut(matrix.inputs()).enumerate();
