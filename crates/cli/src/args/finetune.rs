@@ -173,9 +173,9 @@ pub struct TrainingArgs {
     /// Batches to an optimizer step; their losses are weighed by tokens
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub gradient_accumulation_steps: usize,
-    /// Keep only what enters each layer and compute the rest twice: less memory, more time
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
-    pub gradient_checkpointing: bool,
+    /// Keep only what enters each layer and compute the rest twice: less memory, more time [default: true with --method qlora]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub gradient_checkpointing: Option<bool>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", default_value_t = 2e-4)]
     pub learning_rate: f64,

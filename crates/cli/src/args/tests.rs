@@ -120,7 +120,7 @@ fn a_switch_that_takes_a_value_is_a_boolean_of_the_file_and_nothing_else_is() {
     let Ok(Command::Finetune(args)) = finetune("packing = true\ngradient-checkpointing = false\nlora-r = 4\n") else {
         panic!()
     };
-    assert!(args.data.packing && !args.training.gradient_checkpointing);
+    assert!(args.data.packing && args.training.gradient_checkpointing == Some(false));
     assert_eq!(args.adapter.lora_r, 4);
     let error = finetune("output = true\n").unwrap_err();
     assert!(error.contains("`output`: expected a text"), "{error}");
@@ -160,7 +160,7 @@ fn olives_command_line_of_finetune_is_taken_as_it_is() {
         (training.max_steps, training.gradient_accumulation_steps),
         (Some(100), 16)
     );
-    assert!(training.gradient_checkpointing && training.learning_rate == 1e-4);
+    assert!(training.gradient_checkpointing == Some(true) && training.learning_rate == 1e-4);
     assert_eq!(
         (
             training.per_device_train_batch_size,

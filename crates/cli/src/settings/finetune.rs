@@ -115,7 +115,11 @@ impl FinetuneSettings {
             lora: lora(args.adapter.clone())?,
             adapter: args.adapter.adapter,
             arithmetic: arithmetic(args.training.precision)?,
-            checkpointing: args.training.gradient_checkpointing,
+            // Who asks for four bits is short of memory; peft's preparation of such models turns it on as well.
+            checkpointing: args
+                .training
+                .gradient_checkpointing
+                .unwrap_or(args.method == Method::Qlora),
             resume: resume(args.records.resume_from_checkpoint.as_deref()),
             report_samples: args.records.report_samples,
             run: RunSettings {

@@ -96,8 +96,12 @@ pub fn gradients(attached: &Attached) -> Tensors {
 
 /// An engine that computes in f32.
 pub fn engine(checkpointing: bool, threads: usize) -> Engine {
+    engine_in(Arithmetic::F32, checkpointing, threads)
+}
+
+pub fn engine_in(arithmetic: Arithmetic, checkpointing: bool, threads: usize) -> Engine {
     let settings = StepSettings {
-        arithmetic: Arithmetic::F32,
+        arithmetic,
         checkpointing,
         threads,
     };
