@@ -57,7 +57,7 @@ fn two_batches_of_two_have_the_gradients_of_one_of_four() {
 #[test]
 fn one_thread_and_three_give_the_same_bits() {
     let samples = samples();
-    for name in ["dora", "saved-modules", "qlora"] {
+    for name in ["dora", "saved-modules", "qlora", "qlora-nf4"] {
         let mut case = Case::of(name);
         let mut on = |threads| {
             let mut engine = engine(false, threads);
