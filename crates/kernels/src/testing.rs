@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::{BlockFormat, Context, ElementType, Isa, Nf4Weights, PackedMatrix, ThreadPool};
+use crate::{BlockFormat, Context, ElementType, Isa, Nf4Weights, PackedMatrix, ThreadPool, encode_nf4};
 
 /// Every encoding.
 pub(crate) const FORMATS: [BlockFormat; 14] = [
@@ -50,7 +50,8 @@ impl Random {
 
     /// The same in NF4.
     pub(crate) fn nf4(&mut self, outputs: usize, inputs: usize) -> (PackedMatrix, Vec<f32>) {
-        let weights = Nf4Weights::new(&self.numbers(outputs * inputs)).unwrap();
+        let mut weights = Nf4Weights::default();
+        encode_nf4(&self.numbers(outputs * inputs), &mut weights).unwrap();
         with_weights(PackedMatrix::pack_nf4(outputs, inputs, &[weights]).unwrap())
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 
 use rootstock_formats::DType;
-use rootstock_kernels::{BlockFormat, Nf4Weights, PackedMatrix, encode_row};
+use rootstock_kernels::{BlockFormat, Nf4Weights, PackedMatrix, encode_nf4, encode_row};
 
 use crate::{MatrixView, ModelError, Site, append_floats};
 
@@ -97,21 +97,24 @@ fn in_nf4(view: &MatrixView<'_>, threads: usize) -> Result<PackedMatrix, String>
         true => None,
         false => Some(PackedMatrix::pack(stored, rows, cols, |row| view.row(row)).map_err(|error| error.to_string())?),
     };
-    let encode = |rows: Range<usize>| {
-        let mut values = Vec::with_capacity(rows.len() * cols);
-        for row in rows {
-            match &quantized {
-                None => append_floats(view.dtype, view.row(row), &mut values),
-                Some(matrix) => {
-                    values.resize(values.len() + cols, 0.0);
-                    let start = values.len() - cols;
-                    matrix.dequantize_row(row, &mut values[start..]);
-                }
-            }
+    let floats = |row: usize, values: &mut Vec<f32>| match &quantized {
+        None => append_floats(view.dtype, view.row(row), values),
+        Some(matrix) => {
+            let start = values.len();
+            values.resize(start + cols, 0.0);
+            matrix.dequantize_row(row, &mut values[start..]);
         }
-        Nf4Weights::new(&values).map_err(|error| error.to_string())
     };
-    // Two rows are whole blocks of 64 where the inputs are blocks of 32.
+    let encode = |rows: Range<usize>| {
+        let (mut encoded, mut values) = (Nf4Weights::default(), Vec::new());
+        // Two rows are whole blocks of 64 where one is not.
+        for first in rows.clone().step_by(2) {
+            values.clear();
+            (first..rows.end.min(first + 2)).for_each(|row| floats(row, &mut values));
+            encode_nf4(&values, &mut encoded).map_err(|error| format!("from row {first} on: {error}"))?;
+        }
+        Ok(encoded)
+    };
     let chunk = rows.div_ceil(threads.max(1)).max(1).next_multiple_of(2);
     let parts = in_chunks(rows, chunk, encode)?;
     PackedMatrix::pack_nf4(rows, cols, &parts).map_err(|error| error.to_string())
@@ -241,7 +244,9 @@ mod tests {
             projection: Projection::Query,
         });
         let stored = packed(map, WeightPrecision::Stored, 1);
-        let expected = PackedMatrix::pack_nf4(ROWS, COLS, &[Nf4Weights::new(&stored).unwrap()]).unwrap();
+        let mut encoded = Nf4Weights::default();
+        encode_nf4(&stored, &mut encoded).unwrap();
+        let expected = PackedMatrix::pack_nf4(ROWS, COLS, &[encoded]).unwrap();
         for threads in 1..4 {
             assert_eq!(packed(map, WeightPrecision::Nf4, threads), rows(&expected));
         }

@@ -54,6 +54,7 @@ const BOUNDS: [f32; 15] = {
 const LEAST: f32 = 1e-38;
 
 /// Consecutive weights after the first level.
+#[derive(Default)]
 pub struct Nf4Weights {
     /// One to a byte.
     pub(crate) codes: Vec<[u8; BLOCK]>,
@@ -61,37 +62,29 @@ pub struct Nf4Weights {
     pub(crate) magnitudes: Vec<f32>,
 }
 
-impl Nf4Weights {
-    /// Rounds weights.
-    ///
-    /// # Errors
-    /// Weights that are not whole blocks of 64, or not finite.
-    pub fn new(weights: &[f32]) -> Result<Self, ShapeError> {
-        let (blocks, []) = weights.as_chunks::<BLOCK>() else {
-            let len = weights.len();
-            return Err(ShapeError(format!("NF4 takes weights in blocks of {BLOCK}, got {len}")));
-        };
-        if let Some(at) = weights.iter().position(|weight| !weight.is_finite()) {
-            return Err(ShapeError(format!(
-                "weight {at} is {}, not a finite number",
-                weights[at]
-            )));
-        }
-        let (mut codes, mut magnitudes) = (vec![[0; BLOCK]; blocks.len()], vec![0.0; blocks.len()]);
-        Isa::available()[0].run(Encode {
-            blocks,
-            codes: &mut codes,
-            magnitudes: &mut magnitudes,
-        });
-        Ok(Self { codes, magnitudes })
+/// Appends weights, rounded to the first level, to `to`.
+///
+/// # Errors
+/// Weights that are not whole blocks of 64, or not finite; then `to` is as it was.
+pub fn encode_nf4(weights: &[f32], to: &mut Nf4Weights) -> Result<(), ShapeError> {
+    let (blocks, []) = weights.as_chunks::<BLOCK>() else {
+        let len = weights.len();
+        return Err(ShapeError(format!("NF4 takes weights in blocks of {BLOCK}, got {len}")));
+    };
+    if let Some(at) = weights.iter().position(|weight| !weight.is_finite()) {
+        return Err(ShapeError(format!(
+            "weight {at} is {}, not a finite number",
+            weights[at]
+        )));
     }
+    Isa::available()[0].run(Encode { blocks, to });
+    Ok(())
 }
 
 /// The first level.
 struct Encode<'a> {
     blocks: &'a [[f32; BLOCK]],
-    codes: &'a mut [[u8; BLOCK]],
-    magnitudes: &'a mut [f32],
+    to: &'a mut Nf4Weights,
 }
 
 impl Kernel for Encode<'_> {
@@ -100,9 +93,8 @@ impl Kernel for Encode<'_> {
     /// Plain loops: the compiler makes vectors of them.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        for ((block, codes), magnitude) in self.blocks.iter().zip(self.codes).zip(self.magnitudes) {
+        for block in self.blocks {
             let largest = block.iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
-            *magnitude = largest;
             let inverse = 1.0 / largest.max(LEAST);
             let (mut fractions, mut counts) = (*block, [0u32; BLOCK]);
             for fraction in &mut fractions {
@@ -113,9 +105,8 @@ impl Kernel for Encode<'_> {
                     *count += u32::from(*fraction > bound);
                 }
             }
-            for (code, count) in codes.iter_mut().zip(counts) {
-                *code = count as u8;
-            }
+            self.to.codes.push(counts.map(|count| count as u8));
+            self.to.magnitudes.push(largest);
         }
     }
 }

@@ -44,17 +44,13 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         Targets::Names(names) => names.join(", "),
         Targets::Expression(expression) => expression.clone(),
     };
+    let method = facts
+        .quant_type
+        .map_or(facts.method.to_owned(), |kind| format!("{}, {kind}", facts.method));
     let rows = [
         ("base", facts.base.clone()),
         ("base hash", facts.base_hash.clone()),
-        (
-            "method",
-            [Some(facts.method), facts.quant_type]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(", "),
-        ),
+        ("method", method),
         ("trained parameters", count(facts.trainable_parameters as u64)),
         ("lora_r", lora.rank.to_string()),
         ("lora_alpha", significant(lora.alpha)),
