@@ -147,6 +147,7 @@ pub fn weight_precision(quantize: Quantize) -> WeightPrecision {
         Quantize::None => WeightPrecision::Stored,
         Quantize::Eight => WeightPrecision::Eight,
         Quantize::Four => WeightPrecision::Four,
+        Quantize::Nf4 => WeightPrecision::Nf4,
     }
 }
 

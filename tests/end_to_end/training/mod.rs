@@ -1,6 +1,7 @@
 //! `rootstock finetune` on a tiny checkpoint: steps of milliseconds.
 
 mod errors;
+mod nf4;
 mod resume;
 mod rows;
 

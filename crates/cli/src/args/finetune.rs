@@ -32,6 +32,9 @@ pub struct FinetuneArgs {
     /// What is trained
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = Method::Lora)]
     pub method: Method,
+    /// What qlora rounds weights to
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = QuantType::Q4, alias = "bnb-4bit-quant-type")]
+    pub quant_type: QuantType,
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]
@@ -69,8 +72,17 @@ pub struct FinetuneArgs {
 pub enum Method {
     /// Low-rank pairs beside the weights as they are stored
     Lora,
-    /// Low-rank pairs beside weights in 4 bits: those of a GGUF file as they are, those of a folder rounded
+    /// Low-rank pairs beside weights in 4 bits (--quant-type)
     Qlora,
+}
+
+/// 4 bits of frozen weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantType {
+    /// Blocks of 32 with scale and minimum, as `--quantize 4` serves them; weights that are quantized already stay as they are
+    Q4,
+    /// NF4 with double quantization, as bitsandbytes has it and `--quantize nf4` serves it
+    Nf4,
 }
 
 /// What is learned.

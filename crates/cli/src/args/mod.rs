@@ -19,7 +19,7 @@ use crate::settings::ByteSize;
 pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use eval::{EvalArgs, Metric};
 pub use finetune::{
-    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, QuantType, RecordArgs, ReportTo, TrainingArgs,
 };
 
 const OVERVIEW: &str = "\
@@ -145,7 +145,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Activations::Auto)]
     pub activations: Activations,
     /// Bits of the weights: those stored as F32, F16 or BF16 are quantized while loading; already quantized ones stay as
-    /// they are
+    /// they are, but for nf4
     #[arg(long, value_name = "BITS", value_enum, default_value_t = Quantize::None)]
     pub quantize: Quantize,
     /// Round the output projection to 4 bits, whatever it is stored in: a generated token reads the less, and is chosen a
@@ -165,6 +165,8 @@ pub enum Quantize {
     /// 4 bits and a scale per 32 weights; embedding and output in 8
     #[value(name = "4")]
     Four,
+    /// As adapters with `--quant-type nf4` are trained: all maps in NF4, embedding and output as they are
+    Nf4,
 }
 
 /// Precision of activations.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rootstock_formats::peft::TrainedBiases;
 use rootstock_kernels::{Arithmetic, Isa};
+use rootstock_model::packing::WeightPrecision;
 use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
@@ -14,7 +15,8 @@ use serde_json::Value;
 
 use super::{usage, within};
 use crate::args::{
-    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, QuantType, RecordArgs, ReportTo,
+    TrainingArgs,
 };
 use crate::models::{Located, Models};
 
@@ -29,6 +31,8 @@ pub struct FinetuneSettings {
     pub overwrite: bool,
     /// What is trained.
     pub method: Method,
+    /// What `qlora` rounds the weights to.
+    pub quant_type: QuantType,
     /// Rows.
     pub rows: PathBuf,
     /// How rows become text, where their columns do not tell.
@@ -103,6 +107,7 @@ impl FinetuneSettings {
             output,
             overwrite: args.overwrite,
             method: args.method,
+            quant_type: quant_type(args.method, args.quant_type)?,
             rows: rows(data.data_name)?,
             template: template
                 .transpose()
@@ -131,6 +136,15 @@ impl FinetuneSettings {
         })
     }
 
+    /// Precision of the frozen weights.
+    pub fn weights(&self) -> WeightPrecision {
+        match (self.method, self.quant_type) {
+            (Method::Lora, _) => WeightPrecision::Stored,
+            (Method::Qlora, QuantType::Q4) => WeightPrecision::Four,
+            (Method::Qlora, QuantType::Nf4) => WeightPrecision::Nf4,
+        }
+    }
+
     /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
     pub fn keep_within(&mut self, context: usize) {
         if context < self.max_length {
@@ -154,6 +168,15 @@ fn has_no_code(model: &Path) -> Result<()> {
              ({classes})",
             model.display()
         ))),
+    }
+}
+
+fn quant_type(method: Method, quant_type: QuantType) -> Result<QuantType> {
+    match (method, quant_type) {
+        (Method::Lora, QuantType::Nf4) => Err(usage(
+            "--quant-type nf4: lora trains beside the weights as they are stored; take --method qlora",
+        )),
+        _ => Ok(quant_type),
     }
 }
 
@@ -198,6 +221,7 @@ impl FinetuneSettings {
         let of_config = DECISIVE.map(|(setting, field)| (setting.to_owned(), config[field].clone()));
         let own = [
             ("method", format!("{:?}", self.method)),
+            ("quant_type", format!("{:?}", self.quant_type)),
             ("precision", format!("{:?}", self.arithmetic)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));

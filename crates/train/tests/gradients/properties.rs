@@ -61,7 +61,7 @@ fn two_batches_of_two_have_the_gradients_of_one_of_four() {
 #[test]
 fn one_thread_and_three_give_the_same_bits() {
     let samples = samples();
-    let cases = ["dora", "saved-modules", "qlora"].map(|name| (name, Arithmetic::F32));
+    let cases = ["dora", "saved-modules", "qlora", "qlora-nf4"].map(|name| (name, Arithmetic::F32));
     for (name, arithmetic) in cases.into_iter().chain([("dora", Arithmetic::Bf16)]) {
         let mut case = Case::of(name);
         let mut on = |threads| {

@@ -15,13 +15,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rootstock_decoder::{Engine, FrozenModel, StepSettings};
 use rootstock_model::Checkpoint;
-use rootstock_model::packing::{Packing, WeightPrecision};
+use rootstock_model::packing::Packing;
 use rootstock_train::adapter::{Attached, adapter_config, attach, read_config, read_tensors};
 use rootstock_train::run::{Observer, Trainer, checkpoint};
 use serde_json::Value;
 
 use crate::UsageError;
-use crate::args::{FinetuneArgs, Method};
+use crate::args::FinetuneArgs;
 use crate::settings::{FinetuneSettings, Resume};
 use outcome::{Facts, Outcome};
 use output::Output;
@@ -106,10 +106,7 @@ impl Job<'_> {
 
 fn load(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<FrozenModel> {
     let packing = Packing {
-        precision: match settings.method {
-            Method::Lora => WeightPrecision::Stored,
-            Method::Qlora => WeightPrecision::Four,
-        },
+        precision: settings.weights(),
         four_bit_output: false,
         threads: settings.threads,
     };

@@ -1,14 +1,14 @@
 //! Answers before and after: what the base and the adapter say to rows that were held out, as `generate` gives them.
 
 use anyhow::{Context, Result};
-use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
+use rootstock_engine::native::ActivationPrecision;
 use rootstock_model::Checkpoint;
 use rootstock_model::text::TokenId;
 use rootstock_train::dataset::{Example, Message};
 use rootstock_train::report::Sample;
 use serde_json::{Value, json};
 
-use crate::args::{Method, SamplingArgs};
+use crate::args::SamplingArgs;
 use crate::base::{Base, Call, Held};
 use crate::settings::{BaseSettings, FinetuneSettings, GenerationSettings, SINGLE};
 
@@ -135,10 +135,7 @@ fn base_settings(settings: &FinetuneSettings) -> Result<BaseSettings> {
         adapter_bytes: usize::MAX >> 1,
         max_rank: usize::MAX,
         activations: ActivationPrecision::Auto,
-        weights: match settings.method {
-            Method::Lora => WeightPrecision::Stored,
-            Method::Qlora => WeightPrecision::Four,
-        },
+        weights: settings.weights(),
         four_bit_output: false,
         engine: SINGLE,
     })
