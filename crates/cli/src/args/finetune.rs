@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 use rootstock_train::dataset::Slice;
 
+use super::Task;
 use crate::settings::ByteSize;
 
 /// Arguments of `finetune`.
@@ -65,6 +66,9 @@ pub struct FinetuneArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// From the settings file: runs in place of this one.
+    #[arg(skip)]
+    pub tasks: Vec<Task>,
 }
 
 /// What is trained.

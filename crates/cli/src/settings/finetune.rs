@@ -27,6 +27,8 @@ pub struct FinetuneSettings {
     pub model: Located,
     /// Where the adapter goes.
     pub output: PathBuf,
+    /// What it is called: the name of that folder.
+    pub title: String,
     /// Its folder may have something in it.
     pub overwrite: bool,
     /// What is trained.
@@ -104,6 +106,7 @@ impl FinetuneSettings {
         let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
+            title: last_name(&output),
             output,
             overwrite: args.overwrite,
             method: args.method,
@@ -145,6 +148,28 @@ impl FinetuneSettings {
         }
     }
 
+    /// Whether other settings read the same rows as samples.
+    pub fn has_rows_of(&self, other: &Self) -> bool {
+        let of = |settings: &Self| {
+            let seed = settings.eval.is_none().then_some(settings.run.seed);
+            let held_out = (
+                settings.eval.clone(),
+                settings.eval_share,
+                seed,
+                settings.report_samples,
+            );
+            let samples = (settings.template.clone(), settings.max_length, settings.packing);
+            (
+                settings.model.path.clone(),
+                settings.rows.clone(),
+                settings.train.clone(),
+                held_out,
+                samples,
+            )
+        };
+        of(self) == of(other)
+    }
+
     /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
     pub fn keep_within(&mut self, context: usize) {
         if context < self.max_length {
@@ -155,6 +180,15 @@ impl FinetuneSettings {
             self.max_length = context;
         }
     }
+}
+
+/// The name of a folder that may not be there yet.
+pub(super) fn last_name(folder: &Path) -> String {
+    let absolute = folder.canonicalize().or_else(|_| std::path::absolute(folder));
+    let name = absolute
+        .ok()
+        .and_then(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()));
+    name.unwrap_or_else(|| "adapter".to_owned())
 }
 
 /// A model whose folder names classes of its own needs code that came with it: here it would be computed as something else.

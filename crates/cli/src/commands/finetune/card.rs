@@ -11,7 +11,7 @@ use crate::settings::FinetuneSettings;
 
 /// Writes the card; without an outcome, that of a checkpoint.
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
-    let name = name(settings);
+    let name = &settings.title;
     let mut card = header(&facts.base);
     let _ = write!(
         card,
@@ -32,7 +32,7 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
             table(heading, &rows, &mut card);
         }
     }
-    card.push_str(&usage(&name, settings, facts));
+    card.push_str(&usage(name, settings, facts));
     card
 }
 
@@ -65,14 +65,6 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("seed", run.seed.to_string()),
     ];
     rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
-}
-
-/// The adapter's name: that of its folder.
-pub fn name(settings: &FinetuneSettings) -> String {
-    let output = settings.output.canonicalize();
-    let output = output.as_deref().unwrap_or(&settings.output);
-    let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|| "adapter".to_owned())
 }
 
 /// Strings in JSON are strings in YAML.
