@@ -198,8 +198,7 @@ impl Graph for Walk<'_> {
     type Value = usize;
 
     fn embed(&mut self) -> usize {
-        let trained = self.trained.sites.get(&Site::Embedding);
-        let needs = trained.is_some_and(|site| site.weight.is_some());
+        let needs = self.trained.weight(Site::Embedding).is_some() || self.trained.positions.is_some();
         self.push(self.spec.hidden_size, needs)
     }
 

@@ -16,7 +16,9 @@ pub struct Rows {
     pub rows: Range<usize>,
 }
 
-/// A low-rank pair on a map: `y += scale * B A x` (Hu et al., 2021).
+/// A low-rank pair on a map: `y += scale * B A x` (Hu et al., 2021). Where A and B have initial values (PiSSA), only their
+/// difference takes effect: `y += scale * (B A x - B0 A0 x)`, which is a pair on the weight less `scale * B0 A0` without such
+/// a weight in memory. Dropout is of the first term alone, as it is where that weight exists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LowRank {
     /// `[rank, inputs]`
@@ -58,4 +60,13 @@ pub struct Trained {
     pub sites: BTreeMap<Site, SiteTraining>,
     /// Normalisations.
     pub norms: BTreeMap<NormSite, NormTraining>,
+    /// The table of learned positions, `[positions, hidden]`.
+    pub positions: Option<ParameterId>,
+}
+
+impl Trained {
+    /// The weight that is trained in place of the frozen one at a site.
+    pub fn weight(&self, site: Site) -> Option<&Rows> {
+        self.sites.get(&site)?.weight.as_ref()
+    }
 }

@@ -8,6 +8,7 @@ use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
 use rootstock_train::adapter::{Attached, LoraSettings, Targets, adapter_config, attach};
+use rootstock_train::full::attach_all;
 
 const ARCHITECTURES: [&str; 9] = [
     "llama3-rope",
@@ -29,7 +30,7 @@ const WAYS: [(Arithmetic, bool); 4] = [
     (Arithmetic::Bf16, true),
 ];
 
-fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
+fn model(arch: &str) -> (FrozenModel, Checkpoint) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures/tiny")
         .join(arch);
@@ -39,7 +40,17 @@ fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
         four_bit_output: false,
         threads: 1,
     };
-    let model = FrozenModel::load(&checkpoint, 128, packing).unwrap();
+    (FrozenModel::load(&checkpoint, 128, packing).unwrap(), checkpoint)
+}
+
+fn whole(arch: &str) -> (FrozenModel, Attached) {
+    let (mut model, _) = model(arch);
+    let attached = attach_all(&mut model).unwrap();
+    (model, attached)
+}
+
+fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
+    let (model, checkpoint) = model(arch);
     let json = adapter_config(lora, "tiny", checkpoint.hash()).to_string();
     let attached = attach(&AdapterConfig::parse(json.as_bytes()).unwrap(), 0.0, &model, 1).unwrap();
     (model, attached)
@@ -92,14 +103,18 @@ fn a_step_takes_what_its_footprint_says() {
     };
     let mut ratios = Vec::new();
     for arch in ARCHITECTURES {
-        for lora in [&LoraSettings::default(), &some] {
+        let subjects = [
+            ("LoRA", subject(arch, &LoraSettings::default())),
+            ("DoRA", subject(arch, &some)),
+            ("all weights", whole(arch)),
+        ];
+        for (what, mut subject) in subjects {
             for (arithmetic, checkpointing) in WAYS {
                 let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
-                let (mut subject, batch) = (subject(arch, lora), batch(4, 100));
+                let batch = batch(4, 100);
                 step(&mut engine, &mut subject, &batch);
                 let ratio = ratio(&engine, &subject, &batch);
-                let dora = lora.dora;
-                let named = format!("{arch}, DoRA {dora}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}");
+                let named = format!("{arch}, {what}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}");
                 ratios.push((ratio, named));
             }
         }

@@ -1,7 +1,9 @@
 //! `rootstock finetune` on a tiny checkpoint: steps of milliseconds.
 
 mod errors;
+mod full;
 mod nf4;
+mod pissa;
 mod resume;
 mod rows;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rootstock_formats::peft::TrainedBiases;
 use rootstock_kernels::{Arithmetic, Isa};
+use rootstock_model::FloatType;
 use rootstock_model::packing::WeightPrecision;
 use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
@@ -16,7 +17,7 @@ use serde_json::Value;
 use super::{usage, within};
 use crate::args::{
     AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, QuantType, RecordArgs, ReportTo,
-    TrainingArgs,
+    SaveDtype, TrainingArgs,
 };
 use crate::models::{Located, Models};
 
@@ -25,7 +26,7 @@ use crate::models::{Located, Models};
 pub struct FinetuneSettings {
     /// The base.
     pub model: Located,
-    /// Where the adapter goes.
+    /// Where the adapter goes, or the model.
     pub output: PathBuf,
     /// What it is called: the name of that folder.
     pub title: String,
@@ -35,6 +36,8 @@ pub struct FinetuneSettings {
     pub method: Method,
     /// What `qlora` rounds the weights to.
     pub quant_type: QuantType,
+    /// Element type of a model that is written.
+    pub save_float: FloatType,
     /// Rows.
     pub rows: PathBuf,
     /// How rows become text, where their columns do not tell.
@@ -103,6 +106,9 @@ impl FinetuneSettings {
             ReportTo::None => None,
             ReportTo::Tensorboard => Some(args.records.logging_dir.clone().unwrap_or_else(|| output.join("runs"))),
         };
+        if args.method == Method::Full {
+            has_no_pairs(&args.adapter, &args.training)?;
+        }
         let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
@@ -111,6 +117,7 @@ impl FinetuneSettings {
             overwrite: args.overwrite,
             method: args.method,
             quant_type: quant_type(args.method, args.quant_type)?,
+            save_float: float(args.save_dtype),
             rows: rows(data.data_name)?,
             template: template
                 .transpose()
@@ -142,7 +149,7 @@ impl FinetuneSettings {
     /// Precision of the frozen weights.
     pub fn weights(&self) -> WeightPrecision {
         match (self.method, self.quant_type) {
-            (Method::Lora, _) => WeightPrecision::Stored,
+            (Method::Lora | Method::Full, _) => WeightPrecision::Stored,
             (Method::Qlora, QuantType::Q4) => WeightPrecision::Four,
             (Method::Qlora, QuantType::Nf4) => WeightPrecision::Nf4,
         }
@@ -168,6 +175,11 @@ impl FinetuneSettings {
             )
         };
         of(self) == of(other)
+    }
+
+    /// Whether pairs begin as components of the weights; those of an adapter to go on from are plain.
+    pub fn starts_from_components(&self) -> bool {
+        self.adapter.is_none() && self.lora.initialisation != Initialisation::Default
     }
 
     /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
@@ -257,6 +269,7 @@ impl FinetuneSettings {
             ("method", format!("{:?}", self.method)),
             ("quant_type", format!("{:?}", self.quant_type)),
             ("precision", format!("{:?}", self.arithmetic)),
+            ("init_lora_weights", format!("{:?}", self.lora.initialisation)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
         self.run.decisive = of_config.into_iter().chain(own).collect();
@@ -281,8 +294,44 @@ fn lora(args: AdapterArgs) -> Result<LoraSettings> {
         saved: args.modules_to_save,
         rank_stabilized: args.use_rslora,
         dora: args.use_dora,
-        initialisation: Initialisation::Default,
+        initialisation: args.init_lora_weights,
     })
+}
+
+fn float(dtype: SaveDtype) -> FloatType {
+    match dtype {
+        SaveDtype::Bf16 => FloatType::Bf16,
+        SaveDtype::F16 => FloatType::F16,
+        SaveDtype::F32 => FloatType::F32,
+    }
+}
+
+/// Full fine-tuning has no pairs: flags that say what they are would have no effect.
+fn has_no_pairs(adapter: &AdapterArgs, training: &TrainingArgs) -> Result<()> {
+    let (given, plain) = (lora(adapter.clone())?, LoraSettings::default());
+    let differs = [
+        ("adapter", adapter.adapter.is_some()),
+        ("lora-r", given.rank != plain.rank),
+        ("lora-alpha", given.alpha != plain.alpha),
+        ("lora-dropout", given.dropout != plain.dropout),
+        ("target-modules", given.targets != plain.targets),
+        ("exclude-modules", given.excluded != plain.excluded),
+        ("layers-to-transform", given.layers != plain.layers),
+        ("rank-pattern", given.rank_pattern != plain.rank_pattern),
+        ("alpha-pattern", given.alpha_pattern != plain.alpha_pattern),
+        ("modules-to-save", given.saved != plain.saved),
+        ("bias", given.biases != plain.biases),
+        ("use-rslora", given.rank_stabilized),
+        ("use-dora", given.dora),
+        ("init-lora-weights", given.initialisation != plain.initialisation),
+        ("loraplus-lr-ratio", training.loraplus_lr_ratio != 1.0),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((flag, _)) => Err(usage(format!(
+            "--{flag}: is about adapters, and --method full trains every weight; leave it out, or take --method lora"
+        ))),
+    }
 }
 
 fn arithmetic(precision: Precision) -> Result<Arithmetic> {

@@ -12,6 +12,7 @@ use rootstock_model::{ArchSpec, append_floats};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
+use super::pissa::doubled;
 use crate::TrainError;
 use crate::files::write_whole;
 
@@ -152,12 +153,12 @@ impl Stored {
 
     fn encode(&self, parameter: &Parameter) -> (Vec<usize>, Vec<u8>) {
         let offset = self.offset(parameter);
-        let values = match self.is_turned(parameter) {
-            true => turned(&parameter.values, parameter.width()),
-            false => parameter.values.clone(),
+        let (shape, values) = match self.is_turned(parameter) {
+            true => (self.shape(parameter), turned(&parameter.values, parameter.width())),
+            false => doubled(parameter),
         };
         let bytes = values.into_iter().flat_map(|value| (value - offset).to_le_bytes());
-        (self.shape(parameter), bytes.collect())
+        (shape, bytes.collect())
     }
 
     fn decode(&self, parameter: &mut Parameter, values: Vec<f32>) {

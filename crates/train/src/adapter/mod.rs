@@ -5,9 +5,14 @@
 //! takes effect.
 
 mod attach;
+mod components;
 mod config;
 mod folder;
+mod pissa;
+mod whole;
 
 pub use attach::{Attached, attach};
 pub use config::{Initialisation, LoraSettings, Targets, adapter_config};
 pub use folder::{Folder, read_config, read_tensors, write_folder};
+pub use pissa::{begin_as_components, doubled_config};
+pub(crate) use whole::Builder;

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use rootstock_train::optimizer::AdamWSettings;
-use rootstock_train::run::{Row, RunSettings};
+use rootstock_train::run::Row;
 
-use crate::cases::{Case, Tensors, batch, compare, engine, expected, fixture, learned, samples, tiny, train, values};
-
-/// Norm of a tensor's error relative to its own.
-const BOUND: f64 = 1e-4;
+use crate::cases::{
+    BOUND, Case, Tensors, batch, compare, engine, expected, fixture, learned, samples, tiny, train, twenty_steps,
+    values,
+};
 
 fn has_the_gradients_of(what: &str, mut case: Case, file: &Path) {
     let samples = samples();
@@ -29,17 +28,7 @@ fn has_the_tensors_of(name: &str) {
     let (before, file) = (values(&case.attached), fixture(name).join("expected.safetensors"));
     let after = expected(&file, "trained.");
     let rows: Vec<Row> = samples().into_iter().map(|sample| vec![sample]).collect();
-    let settings = RunSettings {
-        max_steps: Some(20),
-        batch_size: rows.len(),
-        learning_rate: 1e-3,
-        optimizer: AdamWSettings {
-            weight_decay: 0.01,
-            ..AdamWSettings::default()
-        },
-        ..RunSettings::default()
-    };
-    let (attached, losses) = train(case, &rows, settings);
+    let (attached, losses) = train(case, &rows, twenty_steps(&rows));
     let got = values(&attached);
     compare(name, &got, &after, BOUND);
     // The tensors are long beside what became of them: the way that they went is compared as well.

@@ -1,7 +1,10 @@
 //! Losses, gradients and trained tensors in f32: against those of torch + peft ([`golden`], on every instruction set:
-//! [`instructions`]), and against each other where they must be the same ([`properties`]).
+//! [`instructions`]; of all weights of a model: [`full`]; of pairs that begin as components: [`pissa`]), and against each other
+//! where they must be the same ([`properties`]).
 
 mod cases;
+mod full;
 mod golden;
 mod instructions;
+mod pissa;
 mod properties;

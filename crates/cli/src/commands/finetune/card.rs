@@ -1,4 +1,4 @@
-//! The model card: `README.md` of an adapter's folder, with the header that model hubs read.
+//! The model card: `README.md` of an adapter's folder, or of a model's, with the header that model hubs read.
 
 use std::fmt::Write;
 
@@ -7,16 +7,22 @@ use rootstock_train::quantity::{bytes, count, duration, significant};
 use serde_json::json;
 
 use super::outcome::{Facts, Outcome};
+use crate::args::Method;
+use crate::models::OUTPUT_MODEL;
 use crate::settings::FinetuneSettings;
 
 /// Writes the card; without an outcome, that of a checkpoint.
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
     let name = &settings.title;
-    let mut card = header(&facts.base);
+    let full = settings.method == Method::Full;
+    let mut card = header(&facts.base, full);
     let _ = write!(
         card,
-        "# {name}\n\nA LoRA adapter on {}, trained with rootstock {}.\n\n",
-        facts.base,
+        "# {name}\n\n{}, trained with rootstock {}.\n\n",
+        match full {
+            true => format!("{} with all its weights", facts.base),
+            false => format!("A LoRA adapter on {}", facts.base),
+        },
         env!("CARGO_PKG_VERSION")
     );
     let results = outcome.map_or_else(Vec::new, results);
@@ -32,30 +38,26 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
             table(heading, &rows, &mut card);
         }
     }
-    card.push_str(&usage(name, settings, facts));
+    card.push_str(&match full {
+        true => model_usage(name, settings),
+        false => usage(name, settings, facts),
+    });
     card
 }
 
 /// The settings that decide what is learned, by Hugging Face's names.
 pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, String)> {
-    let (run, lora) = (&settings.run, &settings.lora);
-    let targets = match &lora.targets {
-        Targets::AllLinear => "all-linear".to_owned(),
-        Targets::Names(names) => names.join(", "),
-        Targets::Expression(expression) => expression.clone(),
-    };
+    let run = &settings.run;
     let method = facts
         .quant_type
         .map_or(facts.method.to_owned(), |kind| format!("{}, {kind}", facts.method));
-    let rows = [
+    let what = [
         ("base", facts.base.clone()),
         ("base hash", facts.base_hash.clone()),
         ("method", method),
         ("trained parameters", count(facts.trainable_parameters as u64)),
-        ("lora_r", lora.rank.to_string()),
-        ("lora_alpha", significant(lora.alpha)),
-        ("lora_dropout", significant(f64::from(lora.dropout))),
-        ("target_modules", targets),
+    ];
+    let how = [
         ("learning_rate", significant(run.learning_rate)),
         ("lr_scheduler_type", format!("{:?}", run.schedule).to_lowercase()),
         ("per_device_train_batch_size", run.batch_size.to_string()),
@@ -64,15 +66,43 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("precision", format!("{:?}", settings.arithmetic).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
-    rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    let pairs = match settings.method {
+        Method::Full => Vec::new(),
+        Method::Lora | Method::Qlora => pairs(settings),
+    };
+    let rows = what.into_iter().chain(pairs).chain(how);
+    rows.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn pairs(settings: &FinetuneSettings) -> Vec<(&'static str, String)> {
+    let lora = &settings.lora;
+    let targets = match &lora.targets {
+        Targets::AllLinear => "all-linear".to_owned(),
+        Targets::Names(names) => names.join(", "),
+        Targets::Expression(expression) => expression.clone(),
+    };
+    let mut rows = vec![
+        ("lora_r", lora.rank.to_string()),
+        ("lora_alpha", significant(lora.alpha)),
+        ("lora_dropout", significant(f64::from(lora.dropout))),
+        ("target_modules", targets),
+    ];
+    if settings.starts_from_components() {
+        rows.push(("init_lora_weights", format!("pissa, written as rank {}", 2 * lora.rank)));
+    }
+    rows
 }
 
 /// Strings in JSON are strings in YAML.
-fn header(base: &str) -> String {
+fn header(base: &str, full: bool) -> String {
+    let (library, relation, tag) = match full {
+        true => ("transformers", "finetune", ""),
+        false => ("peft", "adapter", "- lora\n"),
+    };
     format!(
-        "---\nbase_model: {}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- {}\n- lora\n- rootstock\n---\n\n",
+        "---\nbase_model: {}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- {}\n{tag}- rootstock\n---\n\n",
         json!(base),
-        json!(format!("base_model:adapter:{base}"))
+        json!(format!("base_model:{relation}:{base}"))
     )
 }
 
@@ -114,6 +144,16 @@ fn table(heading: &str, rows: &[(String, String)], card: &mut String) {
         let _ = writeln!(card, "| {name} | {} |", value.replace('|', "\\|").replace('\n', " "));
     }
     card.push('\n');
+}
+
+fn model_usage(name: &str, settings: &FinetuneSettings) -> String {
+    let folder = json!(format!("{name}/{OUTPUT_MODEL}"));
+    format!(
+        "## Use\n\n```\nrootstock serve --model {name}\n```\n\nWith transformers:\n\n```python\nfrom transformers import \
+         AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained({folder})\ntokenizer = \
+         AutoTokenizer.from_pretrained({folder})\n```\n\nIts weights were trained in f32 and are written in {}.\n",
+        format!("{:?}", settings.save_float).to_lowercase()
+    )
 }
 
 fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {

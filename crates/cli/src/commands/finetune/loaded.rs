@@ -6,22 +6,26 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rootstock_decoder::{Engine, FrozenModel, StepSettings};
-use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{Attached, adapter_config, attach, read_config, read_tensors};
+use rootstock_model::{Checkpoint, ModelFolder};
+use rootstock_train::adapter::{
+    Attached, adapter_config, attach, begin_as_components, doubled_config, read_config, read_tensors,
+};
 use rootstock_train::dataset::Example;
 use rootstock_train::disk;
+use rootstock_train::full::attach_all;
 use rootstock_train::run::{Observer, Trainer, checkpoint};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::interrupt::Interrupt;
 use super::outcome::{Facts, Outcome};
-use super::output::Output;
+use super::output::{Output, Product};
 use super::plan::Planned;
 use super::rows::Rows;
 use super::samples;
 use super::watch::{Judge, Watch};
 use crate::UsageError;
+use crate::args::Method;
 use crate::settings::{FinetuneSettings, Resume};
 
 /// The base and the rows of the last run, for the next.
@@ -99,14 +103,13 @@ impl Loaded {
         settings.keep_within(checkpoint.spec().context_length);
         let rows = read(&mut self.rows, &settings, &checkpoint)?;
         let model = load(&mut self.model, &settings, &checkpoint, self.longest)?;
-        let (attached, config) = adapter(&settings, &checkpoint, model)?;
-        settings.decide_by(&config);
+        let (attached, product) = trained(&mut settings, &checkpoint, model)?;
         let facts = Facts::new(&settings, &checkpoint, &attached, rows);
         // Its mapped file would count as ours from here to the end.
         drop(checkpoint);
         facts.announce();
         Ok(Job {
-            output: Output::new(settings, config, model.spec().clone(), facts),
+            output: Output::new(settings, product, facts),
             attached,
             model,
             rows,
@@ -146,7 +149,7 @@ impl Job<'_> {
             settings.run.clone(),
         )?;
         go_on(settings, &mut trainer)?;
-        Planned::new(settings, &mut trainer)
+        Planned::new(settings, &mut trainer, self.output.model_bytes())
     }
 
     fn train(self, interrupt: &Interrupt, judge: Option<Judge<'_>>) -> Result<Run> {
@@ -161,15 +164,14 @@ impl Job<'_> {
         )?;
         let resumed = go_on(settings, &mut trainer)?;
         let warnings = trainer.fit()?;
-        disk::check(&settings.output, trainer.disk())?;
+        disk::check(&settings.output, trainer.disk(self.output.model_bytes()))?;
         self.output.prepare()?;
         let mut watch = Watch::new(&self.output, &trainer, resumed, (interrupt, judge))?;
         warnings.iter().for_each(|warning| watch.warning(warning));
         let ending = trainer.run(&mut watch)?;
         let outcome = watch.finish(&trainer, ending);
-        let parameters = &trainer.attached().parameters;
         self.output
-            .write_adapter(&settings.output, parameters, Some(&outcome))?;
+            .write(&settings.output, trainer.attached(), Some(&outcome))?;
         drop(trainer);
         self.output.write_report(&outcome, Vec::new())?;
         Ok(Run {
@@ -208,13 +210,15 @@ fn load<'a>(
     settings: &FinetuneSettings,
     checkpoint: &Checkpoint,
     longest: usize,
-) -> Result<&'a FrozenModel> {
+) -> Result<&'a mut FrozenModel> {
     let wanted = (settings.model.path.clone(), settings.weights());
     // Another one is dropped before this one is loaded.
-    if let Some((_, model)) = kept.take_if(|(found, _)| *found == wanted) {
-        return Ok(&kept.insert((wanted, model)).1);
+    let found = kept
+        .take()
+        .filter(|(found, model)| *found == wanted && model.is_whole());
+    if let Some((_, model)) = found {
+        return Ok(&mut kept.insert((wanted, model)).1);
     }
-    *kept = None;
     eprintln!("loading {}", settings.model.name);
     let packing = Packing {
         precision: wanted.1,
@@ -224,10 +228,31 @@ fn load<'a>(
     let longest = longest.clamp(settings.max_length, checkpoint.spec().context_length);
     let model = FrozenModel::load(checkpoint, longest, packing);
     let model = model.with_context(|| format!("{} cannot be trained", settings.model.path.display()))?;
-    Ok(&kept.insert((wanted, model)).1)
+    Ok(&mut kept.insert((wanted, model)).1)
 }
 
-/// What is trained, and its configuration.
+/// What is trained, and what it becomes.
+fn trained(
+    settings: &mut FinetuneSettings,
+    checkpoint: &Checkpoint,
+    model: &mut FrozenModel,
+) -> Result<(Attached, Product)> {
+    if settings.method == Method::Full {
+        settings.decide_by(&json!({"rootstock_base_hash": checkpoint.hash().to_string()}));
+        let folder = ModelFolder::of(checkpoint)?;
+        return Ok((attach_all(model)?, Product::Model(folder)));
+    }
+    let (attached, config) = adapter(settings, checkpoint, model)?;
+    settings.decide_by(&config);
+    let spec = model.spec().clone();
+    let config = match settings.starts_from_components() {
+        true => doubled_config(&config),
+        false => config,
+    };
+    Ok((attached, Product::Adapter { config, spec }))
+}
+
+/// What is trained beside the base, and its configuration.
 fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenModel) -> Result<(Attached, Value)> {
     let made = match &settings.adapter {
         None => {
@@ -243,6 +268,9 @@ fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenM
     let mut attached = attach(&config, settings.lora.dropout, model, settings.run.seed)?;
     if let Some(dir) = &settings.adapter {
         read_tensors(dir, &mut attached.parameters, model.spec())?;
+    } else if settings.starts_from_components() {
+        let start = (settings.run.seed, settings.threads);
+        begin_as_components(&mut attached, model, settings.lora.initialisation, start)?;
     }
     Ok((attached, json))
 }

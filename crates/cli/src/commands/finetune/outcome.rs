@@ -24,7 +24,7 @@ pub struct Facts {
     /// File of a GGUF base.
     #[serde(skip)]
     pub gguf: Option<String>,
-    /// `lora` or `qlora`.
+    /// `lora`, `qlora` or `full`.
     pub method: &'static str,
     /// `q4` or `nf4`, of `qlora`.
     pub quant_type: Option<&'static str>,
@@ -36,14 +36,14 @@ pub struct Facts {
     pub left_out: usize,
     /// Trained elements.
     pub trainable_parameters: usize,
-    /// Those and the base's.
+    /// Those and the base's that are not trained.
     pub all_parameters: usize,
 }
 
 /// What came of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// The adapter's folder.
+    /// The folder of the adapter, or that the model is below.
     pub output: String,
     /// `complete`, `stopped` by evaluations that no longer improved, or `interrupted`.
     pub ending: String,
@@ -91,6 +91,7 @@ impl Facts {
             method: match settings.method {
                 Method::Lora => "lora",
                 Method::Qlora => "qlora",
+                Method::Full => "full",
             },
             quant_type: match settings.weights() {
                 WeightPrecision::Four => Some("q4"),
@@ -101,7 +102,10 @@ impl Facts {
             dataset: rows.facts(),
             left_out: rows.left_out,
             trainable_parameters: trainable,
-            all_parameters: elements(checkpoint.spec()) + trainable,
+            all_parameters: match settings.method {
+                Method::Full => trainable,
+                Method::Lora | Method::Qlora => elements(checkpoint.spec()) + trainable,
+            },
         }
     }
 
