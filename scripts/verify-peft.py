@@ -8,19 +8,16 @@ fails where they are more than 1e-3 apart.
 """
 
 import json
-import math
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 import warnings
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from served import Server, apart
 from transformers import AutoModelForCausalLM
 
 warnings.filterwarnings("ignore")
@@ -71,41 +68,6 @@ def peft_logprobs(model, adapter, ids):
     return [logits[at, token].item() for at, token in enumerate(ids[1:])]
 
 
-class Server:
-    """`rootstock serve` with the adapters of a folder."""
-
-    def __init__(self, model, adapters):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [ROOTSTOCK, "serve", "--model", model, "--served-model-name", "base", "--adapters", adapters, "--activations", "f32",
-                   "--port", str(port)]
-        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            try:
-                return urllib.request.urlopen(f"{self.url}/ready").close()
-            except OSError:
-                assert self.process.poll() is None, "the server ended"
-                time.sleep(0.1)
-        raise TimeoutError("the server is not ready")
-
-    def logprobs(self, name, ids):
-        body = json.dumps({"model": name, "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 1}).encode()
-        request = urllib.request.Request(f"{self.url}/v1/completions", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request) as response:
-            return json.load(response)["choices"][0]["logprobs"]["token_logprobs"][1:]
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def apart(some, others):
-    assert len(some) == len(others) and all(map(math.isfinite, some + others))
-    return max(abs(a - b) for a, b in zip(some, others))
-
-
 def make(work):
     """Every adapter, by the name of its folder: what it is, and the adapter that it began as."""
     model, adapters, rows = work / "model", work / "adapters", work / "rows.jsonl"
@@ -131,7 +93,7 @@ def main(work):
     ids = [[byte + 3 for byte in text.encode()] for text in TEXTS[:4]]
     flat = lambda logprobs: [value for text in ids for value in logprobs(text)]
     begin = {None: flat(lambda text: peft_logprobs(model, None, text))}
-    server = Server(model, adapters)
+    server = Server(ROOTSTOCK, model, adapters)
     print("| adapter | largest distance to peft | distance to its beginning | mean loss, from | to |\n|---|---|---|---|---|")
     worst = 0.0
     try:

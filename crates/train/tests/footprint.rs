@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, StepShapes, Subject};
-use rootstock_formats::peft::AdapterConfig;
 use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{Attached, LoraSettings, Targets, adapter_config, attach};
+use rootstock_train::adapter::{
+    Attached, BottleneckKind, BottleneckSettings, Configuration, LoraSettings, Targets, adapter_config, attach,
+    bottleneck_config,
+};
+use serde_json::Value;
 
 const ARCHITECTURES: [&str; 9] = [
     "llama3-rope",
@@ -21,7 +24,8 @@ const ARCHITECTURES: [&str; 9] = [
     "gpt2",
 ];
 
-fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
+/// A base, and what a configuration trains on it.
+fn subject(arch: &str, config: impl Fn(&Checkpoint) -> Value) -> (FrozenModel, Attached) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures/tiny")
         .join(arch);
@@ -32,9 +36,29 @@ fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
         threads: 1,
     };
     let model = FrozenModel::load(&checkpoint, 128, packing).unwrap();
-    let json = adapter_config(lora, "tiny", checkpoint.hash()).to_string();
-    let attached = attach(&AdapterConfig::parse(json.as_bytes()).unwrap(), 0.0, &model, 1).unwrap();
+    let json = config(&checkpoint);
+    let attached = attach(
+        &Configuration::parse(json.to_string().as_bytes()).unwrap(),
+        0.0,
+        &model,
+        1,
+    )
+    .unwrap();
     (model, attached)
+}
+
+fn pairs(lora: &LoraSettings) -> impl Fn(&Checkpoint) -> Value {
+    |checkpoint| adapter_config(lora, "tiny", checkpoint.hash())
+}
+
+fn bottlenecks(kind: BottleneckKind) -> impl Fn(&Checkpoint) -> Value {
+    let settings = BottleneckSettings {
+        kind,
+        reduction_factor: 4.0,
+        non_linearity: None,
+        left_out: Vec::new(),
+    };
+    move |checkpoint| bottleneck_config(&settings, checkpoint.spec(), "tiny", checkpoint.hash())
 }
 
 /// `rows` sequences of `length` tokens, all learned.
@@ -87,12 +111,21 @@ fn a_step_takes_what_its_footprint_says() {
         for lora in [&LoraSettings::default(), &some] {
             for checkpointing in [false, true] {
                 let mut engine = Engine::new(settings(checkpointing)).unwrap();
-                let (mut subject, batch) = (subject(arch, lora), batch(4, 100));
+                let (mut subject, batch) = (subject(arch, pairs(lora)), batch(4, 100));
                 step(&mut engine, &mut subject, &batch);
                 let ratio = ratio(&engine, &subject, &batch);
                 let named = format!("{arch}, DoRA {}, checkpointing {checkpointing}: {ratio:.2}", lora.dora);
                 ratios.push((ratio, named));
             }
+        }
+    }
+    for kind in [BottleneckKind::Houlsby, BottleneckKind::Pfeiffer] {
+        for checkpointing in [false, true] {
+            let mut engine = Engine::new(settings(checkpointing)).unwrap();
+            let (mut subject, batch) = (subject("mistral", bottlenecks(kind)), batch(4, 100));
+            step(&mut engine, &mut subject, &batch);
+            let ratio = ratio(&engine, &subject, &batch);
+            ratios.push((ratio, format!("{kind:?}, checkpointing {checkpointing}: {ratio:.2}")));
         }
     }
     assert!(
@@ -104,7 +137,7 @@ fn a_step_takes_what_its_footprint_says() {
 #[test]
 fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one() {
     let mut engine = Engine::new(settings(false)).unwrap();
-    let mut subject = subject("mistral", &LoraSettings::default());
+    let mut subject = subject("mistral", pairs(&LoraSettings::default()));
     for rows in [1, 2, 4, 7, 12, 5, 1] {
         let batch = batch(rows, 100);
         step(&mut engine, &mut subject, &batch);

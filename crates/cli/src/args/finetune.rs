@@ -71,6 +71,10 @@ pub enum Method {
     Lora,
     /// Low-rank pairs beside weights in 4 bits: those of a GGUF file as they are, those of a folder rounded
     Qlora,
+    /// Bottlenecks after attention and feed-forward (Houlsby et al., 2019), for AdapterHub's library
+    Houlsby,
+    /// Bottlenecks after the feed-forward (Pfeiffer et al., 2020), for AdapterHub's library
+    Pfeiffer,
 }
 
 /// What is learned.
@@ -138,6 +142,15 @@ pub struct AdapterArgs {
     /// Train the length of every output's weights apart (DoRA)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub use_dora: bool,
+    /// How much narrower than the model a bottleneck is [default: 16]
+    #[arg(long, value_name = "X")]
+    pub reduction_factor: Option<f64>,
+    /// Function within a bottleneck: relu, swish, gelu_new [default: houlsby swish, pfeiffer relu]
+    #[arg(long, value_name = "NAME")]
+    pub non_linearity: Option<String>,
+    /// Layers without bottlenecks, by index
+    #[arg(long, value_name = "LAYERS", num_args = 1.., value_delimiter = ',')]
+    pub leave_out: Vec<usize>,
     /// Go on from this adapter, whose configuration then decides
     #[arg(long, value_name = "DIR", alias = "adapter-path")]
     pub adapter: Option<PathBuf>,

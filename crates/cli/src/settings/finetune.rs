@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rootstock_formats::peft::TrainedBiases;
 use rootstock_kernels::{Arithmetic, Isa};
-use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
+use rootstock_train::adapter::{BottleneckKind, BottleneckSettings, Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
 use rootstock_train::run::RunSettings;
@@ -45,6 +45,8 @@ pub struct FinetuneSettings {
     pub packing: bool,
     /// The adapter.
     pub lora: LoraSettings,
+    /// Bottlenecks in place of pairs, where the method says so.
+    pub bottleneck: Option<BottleneckSettings>,
     /// The adapter to go on from.
     pub adapter: Option<PathBuf>,
     /// The run.
@@ -112,6 +114,7 @@ impl FinetuneSettings {
             eval_share: within("eval-share", data.eval_share, 0.0, 0.9)?,
             max_length: within("max-length", data.max_length, 2, 1 << 20)?,
             packing: data.packing,
+            bottleneck: bottleneck(args.method, &args.adapter)?,
             lora: lora(args.adapter.clone())?,
             adapter: args.adapter.adapter,
             arithmetic: arithmetic(args.training.precision)?,
@@ -192,12 +195,14 @@ impl FinetuneSettings {
     /// Has a run that goes on compare what is trained, on what, and how it is computed, with the run that it goes on from.
     pub fn decide_by(&mut self, config: &Value) {
         let of_config = DECISIVE.map(|(setting, field)| (setting.to_owned(), config[field].clone()));
+        let of_bottlenecks = config["config"].as_object().into_iter().flatten();
+        let of_bottlenecks = of_bottlenecks.map(|(field, value)| (field.clone(), value.clone()));
         let own = [
             ("method", format!("{:?}", self.method)),
             ("precision", format!("{:?}", self.arithmetic)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
-        self.run.decisive = of_config.into_iter().chain(own).collect();
+        self.run.decisive = of_config.into_iter().chain(of_bottlenecks).chain(own).collect();
     }
 }
 
@@ -221,6 +226,47 @@ fn lora(args: AdapterArgs) -> Result<LoraSettings> {
         dora: args.use_dora,
         initialisation: Initialisation::Default,
     })
+}
+
+/// Bottlenecks, where the method asks for them. Settings of the other kind of adapter would be without effect, and are refused.
+fn bottleneck(method: Method, args: &AdapterArgs) -> Result<Option<BottleneckSettings>> {
+    let kind = match method {
+        Method::Houlsby => BottleneckKind::Houlsby,
+        Method::Pfeiffer => BottleneckKind::Pfeiffer,
+        Method::Lora | Method::Qlora => {
+            let given = [
+                ("reduction-factor", args.reduction_factor.is_some()),
+                ("non-linearity", args.non_linearity.is_some()),
+                ("leave-out", !args.leave_out.is_empty()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                Some((flag, _)) => Err(usage(format!("--{flag}: is for --method houlsby and pfeiffer"))),
+                None => Ok(None),
+            };
+        }
+    };
+    let of_pairs = [
+        ("use-dora", args.use_dora),
+        ("use-rslora", args.use_rslora),
+        ("lora-dropout", args.lora_dropout > 0.0),
+        ("bias", args.bias != Biases::None),
+        ("modules-to-save", !args.modules_to_save.is_empty()),
+        ("exclude-modules", !args.exclude_modules.is_empty()),
+        ("layers-to-transform", !args.layers_to_transform.is_empty()),
+        ("rank-pattern", !args.rank_pattern.is_empty()),
+        ("alpha-pattern", !args.alpha_pattern.is_empty()),
+    ];
+    if let Some((flag, _)) = of_pairs.into_iter().find(|(_, given)| *given) {
+        return Err(usage(format!(
+            "--{flag}: is for low-rank pairs, and bottlenecks have none"
+        )));
+    }
+    Ok(Some(BottleneckSettings {
+        kind,
+        reduction_factor: within("reduction-factor", args.reduction_factor.unwrap_or(16.0), 0.0625, 1e6)?,
+        non_linearity: args.non_linearity.clone(),
+        left_out: args.leave_out.clone(),
+    }))
 }
 
 fn arithmetic(precision: Precision) -> Result<Arithmetic> {

@@ -5,6 +5,7 @@
 //! depend on nothing trained are computed and not written down: below the first trained layer there is no way back.
 
 mod backward;
+mod bottleneck;
 mod forward;
 mod magnitude;
 mod memory;
@@ -14,6 +15,7 @@ mod pair;
 use rootstock_kernels::{Arithmetic, Context};
 use rootstock_model::{Activation, NormSite, Site};
 
+use self::bottleneck::Bottleneck;
 pub use self::magnitude::WeightNorms;
 pub use self::memory::Memory;
 use self::nodes::Node;
@@ -88,6 +90,7 @@ enum Op {
         out: Value,
         activation: Activation,
     },
+    Bottleneck(Bottleneck),
     Add {
         residual: Value,
         x: Value,
@@ -154,12 +157,16 @@ impl<'a, 'm> Tape<'a, 'm> {
     /// Drops everything since `mark`.
     pub fn truncate(&mut self, mark: Mark) {
         for op in self.ops.drain(mark.ops..) {
-            if let Op::Map(map) = op {
-                let rows = map.scaled.map(|scaled| scaled.before);
-                map.hidden
-                    .into_iter()
-                    .chain(rows)
-                    .for_each(|values| self.machine.memory.give(values));
+            match op {
+                Op::Map(map) => {
+                    let rows = map.scaled.map(|scaled| scaled.before);
+                    map.hidden
+                        .into_iter()
+                        .chain(rows)
+                        .for_each(|values| self.machine.memory.give(values));
+                }
+                Op::Bottleneck(bottleneck) => self.machine.memory.give(bottleneck.before),
+                _ => {}
             }
         }
         for node in self.nodes.drain(mark.nodes..) {

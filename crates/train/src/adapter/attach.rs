@@ -7,6 +7,8 @@ use rootstock_formats::peft::{AdapterConfig, ModuleKind, TrainedBiases};
 use rootstock_model::adapter::{Module, ModuleMap, ModuleRole, Modules, Slot};
 use rootstock_model::{NormSite, Site};
 
+use super::Configuration;
+use super::bottleneck::attach_bottlenecks;
 use crate::{Random, TrainError};
 
 /// Everything that is trained.
@@ -14,8 +16,19 @@ use crate::{Random, TrainError};
 pub struct Attached {
     /// Where.
     pub trained: Trained,
-    /// The tensors, under the names of peft's weights file.
+    /// The tensors, under the names of the weights file.
     pub parameters: Parameters,
+}
+
+/// Makes the tensors of a configuration, with their first values. `dropout` is of pairs.
+///
+/// # Errors
+/// A configuration that names nothing of the model, or something that is not trained here.
+pub fn attach(config: &Configuration, dropout: f32, model: &FrozenModel, seed: u64) -> Result<Attached, TrainError> {
+    match config {
+        Configuration::Peft(config) => attach_pairs(config, dropout, model, seed),
+        Configuration::AdapterHub(config) => attach_bottlenecks(config, model, seed),
+    }
 }
 
 /// Makes the tensors of a configuration: A uniform in `±1 / sqrt(inputs)` (peft's default), B zero, magnitudes and whatever
@@ -23,7 +36,7 @@ pub struct Attached {
 ///
 /// # Errors
 /// A configuration that names nothing of the model, or something that is not trained here.
-pub fn attach(config: &AdapterConfig, dropout: f32, model: &FrozenModel, seed: u64) -> Result<Attached, TrainError> {
+fn attach_pairs(config: &AdapterConfig, dropout: f32, model: &FrozenModel, seed: u64) -> Result<Attached, TrainError> {
     let family = &model.spec().family;
     let modules = Modules::of(model.spec())
         .ok_or_else(|| TrainError::setting("model", format!("no module names are known for the family {family}")))?;

@@ -12,10 +12,12 @@ use crate::settings::FinetuneSettings;
 /// Writes the card; without an outcome, that of a checkpoint.
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
     let name = name(settings);
-    let mut card = header(&facts.base);
+    let bottlenecks = has_bottlenecks(facts);
+    let mut card = header(&facts.base, bottlenecks);
     let _ = write!(
         card,
-        "# {name}\n\nA LoRA adapter on {}, trained with rootstock {}.\n\n",
+        "# {name}\n\nA {} adapter on {}, trained with rootstock {}.\n\n",
+        if bottlenecks { "bottleneck" } else { "LoRA" },
         facts.base,
         env!("CARGO_PKG_VERSION")
     );
@@ -36,23 +38,20 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
     card
 }
 
+fn has_bottlenecks(facts: &Facts) -> bool {
+    matches!(facts.method, "houlsby" | "pfeiffer")
+}
+
 /// The settings that decide what is learned, by Hugging Face's names.
 pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, String)> {
-    let (run, lora) = (&settings.run, &settings.lora);
-    let targets = match &lora.targets {
-        Targets::AllLinear => "all-linear".to_owned(),
-        Targets::Names(names) => names.join(", "),
-        Targets::Expression(expression) => expression.clone(),
-    };
-    let rows = [
+    let run = &settings.run;
+    let before = [
         ("base", facts.base.clone()),
         ("base hash", facts.base_hash.clone()),
         ("method", facts.method.to_owned()),
         ("trained parameters", count(facts.trainable_parameters as u64)),
-        ("lora_r", lora.rank.to_string()),
-        ("lora_alpha", significant(lora.alpha)),
-        ("lora_dropout", significant(f64::from(lora.dropout))),
-        ("target_modules", targets),
+    ];
+    let after = [
         ("learning_rate", significant(run.learning_rate)),
         ("lr_scheduler_type", format!("{:?}", run.schedule).to_lowercase()),
         ("per_device_train_batch_size", run.batch_size.to_string()),
@@ -61,7 +60,38 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("precision", format!("{:?}", settings.arithmetic).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
-    rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    let all = before.into_iter().chain(of_adapter(settings, facts)).chain(after);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What the adapter is made of.
+fn of_adapter(settings: &FinetuneSettings, facts: &Facts) -> Vec<(&'static str, String)> {
+    if let Some(bottleneck) = &settings.bottleneck {
+        let non_linearity = bottleneck
+            .non_linearity
+            .clone()
+            .unwrap_or_else(|| "the method's own".to_owned());
+        return vec![
+            ("reduction_factor", significant(bottleneck.reduction_factor)),
+            ("non_linearity", non_linearity),
+        ];
+    }
+    if has_bottlenecks(facts) {
+        // The adapter that was gone on from decides.
+        return Vec::new();
+    }
+    let lora = &settings.lora;
+    let targets = match &lora.targets {
+        Targets::AllLinear => "all-linear".to_owned(),
+        Targets::Names(names) => names.join(", "),
+        Targets::Expression(expression) => expression.clone(),
+    };
+    vec![
+        ("lora_r", lora.rank.to_string()),
+        ("lora_alpha", significant(lora.alpha)),
+        ("lora_dropout", significant(f64::from(lora.dropout))),
+        ("target_modules", targets),
+    ]
 }
 
 /// The adapter's name: that of its folder.
@@ -73,9 +103,14 @@ pub fn name(settings: &FinetuneSettings) -> String {
 }
 
 /// Strings in JSON are strings in YAML.
-fn header(base: &str) -> String {
+fn header(base: &str, bottlenecks: bool) -> String {
+    let (library, tag) = if bottlenecks {
+        ("adapters", "adapterhub")
+    } else {
+        ("peft", "lora")
+    };
     format!(
-        "---\nbase_model: {}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- {}\n- lora\n- rootstock\n---\n\n",
+        "---\nbase_model: {}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- {}\n- {tag}\n- rootstock\n---\n\n",
         json!(base),
         json!(format!("base_model:adapter:{base}"))
     )
@@ -139,13 +174,27 @@ fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
         "## Use\n\nServe it, with `{parent}` the folder that `{name}` lies in, and ask for it by its name:\n\n\
          ```\nrootstock serve --model {base}{quantize} --adapters {parent}\n\
          curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d '{{\"model\": {}, \"prompt\": \"...\"}}'\n```\n\n\
-         With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
-         base = AutoModelForCausalLM.from_pretrained({from})\n\
-         model = PeftModel.from_pretrained(base, {})\n```\n\n{}\n",
+         {}\n```\n\n{}\n",
         json!(name),
-        json!(name),
+        in_python(name, &from, has_bottlenecks(facts)),
         precision(facts)
     )
+}
+
+/// How the library that the adapter is made for loads it.
+fn in_python(name: &str, base: &str, bottlenecks: bool) -> String {
+    let name = json!(name);
+    match bottlenecks {
+        true => format!(
+            "With AdapterHub's library:\n\n```python\nimport adapters\nfrom transformers import AutoModelForCausalLM\n\n\
+             model = AutoModelForCausalLM.from_pretrained({base})\nadapters.init(model)\n\
+             model.load_adapter({name}, set_active=True, use_safetensors=True)"
+        ),
+        false => format!(
+            "With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
+             base = AutoModelForCausalLM.from_pretrained({base})\nmodel = PeftModel.from_pretrained(base, {name})"
+        ),
+    }
 }
 
 /// On which weights the adapter is at its best.

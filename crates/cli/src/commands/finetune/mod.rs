@@ -16,7 +16,9 @@ use anyhow::{Context, Result};
 use rootstock_decoder::{Engine, FrozenModel, StepSettings};
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{Attached, adapter_config, attach, read_config, read_tensors};
+use rootstock_train::adapter::{
+    Attached, Configuration, adapter_config, attach, bottleneck_config, read_config, read_tensors,
+};
 use rootstock_train::run::{Observer, Trainer, checkpoint};
 use serde_json::Value;
 
@@ -40,9 +42,9 @@ pub fn run(args: FinetuneArgs) -> Result<()> {
     settings.keep_within(checkpoint.spec().context_length);
     let rows = Rows::read(&settings, &checkpoint)?;
     let model = load(&settings, &checkpoint)?;
-    let (attached, config) = adapter(&settings, &checkpoint, &model)?;
+    let (attached, config, method) = adapter(&settings, &checkpoint, &model)?;
     settings.decide_by(&config);
-    let facts = Facts::new(&settings, &checkpoint, &attached, &rows);
+    let facts = Facts::new((&settings, method), &checkpoint, &attached, &rows);
     // Its mapped file would count as ours from here to the end.
     drop(checkpoint);
     facts.announce();
@@ -107,7 +109,7 @@ impl Job<'_> {
 fn load(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<FrozenModel> {
     let packing = Packing {
         precision: match settings.method {
-            Method::Lora => WeightPrecision::Stored,
+            Method::Lora | Method::Houlsby | Method::Pfeiffer => WeightPrecision::Stored,
             Method::Qlora => WeightPrecision::Four,
         },
         four_bit_output: false,
@@ -117,12 +119,20 @@ fn load(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<FrozenMo
     model.with_context(|| format!("{} cannot be trained", settings.model.path.display()))
 }
 
-/// What is trained, and its configuration.
-fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenModel) -> Result<(Attached, Value)> {
+/// What is trained, its configuration, and the name of the method.
+fn adapter(
+    settings: &FinetuneSettings,
+    checkpoint: &Checkpoint,
+    model: &FrozenModel,
+) -> Result<(Attached, Value, &'static str)> {
     let made = match &settings.adapter {
         None => {
-            let json = adapter_config(&settings.lora, &settings.model.name, checkpoint.hash());
-            let config = rootstock_formats::peft::AdapterConfig::parse(json.to_string().as_bytes());
+            let (name, hash) = (&settings.model.name, checkpoint.hash());
+            let json = match &settings.bottleneck {
+                Some(bottleneck) => bottleneck_config(bottleneck, model.spec(), name, hash),
+                None => adapter_config(&settings.lora, name, hash),
+            };
+            let config = Configuration::parse(json.to_string().as_bytes());
             config
                 .map(|config| (config, json))
                 .map_err(|error| UsageError(error.to_string()))?
@@ -130,11 +140,20 @@ fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenM
         Some(dir) => read_config(dir)?,
     };
     let (config, json) = made;
+    if settings.bottleneck.is_some() && config.bottleneck_method().is_none() {
+        return Err(
+            UsageError("--method: the adapter to go on from has low-rank pairs and no bottlenecks".to_owned()).into(),
+        );
+    }
     let mut attached = attach(&config, settings.lora.dropout, model, settings.run.seed)?;
     if let Some(dir) = &settings.adapter {
         read_tensors(dir, &mut attached.parameters, model.spec())?;
     }
-    Ok((attached, json))
+    let of_pairs = match settings.method {
+        Method::Qlora => "qlora",
+        Method::Lora | Method::Houlsby | Method::Pfeiffer => "lora",
+    };
+    Ok((attached, json, config.bottleneck_method().unwrap_or(of_pairs)))
 }
 
 /// Puts the run where its checkpoint is; whether there was one.

@@ -10,7 +10,6 @@ use rootstock_train::report::DatasetFacts;
 use serde::Serialize;
 
 use super::rows::Rows;
-use crate::args::Method;
 use crate::settings::FinetuneSettings;
 
 /// What is known before the first step.
@@ -23,7 +22,7 @@ pub struct Facts {
     /// File of a GGUF base.
     #[serde(skip)]
     pub gguf: Option<String>,
-    /// `lora` or `qlora`.
+    /// `lora`, `qlora`, `houlsby` or `pfeiffer`.
     pub method: &'static str,
     /// File or folder of the rows, without where it lies.
     pub data_name: String,
@@ -77,7 +76,12 @@ pub struct Outcome {
 
 impl Facts {
     /// Of a run that has not begun.
-    pub fn new(settings: &FinetuneSettings, checkpoint: &Checkpoint, attached: &Attached, rows: &Rows) -> Self {
+    pub fn new(
+        (settings, method): (&FinetuneSettings, &'static str),
+        checkpoint: &Checkpoint,
+        attached: &Attached,
+        rows: &Rows,
+    ) -> Self {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let model = &settings.model.path;
         let trainable = attached.parameters.elements();
@@ -85,10 +89,7 @@ impl Facts {
             base: settings.model.name.clone(),
             base_hash: checkpoint.hash().to_string(),
             gguf: name(model).filter(|_| model.is_file()),
-            method: match settings.method {
-                Method::Lora => "lora",
-                Method::Qlora => "qlora",
-            },
+            method,
             data_name: name(&settings.rows).unwrap_or_default(),
             dataset: rows.facts(),
             left_out: rows.left_out,

@@ -136,7 +136,7 @@ fn base_settings(settings: &FinetuneSettings) -> Result<BaseSettings> {
         max_rank: usize::MAX,
         activations: ActivationPrecision::Auto,
         weights: match settings.method {
-            Method::Lora => WeightPrecision::Stored,
+            Method::Lora | Method::Houlsby | Method::Pfeiffer => WeightPrecision::Stored,
             Method::Qlora => WeightPrecision::Four,
         },
         four_bit_output: false,
