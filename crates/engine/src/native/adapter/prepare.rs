@@ -184,7 +184,6 @@ impl NativePreparer {
 
     fn bottleneck(&self, effect: &Bottleneck) -> Result<PackedBottleneck, AdapterError> {
         let (width, hidden) = (effect.down.rows, self.model.spec.hidden_size);
-        let misfit = |detail: String| AdapterError::new(Code::ShapeMismatch, format!("{}: {detail}", effect.site));
         let (mut down_bias, up_bias) = (floats(&effect.down_bias)?, floats(&effect.up_bias)?);
         let got = [
             effect.down.cols,
@@ -194,21 +193,22 @@ impl NativePreparer {
             up_bias.len(),
         ];
         if got != [hidden, hidden, width, width, hidden] || effect.site.layer >= self.model.spec.layers.len() {
-            let expected =
-                format!("a bottleneck of [{width}, {hidden}] and [{hidden}, {width}] on a layer of the base");
-            return Err(misfit(format!("expected {expected}, got {got:?}")));
+            let message = format!(
+                "{}: expected a bottleneck of [{width}, {hidden}] and [{hidden}, {width}], got {got:?}",
+                effect.site
+            );
+            return Err(AdapterError::new(Code::ShapeMismatch, message));
         }
         // Products take inputs in blocks: what lies between the maps is filled up with zeros, which every activation keeps.
         let whole = width.next_multiple_of(BLOCK);
         down_bias.resize(whole, 0.0);
-        let packed = |tensor, shape| padded(tensor, shape).map_err(|error| misfit(error.to_string()));
         Ok(PackedBottleneck {
             input: effect.input,
             activation: kernel(effect.activation),
             scale: effect.scale,
-            down: packed(&effect.down, [whole, hidden])?,
+            down: padded(&effect.down, [whole, hidden])?,
             down_bias,
-            up: packed(&effect.up, [hidden, whole])?,
+            up: padded(&effect.up, [hidden, whole])?,
             up_bias,
         })
     }
@@ -232,7 +232,7 @@ fn misfit(site: Site, detail: impl std::fmt::Display) -> AdapterError {
 }
 
 /// A matrix in its own element type, with zeros up to `rows` and `cols`.
-fn padded(tensor: &AdapterTensor, [rows, cols]: [usize; 2]) -> Result<PackedMatrix, Box<dyn std::error::Error>> {
+fn padded(tensor: &AdapterTensor, [rows, cols]: [usize; 2]) -> Result<PackedMatrix, AdapterError> {
     let (element, bytes) = typed(tensor)?;
     let format = match element {
         ElementType::F32 => BlockFormat::F32,
@@ -244,9 +244,8 @@ fn padded(tensor: &AdapterTensor, [rows, cols]: [usize; 2]) -> Result<PackedMatr
     for (to, from) in whole.chunks_exact_mut(row).zip(bytes.chunks_exact(own)) {
         to[..own].copy_from_slice(from);
     }
-    Ok(PackedMatrix::pack(format, rows, cols, |output| {
-        &whole[output * row..(output + 1) * row]
-    })?)
+    let line = |output: usize| &whole[output * row..(output + 1) * row];
+    PackedMatrix::pack(format, rows, cols, line).map_err(|error| AdapterError::new(Code::ShapeMismatch, error))
 }
 
 /// `values` minus the weights of `base`, F32 little endian.

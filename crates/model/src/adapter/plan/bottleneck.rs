@@ -41,28 +41,16 @@ pub(super) fn effects<'a>(
 ) -> Result<Vec<EffectPlan<'a>>, AdapterError> {
     let spec = base.spec;
     check_base(config.base_hash, base.hash)?;
-    if let Some(got) = config.hidden_size.filter(|got| *got != spec.hidden_size) {
-        let message = format!(
-            "{CONFIG}: hidden_size: expected the base's {}, got {got}",
-            spec.hidden_size
-        );
-        return Err(AdapterError::new(Code::ShapeMismatch, message));
-    }
+    check_fields(config, spec)?;
+    let tensors = header.tensors();
+    let inside = |name: &str, stack: &str| name.strip_prefix(stack).is_some_and(|rest| rest.starts_with('.'));
     let names = BottleneckNames::of(spec, &config.name, |stack| {
-        header
-            .tensors()
-            .keys()
-            .any(|name| name.strip_prefix(stack).is_some_and(|rest| rest.starts_with('.')))
+        tensors.keys().any(|name| inside(name, stack))
     })?;
     let mut reader = Reader {
-        left: header
-            .tensors()
-            .iter()
-            .map(|(name, info)| (name.as_str(), info))
-            .collect(),
+        left: tensors.iter().map(|(name, info)| (name.as_str(), info)).collect(),
         hidden: spec.hidden_size,
     };
-    check_scale("every bottleneck", config.scaling, CONFIG)?;
     let mut effects = Vec::new();
     for site in names.sites(config, spec) {
         let width = config.width(site.layer, spec.hidden_size);
@@ -75,21 +63,23 @@ pub(super) fn effects<'a>(
             activation: bottleneck_activation(&config.non_linearity)?,
             scale: config.scaling,
             width,
-            tensors: reader.take(names.tensors(site), width)?,
+            tensors: reader.take(&names.tensors(site), width)?,
         }));
     }
-    if let Some((name, info)) = reader.left.first_key_value() {
-        let expected =
-            "a tensor of a bottleneck that adapter_config.json asks for (name, mh_adapter, output_adapter, leave_out)";
-        return Err(refused(
-            Code::UnmappedTensor,
-            (WEIGHTS, name),
-            expected,
-            format_args!("shape {:?}", info.shape),
-        ));
+    reader.finish()?;
+    if let Some(head) = head {
+        effects.extend(of_head(head, spec)?);
     }
-    effects.extend(head.map(|head| of_head(head, spec)).transpose()?.into_iter().flatten());
     Ok(effects)
+}
+
+fn check_fields(config: &BottleneckConfig, spec: &ArchSpec) -> Result<(), AdapterError> {
+    let expected = spec.hidden_size;
+    if let Some(got) = config.hidden_size.filter(|got| *got != expected) {
+        let message = format!("{CONFIG}: hidden_size: expected the base's {expected}, got {got}");
+        return Err(AdapterError::new(Code::ShapeMismatch, message));
+    }
+    check_scale("every bottleneck", config.scaling, CONFIG)
 }
 
 /// Tensors that belong to nothing yet.
@@ -99,21 +89,25 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, names: [String; 4], width: usize) -> Result<[Piece<'a>; 4], AdapterError> {
-        let shapes = [
-            vec![width, self.hidden],
-            vec![width],
-            vec![self.hidden, width],
-            vec![self.hidden],
-        ];
-        let [down, down_bias, up, up_bias] = names;
-        let [of_down, of_down_bias, of_up, of_up_bias] = shapes;
+    fn take(&mut self, names: &[String; 4], width: usize) -> Result<[Piece<'a>; 4], AdapterError> {
+        let hidden = self.hidden;
         Ok([
-            self.one(&down, &of_down)?,
-            self.one(&down_bias, &of_down_bias)?,
-            self.one(&up, &of_up)?,
-            self.one(&up_bias, &of_up_bias)?,
+            self.one(&names[0], &[width, hidden])?,
+            self.one(&names[1], &[width])?,
+            self.one(&names[2], &[hidden, width])?,
+            self.one(&names[3], &[hidden])?,
         ])
+    }
+
+    /// Nothing may be left.
+    fn finish(self) -> Result<(), AdapterError> {
+        let Some((name, info)) = self.left.first_key_value() else {
+            return Ok(());
+        };
+        let expected =
+            "a tensor of a bottleneck that adapter_config.json asks for (name, mh_adapter, output_adapter, leave_out)";
+        let got = format_args!("shape {:?}", info.shape);
+        Err(refused(Code::UnmappedTensor, (WEIGHTS, name), expected, got))
     }
 
     fn one(&mut self, wanted: &str, shape: &[usize]) -> Result<Piece<'a>, AdapterError> {
