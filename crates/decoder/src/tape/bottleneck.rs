@@ -87,29 +87,11 @@ impl Tape<'_, '_> {
             return;
         };
         self.make_again(x);
-        let (machine, hidden) = (&mut *self.machine, self.nodes[x.0].width);
         let inner = Inner {
-            rows: gradient.len() / hidden,
-            width: machine.parameters.get(training.down).shape[0],
+            rows: gradient.len() / self.nodes[x.0].width,
+            width: self.machine.parameters.get(training.down).shape[0],
         };
-        let [mut after, mut of_after, mut of_before] = [(); 3].map(|()| machine.memory.take(inner.padded()));
-        let (context, parameters) = (&mut *machine.context, &mut *machine.parameters);
-        let kind = kernel(training.activation);
-        activate(context, kind, &before, &mut after);
-        let of_out = View::new(&gradient, hidden);
-        let through = Gemm {
-            scale: training.scale,
-            ..Gemm::new(of_out, Right::Dense(matrix(parameters, training.up)))
-        };
-        gemm(context, &through, &mut of_after[..inner.rows * inner.width]);
-        activate_backward(context, kind, &before, &of_after, &mut of_before);
-        let (after_rows, of_before_rows) = (inner.view(&after), inner.view(&of_before));
-        add_gradient(context, parameters, training.up, training.scale, (of_out, after_rows));
-        let rows = View::new(&self.nodes[x.0].values, hidden);
-        add_gradient(context, parameters, training.down, 1.0, (of_before_rows, rows));
-        add_bias_gradient(parameters, training.up_bias, training.scale, &gradient);
-        let used = &of_before[..inner.rows * inner.width];
-        add_bias_gradient(parameters, training.down_bias, 1.0, used);
+        let of_before = self.maps_backward(training, x, (inner, &before), &gradient);
         if self.needs(x) {
             let mut to_x = self.owned(gradient);
             let machine = &mut *self.machine;
@@ -125,8 +107,41 @@ impl Tape<'_, '_> {
         } else {
             self.machine.memory.give_shared(gradient);
         }
-        let done = [before, after, of_after, of_before];
-        done.into_iter().for_each(|values| self.machine.memory.give(values));
+        [before, of_before]
+            .into_iter()
+            .for_each(|values| self.machine.memory.give(values));
+    }
+
+    /// The gradients of what is trained; gives that of what entered the activation.
+    fn maps_backward(
+        &mut self,
+        training: BottleneckTraining,
+        x: Value,
+        (inner, before): (Inner, &[f32]),
+        gradient: &[f32],
+    ) -> Vec<f32> {
+        let (machine, hidden) = (&mut *self.machine, self.nodes[x.0].width);
+        let [mut after, mut of_after, mut of_before] = [(); 3].map(|()| machine.memory.take(inner.padded()));
+        let (context, parameters) = (&mut *machine.context, &mut *machine.parameters);
+        let (kind, used) = (kernel(training.activation), inner.rows * inner.width);
+        activate(context, kind, before, &mut after);
+        let of_out = View::new(gradient, hidden);
+        let through = Gemm {
+            scale: training.scale,
+            ..Gemm::new(of_out, Right::Dense(matrix(parameters, training.up)))
+        };
+        gemm(context, &through, &mut of_after[..used]);
+        activate_backward(context, kind, before, &of_after, &mut of_before);
+        let rows = View::new(&self.nodes[x.0].values, hidden);
+        let (of_up, of_down) = ((of_out, inner.view(&after)), (inner.view(&of_before), rows));
+        add_gradient(context, parameters, training.up, training.scale, of_up);
+        add_gradient(context, parameters, training.down, 1.0, of_down);
+        add_bias_gradient(parameters, training.up_bias, training.scale, gradient);
+        add_bias_gradient(parameters, training.down_bias, 1.0, &of_before[..used]);
+        [after, of_after]
+            .into_iter()
+            .for_each(|values| machine.memory.give(values));
+        of_before
     }
 }
 

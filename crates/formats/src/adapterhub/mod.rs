@@ -8,7 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
 use crate::FormatError;
@@ -64,10 +64,17 @@ struct Reductions {
     layers: BTreeMap<usize, f64>,
 }
 
+/// Fields by which the two libraries' files are told apart.
+#[derive(Deserialize)]
+struct Marks {
+    config: Option<IgnoredAny>,
+    peft_type: Option<IgnoredAny>,
+}
+
 /// Whether an `adapter_config.json` is AdapterHub's.
 pub fn is_adapterhub(json: &[u8]) -> bool {
-    let fields: Result<Map<String, Value>, _> = serde_json::from_slice(json);
-    fields.is_ok_and(|fields| fields.contains_key("config") && !fields.contains_key("peft_type"))
+    let marks: Result<Marks, _> = serde_json::from_slice(json);
+    marks.is_ok_and(|marks| marks.config.is_some() && marks.peft_type.is_none())
 }
 
 impl BottleneckConfig {

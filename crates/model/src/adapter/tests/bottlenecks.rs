@@ -246,7 +246,7 @@ fn what_is_not_served_is_refused_by_name() {
         .refused(Code::WrongBase, &["rootstock_base_hash"]);
     Hub::new()
         .config("reduction_factor", json!(0.1))
-        .refused(Code::RankTooLarge, &["at most 64, got 80"]);
+        .refused(Code::RankTooLarge, &["at most 64, got 79"]);
     Hub::new()
         .config("scaling", json!(0.0))
         .refused(Code::ZeroDelta, &["scaling", "4 bottlenecks"]);
