@@ -84,6 +84,10 @@ pub enum Method {
     Qlora,
     /// Every weight, in f32; what is written is a model of its own
     Full,
+    /// Bottlenecks after attention and feed-forward (Houlsby et al., 2019), for AdapterHub's library
+    Houlsby,
+    /// Bottlenecks after the feed-forward (Pfeiffer et al., 2020), for AdapterHub's library
+    Pfeiffer,
 }
 
 /// Element types of a model's files.
@@ -178,6 +182,15 @@ pub struct AdapterArgs {
     /// N iterations
     #[arg(long, value_name = "INIT", default_value = "true", value_parser = initialisation)]
     pub init_lora_weights: Initialisation,
+    /// How much narrower than the model a bottleneck is [default: 16]
+    #[arg(long, value_name = "X")]
+    pub reduction_factor: Option<f64>,
+    /// Function within a bottleneck: relu, swish, gelu_new [default: houlsby swish, pfeiffer relu]
+    #[arg(long, value_name = "NAME")]
+    pub non_linearity: Option<String>,
+    /// Layers without bottlenecks, by index
+    #[arg(long, value_name = "LAYERS", num_args = 1.., value_delimiter = ',')]
+    pub leave_out: Vec<usize>,
     /// Go on from this adapter, whose configuration then decides
     #[arg(long, value_name = "DIR", alias = "adapter-path")]
     pub adapter: Option<PathBuf>,

@@ -7,7 +7,7 @@ use rootstock_formats::peft::TrainedBiases;
 use rootstock_kernels::{Arithmetic, Isa};
 use rootstock_model::FloatType;
 use rootstock_model::packing::WeightPrecision;
-use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
+use rootstock_train::adapter::{BottleneckKind, BottleneckSettings, Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
 use rootstock_train::run::RunSettings;
@@ -54,6 +54,8 @@ pub struct FinetuneSettings {
     pub packing: bool,
     /// The adapter.
     pub lora: LoraSettings,
+    /// Bottlenecks in place of pairs, where the method says so.
+    pub bottleneck: Option<BottleneckSettings>,
     /// The adapter to go on from.
     pub adapter: Option<PathBuf>,
     /// The run.
@@ -127,6 +129,7 @@ impl FinetuneSettings {
             eval_share: within("eval-share", data.eval_share, 0.0, 0.9)?,
             max_length: within("max-length", data.max_length, 2, 1 << 20)?,
             packing: data.packing,
+            bottleneck: bottleneck(args.method, &args.adapter)?,
             lora: lora(args.adapter.clone())?,
             adapter: args.adapter.adapter,
             arithmetic: arithmetic(args.training.precision)?,
@@ -149,7 +152,7 @@ impl FinetuneSettings {
     /// Precision of the frozen weights.
     pub fn weights(&self) -> WeightPrecision {
         match (self.method, self.quant_type) {
-            (Method::Lora | Method::Full, _) => WeightPrecision::Stored,
+            (Method::Lora | Method::Full | Method::Houlsby | Method::Pfeiffer, _) => WeightPrecision::Stored,
             (Method::Qlora, QuantType::Q4) => WeightPrecision::Four,
             (Method::Qlora, QuantType::Nf4) => WeightPrecision::Nf4,
         }
@@ -219,10 +222,10 @@ fn has_no_code(model: &Path) -> Result<()> {
 
 fn quant_type(method: Method, quant_type: QuantType) -> Result<QuantType> {
     match (method, quant_type) {
-        (Method::Lora, QuantType::Nf4) => Err(usage(
-            "--quant-type nf4: lora trains beside the weights as they are stored; take --method qlora",
+        (Method::Qlora, _) | (_, QuantType::Q4) => Ok(quant_type),
+        (_, QuantType::Nf4) => Err(usage(
+            "--quant-type nf4: this method takes the weights as they are stored; take --method qlora",
         )),
-        _ => Ok(quant_type),
     }
 }
 
@@ -265,6 +268,8 @@ impl FinetuneSettings {
     /// Has a run that goes on compare what is trained, on what, and how it is computed, with the run that it goes on from.
     pub fn decide_by(&mut self, config: &Value) {
         let of_config = DECISIVE.map(|(setting, field)| (setting.to_owned(), config[field].clone()));
+        let of_bottlenecks = config["config"].as_object().into_iter().flatten();
+        let of_bottlenecks = of_bottlenecks.map(|(field, value)| (field.clone(), value.clone()));
         let own = [
             ("method", format!("{:?}", self.method)),
             ("quant_type", format!("{:?}", self.quant_type)),
@@ -272,7 +277,7 @@ impl FinetuneSettings {
             ("init_lora_weights", format!("{:?}", self.lora.initialisation)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
-        self.run.decisive = of_config.into_iter().chain(own).collect();
+        self.run.decisive = of_config.into_iter().chain(of_bottlenecks).chain(own).collect();
     }
 }
 
@@ -332,6 +337,47 @@ fn has_no_pairs(adapter: &AdapterArgs, training: &TrainingArgs) -> Result<()> {
             "--{flag}: is about adapters, and --method full trains every weight; leave it out, or take --method lora"
         ))),
     }
+}
+
+/// Bottlenecks, where the method asks for them. Settings of the other kind of adapter would be without effect, and are refused.
+fn bottleneck(method: Method, args: &AdapterArgs) -> Result<Option<BottleneckSettings>> {
+    let kind = match method {
+        Method::Houlsby => BottleneckKind::Houlsby,
+        Method::Pfeiffer => BottleneckKind::Pfeiffer,
+        Method::Lora | Method::Qlora | Method::Full => {
+            let given = [
+                ("reduction-factor", args.reduction_factor.is_some()),
+                ("non-linearity", args.non_linearity.is_some()),
+                ("leave-out", !args.leave_out.is_empty()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                Some((flag, _)) => Err(usage(format!("--{flag}: is for --method houlsby and pfeiffer"))),
+                None => Ok(None),
+            };
+        }
+    };
+    let of_pairs = [
+        ("use-dora", args.use_dora),
+        ("use-rslora", args.use_rslora),
+        ("lora-dropout", args.lora_dropout > 0.0),
+        ("bias", args.bias != Biases::None),
+        ("modules-to-save", !args.modules_to_save.is_empty()),
+        ("exclude-modules", !args.exclude_modules.is_empty()),
+        ("layers-to-transform", !args.layers_to_transform.is_empty()),
+        ("rank-pattern", !args.rank_pattern.is_empty()),
+        ("alpha-pattern", !args.alpha_pattern.is_empty()),
+    ];
+    if let Some((flag, _)) = of_pairs.into_iter().find(|(_, given)| *given) {
+        return Err(usage(format!(
+            "--{flag}: is for low-rank pairs, and bottlenecks have none"
+        )));
+    }
+    Ok(Some(BottleneckSettings {
+        kind,
+        reduction_factor: within("reduction-factor", args.reduction_factor.unwrap_or(16.0), 0.0625, 1e6)?,
+        non_linearity: args.non_linearity.clone(),
+        left_out: args.leave_out.clone(),
+    }))
 }
 
 fn arithmetic(precision: Precision) -> Result<Arithmetic> {

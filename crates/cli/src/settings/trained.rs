@@ -63,7 +63,7 @@ pub fn measured(
     let model = output.join(OUTPUT_MODEL);
     let (model, adapters) = match settings.method {
         Method::Full => (model.as_path(), Vec::new()),
-        Method::Lora | Method::Qlora => {
+        _ => {
             let adapter = Located {
                 name: settings.title.clone(),
                 path: output.to_owned(),

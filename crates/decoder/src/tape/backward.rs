@@ -10,7 +10,7 @@ use rootstock_kernels::{Gemm, Right, View, gemm};
 use rootstock_model::{Activation, NormSite, Site};
 
 use super::forward::{kernel, weights_of};
-use super::{Map, Mark, Op, Tape, Value};
+use super::{Bottleneck, Map, Mark, Op, Tape, Value};
 use crate::Rows;
 
 impl Tape<'_, '_> {
@@ -43,6 +43,7 @@ impl Tape<'_, '_> {
             Op::Gate {
                 gate, up, activation, ..
             } => self.activation_backward((gate, up), activation, &gradient),
+            Op::Bottleneck(bottleneck) => return self.bottleneck_backward(bottleneck, gradient),
             Op::Add { residual, x, .. } => {
                 self.pass_gradient(residual, Rc::clone(&gradient));
                 return self.pass_gradient(x, gradient);
@@ -229,6 +230,7 @@ impl Op {
             | Self::Rotate { out, .. }
             | Self::Attend { out, .. }
             | Self::Gate { out, .. }
+            | Self::Bottleneck(Bottleneck { out, .. })
             | Self::Add { out, .. } => *out,
         }
     }

@@ -4,7 +4,8 @@ use rootstock_kernels::training::{
     AttentionInputs, AttentionShape, Rotation, activate, add_rows, attend_segments, gated, norm_rows, rotate_rows,
 };
 use rootstock_kernels::{self as kernels, Gemm, NormWeights, Right, View, gemm};
-use rootstock_model::{Activation, NormSite, Site};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{Activation, BlockSite, NormSite, Site};
 
 use super::{Map, Op, Tape, Value};
 use crate::frozen::norm_weights;
@@ -153,6 +154,10 @@ impl Graph for Tape<'_, '_> {
         self.activation(activation, x, None)
     }
 
+    fn bottleneck(&mut self, x: Value, site: BlockSite, input: BottleneckInput) -> Value {
+        self.add_bottleneck(x, site, input)
+    }
+
     fn add(&mut self, residual: Value, x: Value) -> Value {
         let (mut sum, width, needs) = self.consume(x);
         add_rows(self.machine.context, &self.nodes[residual.0].values, &mut sum);
@@ -228,6 +233,7 @@ pub(super) fn kernel(activation: Activation) -> kernels::Activation {
     match activation {
         Activation::Silu => kernels::Activation::Silu,
         Activation::GeluTanh => kernels::Activation::GeluTanh,
+        Activation::Relu => kernels::Activation::Relu,
     }
 }
 

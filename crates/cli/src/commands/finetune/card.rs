@@ -15,13 +15,14 @@ use crate::settings::FinetuneSettings;
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
     let name = &settings.title;
     let full = settings.method == Method::Full;
-    let mut card = header(&facts.base, full);
+    let mut card = header(facts);
     let _ = write!(
         card,
         "# {name}\n\n{}, trained with rootstock {}.\n\n",
-        match full {
-            true => format!("{} with all its weights", facts.base),
-            false => format!("A LoRA adapter on {}", facts.base),
+        match facts.method {
+            "full" => format!("{} with all its weights", facts.base),
+            "houlsby" | "pfeiffer" => format!("A bottleneck adapter on {}", facts.base),
+            _ => format!("A LoRA adapter on {}", facts.base),
         },
         env!("CARGO_PKG_VERSION")
     );
@@ -45,6 +46,10 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
     card
 }
 
+fn has_bottlenecks(facts: &Facts) -> bool {
+    matches!(facts.method, "houlsby" | "pfeiffer")
+}
+
 /// The settings that decide what is learned, by Hugging Face's names.
 pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, String)> {
     let run = &settings.run;
@@ -66,12 +71,28 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("precision", format!("{:?}", settings.arithmetic).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
-    let pairs = match settings.method {
-        Method::Full => Vec::new(),
-        Method::Lora | Method::Qlora => pairs(settings),
-    };
-    let rows = what.into_iter().chain(pairs).chain(how);
-    rows.map(|(name, value)| (name.to_owned(), value)).collect()
+    let all = what.into_iter().chain(of_adapter(settings, facts)).chain(how);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What the adapter is made of.
+fn of_adapter(settings: &FinetuneSettings, facts: &Facts) -> Vec<(&'static str, String)> {
+    if let Some(bottleneck) = &settings.bottleneck {
+        let non_linearity = bottleneck
+            .non_linearity
+            .clone()
+            .unwrap_or_else(|| "the method's own".to_owned());
+        return vec![
+            ("reduction_factor", significant(bottleneck.reduction_factor)),
+            ("non_linearity", non_linearity),
+        ];
+    }
+    match facts.method {
+        "full" => Vec::new(),
+        // The adapter that was gone on from decides.
+        "houlsby" | "pfeiffer" => Vec::new(),
+        _ => pairs(settings),
+    }
 }
 
 fn pairs(settings: &FinetuneSettings) -> Vec<(&'static str, String)> {
@@ -94,10 +115,12 @@ fn pairs(settings: &FinetuneSettings) -> Vec<(&'static str, String)> {
 }
 
 /// Strings in JSON are strings in YAML.
-fn header(base: &str, full: bool) -> String {
-    let (library, relation, tag) = match full {
-        true => ("transformers", "finetune", ""),
-        false => ("peft", "adapter", "- lora\n"),
+fn header(facts: &Facts) -> String {
+    let base = &facts.base;
+    let (library, relation, tag) = match facts.method {
+        "full" => ("transformers", "finetune", ""),
+        "houlsby" | "pfeiffer" => ("adapters", "adapter", "- adapterhub\n"),
+        _ => ("peft", "adapter", "- lora\n"),
     };
     format!(
         "---\nbase_model: {}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- {}\n{tag}- rootstock\n---\n\n",
@@ -175,13 +198,27 @@ fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
         "## Use\n\nServe it, with `{parent}` the folder that `{name}` lies in, and ask for it by its name:\n\n\
          ```\nrootstock serve --model {base}{quantize} --adapters {parent}\n\
          curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d '{{\"model\": {}, \"prompt\": \"...\"}}'\n```\n\n\
-         With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
-         base = AutoModelForCausalLM.from_pretrained({from})\n\
-         model = PeftModel.from_pretrained(base, {})\n```\n\n{}\n",
+         {}\n```\n\n{}\n",
         json!(name),
-        json!(name),
+        in_python(name, &from, has_bottlenecks(facts)),
         precision(facts)
     )
+}
+
+/// How the library that the adapter is made for loads it.
+fn in_python(name: &str, base: &str, bottlenecks: bool) -> String {
+    let name = json!(name);
+    match bottlenecks {
+        true => format!(
+            "With AdapterHub's library:\n\n```python\nimport adapters\nfrom transformers import AutoModelForCausalLM\n\n\
+             model = AutoModelForCausalLM.from_pretrained({base})\nadapters.init(model)\n\
+             model.load_adapter({name}, set_active=True, use_safetensors=True)"
+        ),
+        false => format!(
+            "With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
+             base = AutoModelForCausalLM.from_pretrained({base})\nmodel = PeftModel.from_pretrained(base, {name})"
+        ),
+    }
 }
 
 /// On which weights the adapter is at its best.

@@ -9,7 +9,8 @@ use rootstock_decoder::{Engine, FrozenModel, StepSettings};
 use rootstock_model::packing::{Packing, WeightPrecision};
 use rootstock_model::{Checkpoint, ModelFolder};
 use rootstock_train::adapter::{
-    Attached, adapter_config, attach, begin_as_components, doubled_config, read_config, read_tensors,
+    Attached, Configuration, adapter_config, attach, begin_as_components, bottleneck_config, doubled_config,
+    read_config, read_tensors,
 };
 use rootstock_train::dataset::Example;
 use rootstock_train::disk;
@@ -103,8 +104,8 @@ impl Loaded {
         settings.keep_within(checkpoint.spec().context_length);
         let rows = read(&mut self.rows, &settings, &checkpoint)?;
         let model = load(&mut self.model, &settings, &checkpoint, self.longest)?;
-        let (attached, product) = trained(&mut settings, &checkpoint, model)?;
-        let facts = Facts::new(&settings, &checkpoint, &attached, rows);
+        let (attached, product, method) = trained(&mut settings, &checkpoint, model)?;
+        let facts = Facts::new((&settings, method), &checkpoint, &attached, rows);
         // Its mapped file would count as ours from here to the end.
         drop(checkpoint);
         facts.announce();
@@ -231,48 +232,63 @@ fn load<'a>(
     Ok(&mut kept.insert((wanted, model)).1)
 }
 
-/// What is trained, and what it becomes.
+/// What is trained, what it becomes, and the name of the method.
 fn trained(
     settings: &mut FinetuneSettings,
     checkpoint: &Checkpoint,
     model: &mut FrozenModel,
-) -> Result<(Attached, Product)> {
+) -> Result<(Attached, Product, &'static str)> {
     if settings.method == Method::Full {
         settings.decide_by(&json!({"rootstock_base_hash": checkpoint.hash().to_string()}));
         let folder = ModelFolder::of(checkpoint)?;
-        return Ok((attach_all(model)?, Product::Model(folder)));
+        return Ok((attach_all(model)?, Product::Model(folder), "full"));
     }
-    let (attached, config) = adapter(settings, checkpoint, model)?;
-    settings.decide_by(&config);
-    let spec = model.spec().clone();
+    let (config, json) = configuration(settings, checkpoint)?;
+    let attached = adapter(settings, &config, model)?;
+    settings.decide_by(&json);
+    let method = config.bottleneck_method().unwrap_or(match settings.method {
+        Method::Qlora => "qlora",
+        _ => "lora",
+    });
     let config = match settings.starts_from_components() {
-        true => doubled_config(&config),
-        false => config,
+        true => doubled_config(&json),
+        false => json,
     };
-    Ok((attached, Product::Adapter { config, spec }))
+    let spec = model.spec().clone();
+    Ok((attached, Product::Adapter { config, spec }, method))
 }
 
-/// What is trained beside the base, and its configuration.
-fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenModel) -> Result<(Attached, Value)> {
-    let made = match &settings.adapter {
+/// The configuration of an adapter that is trained, as it is read and as it is written.
+fn configuration(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<(Configuration, Value)> {
+    let (config, json) = match &settings.adapter {
         None => {
-            let json = adapter_config(&settings.lora, &settings.model.name, checkpoint.hash());
-            let config = rootstock_formats::peft::AdapterConfig::parse(json.to_string().as_bytes());
-            config
-                .map(|config| (config, json))
-                .map_err(|error| UsageError(error.to_string()))?
+            let (name, hash) = (&settings.model.name, checkpoint.hash());
+            let json = match &settings.bottleneck {
+                Some(bottleneck) => bottleneck_config(bottleneck, checkpoint.spec(), name, hash),
+                None => adapter_config(&settings.lora, name, hash),
+            };
+            let config = Configuration::parse(json.to_string().as_bytes());
+            (config.map_err(|error| UsageError(error.to_string()))?, json)
         }
         Some(dir) => read_config(dir)?,
     };
-    let (config, json) = made;
-    let mut attached = attach(&config, settings.lora.dropout, model, settings.run.seed)?;
+    if settings.bottleneck.is_some() && config.bottleneck_method().is_none() {
+        let reason = "--method: the adapter to go on from has low-rank pairs and no bottlenecks";
+        return Err(UsageError(reason.to_owned()).into());
+    }
+    Ok((config, json))
+}
+
+/// The tensors of an adapter with their first values.
+fn adapter(settings: &FinetuneSettings, config: &Configuration, model: &FrozenModel) -> Result<Attached> {
+    let mut attached = attach(config, settings.lora.dropout, model, settings.run.seed)?;
     if let Some(dir) = &settings.adapter {
         read_tensors(dir, &mut attached.parameters, model.spec())?;
     } else if settings.starts_from_components() {
         let start = (settings.run.seed, settings.threads);
         begin_as_components(&mut attached, model, settings.lora.initialisation, start)?;
     }
-    Ok((attached, json))
+    Ok(attached)
 }
 
 /// Puts the run where its checkpoint is; whether there was one.

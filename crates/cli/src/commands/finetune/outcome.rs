@@ -11,7 +11,6 @@ use rootstock_train::report::DatasetFacts;
 use serde::Serialize;
 
 use super::rows::Rows;
-use crate::args::Method;
 use crate::settings::FinetuneSettings;
 
 /// What is known before the first step.
@@ -24,7 +23,7 @@ pub struct Facts {
     /// File of a GGUF base.
     #[serde(skip)]
     pub gguf: Option<String>,
-    /// `lora`, `qlora` or `full`.
+    /// `lora`, `qlora`, `full`, `houlsby` or `pfeiffer`.
     pub method: &'static str,
     /// `q4` or `nf4`, of `qlora`.
     pub quant_type: Option<&'static str>,
@@ -80,7 +79,12 @@ pub struct Outcome {
 
 impl Facts {
     /// Of a run that has not begun.
-    pub fn new(settings: &FinetuneSettings, checkpoint: &Checkpoint, attached: &Attached, rows: &Rows) -> Self {
+    pub fn new(
+        (settings, method): (&FinetuneSettings, &'static str),
+        checkpoint: &Checkpoint,
+        attached: &Attached,
+        rows: &Rows,
+    ) -> Self {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let model = &settings.model.path;
         let trainable = attached.parameters.elements();
@@ -88,11 +92,7 @@ impl Facts {
             base: settings.model.name.clone(),
             base_hash: checkpoint.hash().to_string(),
             gguf: name(model).filter(|_| model.is_file()),
-            method: match settings.method {
-                Method::Lora => "lora",
-                Method::Qlora => "qlora",
-                Method::Full => "full",
-            },
+            method,
             quant_type: match settings.weights() {
                 WeightPrecision::Four => Some("q4"),
                 WeightPrecision::Nf4 => Some("nf4"),
@@ -104,7 +104,7 @@ impl Facts {
             trainable_parameters: trainable,
             all_parameters: match settings.method {
                 Method::Full => trainable,
-                Method::Lora | Method::Qlora => elements(checkpoint.spec()) + trainable,
+                _ => elements(checkpoint.spec()) + trainable,
             },
         }
     }
