@@ -1,5 +1,6 @@
 //! Every weight of a model, against torch: a tied embedding, learned positions, normalisations and their biases among them.
 
+use rootstock_model::packing::WeightPrecision;
 use rootstock_train::full::attach_all;
 use rootstock_train::run::Row;
 

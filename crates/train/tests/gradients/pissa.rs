@@ -6,8 +6,8 @@ use rootstock_formats::peft::AdapterConfig;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::WeightPrecision;
 use rootstock_train::adapter::{
-    Folder, Initialisation, LoraSettings, Targets, adapter_config, attach, begin_as_components, doubled_config,
-    write_folder,
+    Configuration, Folder, Initialisation, LoraSettings, Targets, adapter_config, attach, begin_as_components,
+    doubled_config, write_folder,
 };
 use rootstock_train::run::Row;
 use serde_json::Value;
@@ -40,7 +40,7 @@ fn config() -> Value {
 
 fn case(iterations: Option<usize>) -> Case {
     let model = frozen(&fixture("base"), WeightPrecision::Stored);
-    let config = AdapterConfig::parse(config().to_string().as_bytes()).unwrap();
+    let config = Configuration::parse(config().to_string().as_bytes()).unwrap();
     let mut attached = attach(&config, 0.0, &model, 1).unwrap();
     begin_as_components(&mut attached, &model, Initialisation::Pissa { iterations }, (1, 2)).unwrap();
     Case { model, attached }

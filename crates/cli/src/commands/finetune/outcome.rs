@@ -11,6 +11,7 @@ use rootstock_train::report::DatasetFacts;
 use serde::Serialize;
 
 use super::rows::Rows;
+use crate::args::Method;
 use crate::settings::FinetuneSettings;
 
 /// What is known before the first step.

@@ -1,7 +1,5 @@
 //! Answers before and after: what the base and what was made of it say to rows that were held out, as `generate` gives them.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use rootstock_model::text::TokenId;
 use rootstock_train::dataset::{Example, Message};
