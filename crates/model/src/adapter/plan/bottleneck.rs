@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
         };
         let expected =
             "a tensor of a bottleneck that adapter_config.json asks for (name, mh_adapter, output_adapter, leave_out)";
-        let got = format_args!("shape {:?}", info.shape);
+        let got = format!("shape {:?}", info.shape);
         Err(refused(Code::UnmappedTensor, (WEIGHTS, name), expected, got))
     }
 
