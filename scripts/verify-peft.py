@@ -9,19 +9,16 @@ loaded in transformers and held against what is served.
 """
 
 import json
-import math
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 import warnings
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from served import Server, apart
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 warnings.filterwarnings("ignore")
@@ -74,41 +71,6 @@ def peft_logprobs(model, adapter, ids):
     return [logits[at, token].item() for at, token in enumerate(ids[1:])]
 
 
-class Server:
-    """`rootstock serve` with the adapters of a folder."""
-
-    def __init__(self, model, adapters=None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [ROOTSTOCK, "serve", "--model", model, "--served-model-name", "base", "--activations", "f32", "--port", str(port)]
-        command += ["--adapters", adapters] if adapters else []
-        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            try:
-                return urllib.request.urlopen(f"{self.url}/ready").close()
-            except OSError:
-                assert self.process.poll() is None, "the server ended"
-                time.sleep(0.1)
-        raise TimeoutError("the server is not ready")
-
-    def logprobs(self, name, ids):
-        body = json.dumps({"model": name, "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 1}).encode()
-        request = urllib.request.Request(f"{self.url}/v1/completions", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request) as response:
-            return json.load(response)["choices"][0]["logprobs"]["token_logprobs"][1:]
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def apart(some, others):
-    assert len(some) == len(others) and all(map(math.isfinite, some + others))
-    return max(abs(a - b) for a, b in zip(some, others))
-
-
 def tiny(arch, to):
     shutil.copytree(FIXTURES / "tiny" / arch, to, ignore=shutil.ignore_patterns("adapter", "expected.safetensors"))
     shutil.copytree(FIXTURES / "tiny-tokenizer", to, dirs_exist_ok=True)
@@ -124,7 +86,7 @@ def full(work, ids):
         finetune(base, output, work / "rows.jsonl", ["--method", "full", "--save-dtype", "f32", "--report-samples", "0"])
         AutoTokenizer.from_pretrained(output / "model")
         begin, theirs = ([value for text in ids for value in peft_logprobs(model, None, text)] for model in (base, output / "model"))
-        server = Server(output)
+        server = Server(ROOTSTOCK, output)
         try:
             ours = [value for text in ids for value in server.logprobs("base", text)]
         finally:
@@ -160,7 +122,7 @@ def main(work):
     ids = [[byte + 3 for byte in text.encode()] for text in TEXTS[:4]]
     flat = lambda logprobs: [value for text in ids for value in logprobs(text)]
     begin = {None: flat(lambda text: peft_logprobs(model, None, text))}
-    server = Server(model, adapters)
+    server = Server(ROOTSTOCK, model, adapters)
     print("| adapter | largest distance to peft | distance to its beginning | mean loss, from | to |\n|---|---|---|---|---|")
     worst = 0.0
     try:

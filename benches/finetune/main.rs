@@ -1,7 +1,7 @@
 //! Speed of a training step: random tokens, rank 8 on all linear layers, batches of 4 x 256.
 //!
 //!     cargo bench --bench finetune -- MODEL [--precision f32|bf16] [--checkpointing] [--steps N] [--threads N]
-//!                                           [--length N] [--batch N] [--json]
+//!                                           [--length N] [--batch N] [--qlora q4|nf4]
 //!
 //! Prints tokens per second (median step) and the peak resident memory. scripts/peers/finetune_torch.py measures torch with
 //! peft on the same.
@@ -9,11 +9,10 @@
 use std::time::Instant;
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, Subject};
-use rootstock_formats::peft::AdapterConfig;
 use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{LoraSettings, adapter_config, attach};
+use rootstock_train::adapter::{Configuration, LoraSettings, adapter_config, attach};
 use rootstock_train::optimizer::{AdamW, AdamWSettings, Parameter, Step};
 
 fn main() {
@@ -33,18 +32,21 @@ fn main() {
     let path = arguments.first().expect("the first argument is a model");
     let checkpoint = Checkpoint::open(path.as_ref()).expect("a model");
     let packing = Packing {
-        precision: if arguments.iter().any(|argument| argument == "--qlora") {
-            WeightPrecision::Four
-        } else {
-            WeightPrecision::Stored
+        precision: match value("--qlora") {
+            None => WeightPrecision::Stored,
+            Some("q4") => WeightPrecision::Four,
+            Some("nf4") => WeightPrecision::Nf4,
+            Some(other) => panic!("--qlora q4 or nf4, not {other}"),
         },
         four_bit_output: false,
         threads,
     };
     let model = FrozenModel::load(&checkpoint, length, packing).expect("a model to train");
     let json = adapter_config(&LoraSettings::default(), "bench", checkpoint.hash()).to_string();
-    let config = AdapterConfig::parse(json.as_bytes()).expect("our own configuration");
+    let config = Configuration::parse(json.as_bytes()).expect("our own configuration");
     let mut attached = attach(&config, 0.0, &model, 1).expect("an adapter");
+    // Its mapped file would count as ours.
+    drop(checkpoint);
     let settings = StepSettings {
         arithmetic: if value("--precision") == Some("f32") {
             Arithmetic::F32

@@ -92,6 +92,12 @@ impl FrozenModel {
         matrix.unwrap_or_else(|| panic!("no frozen weight: {site}"))
     }
 
+    /// Whether every matrix is there.
+    pub fn is_whole(&self) -> bool {
+        let mut maps = self.spec.sites().filter(|site| matches!(site, Site::Layer { .. }));
+        self.embedding.is_some() && maps.all(|site| self.maps.contains_key(&site))
+    }
+
     /// Lets go of the matrices in whose place others are trained: nothing reads them again.
     pub fn release(&mut self, trained: &Trained) {
         let is_trained = |site| trained.weight(site).is_some();

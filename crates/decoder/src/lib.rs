@@ -21,4 +21,4 @@ pub use frozen::FrozenModel;
 pub use graph::Graph;
 pub use parameters::{Parameter, ParameterId, ParameterKind, Parameters};
 pub use step::{Engine, Learn, StepSettings, Subject};
-pub use trained::{LowRank, NormTraining, Rows, SiteTraining, Trained};
+pub use trained::{BottleneckTraining, LowRank, NormTraining, Rows, SiteTraining, Trained};

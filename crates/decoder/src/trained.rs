@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use rootstock_model::{NormSite, Site};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{Activation, BlockSite, NormSite, Site};
 
 use crate::ParameterId;
 
@@ -53,6 +54,26 @@ pub struct NormTraining {
     pub bias: Option<ParameterId>,
 }
 
+/// A bottleneck after a block: `scale * (up activation(down x + down_bias) + up_bias)` is added to the residual stream (Houlsby et al.,
+/// 2019; Pfeiffer et al., 2020).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BottleneckTraining {
+    /// What x is.
+    pub input: BottleneckInput,
+    /// Between the maps.
+    pub activation: Activation,
+    /// Factor on what it gives.
+    pub scale: f32,
+    /// `[width, hidden]`
+    pub down: ParameterId,
+    /// `[width]`
+    pub down_bias: ParameterId,
+    /// `[hidden, width]`
+    pub up: ParameterId,
+    /// `[hidden]`
+    pub up_bias: ParameterId,
+}
+
 /// Everything that is trained.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trained {
@@ -62,6 +83,8 @@ pub struct Trained {
     pub norms: BTreeMap<NormSite, NormTraining>,
     /// The table of learned positions, `[positions, hidden]`.
     pub positions: Option<ParameterId>,
+    /// Bottlenecks.
+    pub bottlenecks: BTreeMap<BlockSite, BottleneckTraining>,
 }
 
 impl Trained {

@@ -11,8 +11,8 @@ pub mod text;
 mod weights;
 
 pub use arch::{
-    Activation, ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSite, NormSpec, Position, Projection,
-    ProjectionSet, Site,
+    Activation, ArchSpec, AttentionSpec, Block, BlockSite, FeedForward, LayerSpec, NormKind, NormSite, NormSpec,
+    Position, Projection, ProjectionSet, Site,
 };
 pub use checkpoint::{Checkpoint, FloatType, ModelFolder, SaveSettings, WeightSource};
 pub use error::ModelError;

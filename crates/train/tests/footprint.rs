@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, StepShapes, Subject};
-use rootstock_formats::peft::AdapterConfig;
 use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{Attached, LoraSettings, Targets, adapter_config, attach};
+use rootstock_train::adapter::{
+    Attached, BottleneckKind, BottleneckSettings, Configuration, LoraSettings, Targets, adapter_config, attach,
+    bottleneck_config,
+};
 use rootstock_train::full::attach_all;
+use serde_json::Value;
 
 const ARCHITECTURES: [&str; 9] = [
     "llama3-rope",
@@ -20,6 +23,14 @@ const ARCHITECTURES: [&str; 9] = [
     "phi3",
     "smollm3",
     "gpt2",
+];
+
+/// All ways to go about a step.
+const WAYS: [(Arithmetic, bool); 4] = [
+    (Arithmetic::F32, false),
+    (Arithmetic::F32, true),
+    (Arithmetic::Bf16, false),
+    (Arithmetic::Bf16, true),
 ];
 
 fn model(arch: &str) -> (FrozenModel, Checkpoint) {
@@ -41,11 +52,26 @@ fn whole(arch: &str) -> (FrozenModel, Attached) {
     (model, attached)
 }
 
-fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
+/// A base, and what a configuration trains on it.
+fn subject(arch: &str, config: impl Fn(&Checkpoint) -> Value) -> (FrozenModel, Attached) {
     let (model, checkpoint) = model(arch);
-    let json = adapter_config(lora, "tiny", checkpoint.hash()).to_string();
-    let attached = attach(&AdapterConfig::parse(json.as_bytes()).unwrap(), 0.0, &model, 1).unwrap();
+    let config = Configuration::parse(config(&checkpoint).to_string().as_bytes()).unwrap();
+    let attached = attach(&config, 0.0, &model, 1).unwrap();
     (model, attached)
+}
+
+fn pairs(lora: &LoraSettings) -> impl Fn(&Checkpoint) -> Value {
+    |checkpoint| adapter_config(lora, "tiny", checkpoint.hash())
+}
+
+fn bottlenecks(kind: BottleneckKind) -> impl Fn(&Checkpoint) -> Value {
+    let settings = BottleneckSettings {
+        kind,
+        reduction_factor: 4.0,
+        non_linearity: None,
+        left_out: Vec::new(),
+    };
+    move |checkpoint| bottleneck_config(&settings, checkpoint.spec(), "tiny", checkpoint.hash())
 }
 
 /// `rows` sequences of `length` tokens, all learned.
@@ -71,9 +97,9 @@ fn step(engine: &mut Engine, (model, attached): &mut (FrozenModel, Attached), ba
     engine.step(subject, batch, Some(learn));
 }
 
-fn settings(checkpointing: bool) -> StepSettings {
+fn settings(arithmetic: Arithmetic, checkpointing: bool) -> StepSettings {
     StepSettings {
-        arithmetic: Arithmetic::F32,
+        arithmetic,
         checkpointing,
         threads: 1,
     }
@@ -96,19 +122,31 @@ fn a_step_takes_what_its_footprint_says() {
     let mut ratios = Vec::new();
     for arch in ARCHITECTURES {
         let subjects = [
-            ("LoRA", subject(arch, &LoraSettings::default())),
-            ("DoRA", subject(arch, &some)),
+            ("LoRA", subject(arch, pairs(&LoraSettings::default()))),
+            ("DoRA", subject(arch, pairs(&some))),
             ("all weights", whole(arch)),
         ];
         for (what, mut subject) in subjects {
-            for checkpointing in [false, true] {
-                let mut engine = Engine::new(settings(checkpointing)).unwrap();
+            for (arithmetic, checkpointing) in WAYS {
+                let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
                 let batch = batch(4, 100);
                 step(&mut engine, &mut subject, &batch);
                 let ratio = ratio(&engine, &subject, &batch);
-                let named = format!("{arch}, {what}, checkpointing {checkpointing}: {ratio:.2}");
+                let named = format!("{arch}, {what}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}");
                 ratios.push((ratio, named));
             }
+        }
+    }
+    for kind in [BottleneckKind::Houlsby, BottleneckKind::Pfeiffer] {
+        for (arithmetic, checkpointing) in WAYS {
+            let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
+            let (mut subject, batch) = (subject("mistral", bottlenecks(kind)), batch(4, 100));
+            step(&mut engine, &mut subject, &batch);
+            let ratio = ratio(&engine, &subject, &batch);
+            ratios.push((
+                ratio,
+                format!("{kind:?}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}"),
+            ));
         }
     }
     assert!(
@@ -119,8 +157,8 @@ fn a_step_takes_what_its_footprint_says() {
 
 #[test]
 fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one() {
-    let mut engine = Engine::new(settings(false)).unwrap();
-    let mut subject = subject("mistral", &LoraSettings::default());
+    let mut engine = Engine::new(settings(Arithmetic::F32, false)).unwrap();
+    let mut subject = subject("mistral", pairs(&LoraSettings::default()));
     for rows in [1, 2, 4, 7, 12, 5, 1] {
         let batch = batch(rows, 100);
         step(&mut engine, &mut subject, &batch);
@@ -132,4 +170,21 @@ fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one(
     step(&mut engine, &mut subject, &largest);
     let ratio = ratio(&engine, &subject, &largest);
     assert!(ratio < 1.25, "{ratio}");
+}
+
+#[test]
+fn steps_of_one_size_take_no_more_after_the_first() {
+    for (arithmetic, checkpointing) in WAYS {
+        let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
+        let (mut subject, batch) = (subject("qwen3", pairs(&LoraSettings::default())), batch(3, 100));
+        let mut kept = (0..4).map(|_| {
+            step(&mut engine, &mut subject, &batch);
+            engine.kept_bytes()
+        });
+        let first = kept.next();
+        assert!(
+            kept.all(|bytes| Some(bytes) == first),
+            "{arithmetic:?}, checkpointing {checkpointing}"
+        );
+    }
 }

@@ -80,7 +80,7 @@ fn a_template_names_columns_that_are_there() {
 #[test]
 fn settings_out_of_range_or_that_match_nothing_are_named() {
     let work = Workplace::new();
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 9] = [
         (&["--lora-r", "0"], &["--lora-r", "0"]),
         (
             &["--target-modules", "query"],
@@ -91,6 +91,7 @@ fn settings_out_of_range_or_that_match_nothing_are_named() {
             &["--precision fp8", "no supported device", "--method qlora"],
         ),
         (&["--precision", "fp16"], &["--precision fp16", "bf16"]),
+        (&["--quant-type", "nf4"], &["--quant-type nf4", "--method qlora"]),
         (
             &["--method", "full", "--lora-r", "4"],
             &["--lora-r", "--method full trains every weight"],

@@ -2,6 +2,7 @@
 
 mod errors;
 mod full;
+mod nf4;
 mod pissa;
 mod resume;
 mod rows;

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use rootstock_train::adapter::Initialisation;
 use rootstock_train::dataset::Slice;
 
+use super::Task;
 use crate::settings::ByteSize;
 
 /// Arguments of `finetune`.
@@ -33,6 +34,9 @@ pub struct FinetuneArgs {
     /// What is trained
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = Method::Lora)]
     pub method: Method,
+    /// What qlora rounds weights to
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = QuantType::Q4, alias = "bnb-4bit-quant-type")]
+    pub quant_type: QuantType,
     /// Element type of the weights that --method full writes
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = SaveDtype::Bf16)]
     pub save_dtype: SaveDtype,
@@ -66,6 +70,9 @@ pub struct FinetuneArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// From the settings file: runs in place of this one.
+    #[arg(skip)]
+    pub tasks: Vec<Task>,
 }
 
 /// What is trained.
@@ -73,10 +80,14 @@ pub struct FinetuneArgs {
 pub enum Method {
     /// Low-rank pairs beside the weights as they are stored
     Lora,
-    /// Low-rank pairs beside weights in 4 bits: those of a GGUF file as they are, those of a folder rounded
+    /// Low-rank pairs beside weights in 4 bits (--quant-type)
     Qlora,
     /// Every weight, in f32; what is written is a model of its own
     Full,
+    /// Bottlenecks after attention and feed-forward (Houlsby et al., 2019), for AdapterHub's library
+    Houlsby,
+    /// Bottlenecks after the feed-forward (Pfeiffer et al., 2020), for AdapterHub's library
+    Pfeiffer,
 }
 
 /// Element types of a model's files.
@@ -91,6 +102,15 @@ pub enum SaveDtype {
     /// As they are trained
     #[value(alias = "float32")]
     F32,
+}
+
+/// 4 bits of frozen weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantType {
+    /// Blocks of 32 with scale and minimum, as `--quantize 4` serves them; weights that are quantized already stay as they are
+    Q4,
+    /// NF4 with double quantization, as bitsandbytes has it and `--quantize nf4` serves it
+    Nf4,
 }
 
 /// What is learned.
@@ -162,6 +182,15 @@ pub struct AdapterArgs {
     /// N iterations
     #[arg(long, value_name = "INIT", default_value = "true", value_parser = initialisation)]
     pub init_lora_weights: Initialisation,
+    /// How much narrower than the model a bottleneck is [default: 16]
+    #[arg(long, value_name = "X")]
+    pub reduction_factor: Option<f64>,
+    /// Function within a bottleneck: relu, swish, gelu_new [default: houlsby swish, pfeiffer relu]
+    #[arg(long, value_name = "NAME")]
+    pub non_linearity: Option<String>,
+    /// Layers without bottlenecks, by index
+    #[arg(long, value_name = "LAYERS", num_args = 1.., value_delimiter = ',')]
+    pub leave_out: Vec<usize>,
     /// Go on from this adapter, whose configuration then decides
     #[arg(long, value_name = "DIR", alias = "adapter-path")]
     pub adapter: Option<PathBuf>,
@@ -197,9 +226,9 @@ pub struct TrainingArgs {
     /// Batches to an optimizer step; their losses are weighed by tokens
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub gradient_accumulation_steps: usize,
-    /// Keep only what enters each layer and compute the rest twice: less memory, more time
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
-    pub gradient_checkpointing: bool,
+    /// Keep only what enters each layer and compute the rest twice: less memory, more time [default: true with --method qlora]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub gradient_checkpointing: Option<bool>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", default_value_t = 2e-4)]
     pub learning_rate: f64,

@@ -6,7 +6,8 @@ use anyhow::Result;
 use rootstock_formats::peft::TrainedBiases;
 use rootstock_kernels::{Arithmetic, Isa};
 use rootstock_model::FloatType;
-use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
+use rootstock_model::packing::WeightPrecision;
+use rootstock_train::adapter::{BottleneckKind, BottleneckSettings, Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
 use rootstock_train::run::RunSettings;
@@ -15,8 +16,8 @@ use serde_json::Value;
 
 use super::{usage, within};
 use crate::args::{
-    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, RecordArgs, ReportTo, SaveDtype,
-    TrainingArgs,
+    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, QuantType, RecordArgs, ReportTo,
+    SaveDtype, TrainingArgs,
 };
 use crate::models::{Located, Models};
 
@@ -27,10 +28,14 @@ pub struct FinetuneSettings {
     pub model: Located,
     /// Where the adapter goes, or the model.
     pub output: PathBuf,
+    /// What it is called: the name of that folder.
+    pub title: String,
     /// Its folder may have something in it.
     pub overwrite: bool,
     /// What is trained.
     pub method: Method,
+    /// What `qlora` rounds the weights to.
+    pub quant_type: QuantType,
     /// Element type of a model that is written.
     pub save_float: FloatType,
     /// Rows.
@@ -49,6 +54,8 @@ pub struct FinetuneSettings {
     pub packing: bool,
     /// The adapter.
     pub lora: LoraSettings,
+    /// Bottlenecks in place of pairs, where the method says so.
+    pub bottleneck: Option<BottleneckSettings>,
     /// The adapter to go on from.
     pub adapter: Option<PathBuf>,
     /// The run.
@@ -107,9 +114,11 @@ impl FinetuneSettings {
         let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
+            title: last_name(&output),
             output,
             overwrite: args.overwrite,
             method: args.method,
+            quant_type: quant_type(args.method, args.quant_type)?,
             save_float: float(args.save_dtype),
             rows: rows(data.data_name)?,
             template: template
@@ -120,10 +129,15 @@ impl FinetuneSettings {
             eval_share: within("eval-share", data.eval_share, 0.0, 0.9)?,
             max_length: within("max-length", data.max_length, 2, 1 << 20)?,
             packing: data.packing,
+            bottleneck: bottleneck(args.method, &args.adapter)?,
             lora: lora(args.adapter.clone())?,
             adapter: args.adapter.adapter,
             arithmetic: arithmetic(args.training.precision)?,
-            checkpointing: args.training.gradient_checkpointing,
+            // Who asks for four bits is short of memory; peft's preparation of such models turns it on as well.
+            checkpointing: args
+                .training
+                .gradient_checkpointing
+                .unwrap_or(args.method == Method::Qlora),
             resume: resume(args.records.resume_from_checkpoint.as_deref()),
             report_samples: args.records.report_samples,
             run: RunSettings {
@@ -133,6 +147,37 @@ impl FinetuneSettings {
             events,
             threads: within("threads", args.threads.unwrap_or(available), 1, 1024)?,
         })
+    }
+
+    /// Precision of the frozen weights.
+    pub fn weights(&self) -> WeightPrecision {
+        match (self.method, self.quant_type) {
+            (Method::Lora | Method::Full | Method::Houlsby | Method::Pfeiffer, _) => WeightPrecision::Stored,
+            (Method::Qlora, QuantType::Q4) => WeightPrecision::Four,
+            (Method::Qlora, QuantType::Nf4) => WeightPrecision::Nf4,
+        }
+    }
+
+    /// Whether other settings read the same rows as samples.
+    pub fn has_rows_of(&self, other: &Self) -> bool {
+        let of = |settings: &Self| {
+            let seed = settings.eval.is_none().then_some(settings.run.seed);
+            let held_out = (
+                settings.eval.clone(),
+                settings.eval_share,
+                seed,
+                settings.report_samples,
+            );
+            let samples = (settings.template.clone(), settings.max_length, settings.packing);
+            (
+                settings.model.path.clone(),
+                settings.rows.clone(),
+                settings.train.clone(),
+                held_out,
+                samples,
+            )
+        };
+        of(self) == of(other)
     }
 
     /// Whether pairs begin as components of the weights; those of an adapter to go on from are plain.
@@ -152,6 +197,15 @@ impl FinetuneSettings {
     }
 }
 
+/// The name of a folder that may not be there yet.
+pub(super) fn last_name(folder: &Path) -> String {
+    let absolute = folder.canonicalize().or_else(|_| std::path::absolute(folder));
+    let name = absolute
+        .ok()
+        .and_then(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()));
+    name.unwrap_or_else(|| "adapter".to_owned())
+}
+
 /// A model whose folder names classes of its own needs code that came with it: here it would be computed as something else.
 fn has_no_code(model: &Path) -> Result<()> {
     let config = std::fs::read(model.join("config.json")).unwrap_or_default();
@@ -163,6 +217,15 @@ fn has_no_code(model: &Path) -> Result<()> {
              ({classes})",
             model.display()
         ))),
+    }
+}
+
+fn quant_type(method: Method, quant_type: QuantType) -> Result<QuantType> {
+    match (method, quant_type) {
+        (Method::Qlora, _) | (_, QuantType::Q4) => Ok(quant_type),
+        (_, QuantType::Nf4) => Err(usage(
+            "--quant-type nf4: this method takes the weights as they are stored; take --method qlora",
+        )),
     }
 }
 
@@ -205,13 +268,16 @@ impl FinetuneSettings {
     /// Has a run that goes on compare what is trained, on what, and how it is computed, with the run that it goes on from.
     pub fn decide_by(&mut self, config: &Value) {
         let of_config = DECISIVE.map(|(setting, field)| (setting.to_owned(), config[field].clone()));
+        let of_bottlenecks = config["config"].as_object().into_iter().flatten();
+        let of_bottlenecks = of_bottlenecks.map(|(field, value)| (field.clone(), value.clone()));
         let own = [
             ("method", format!("{:?}", self.method)),
+            ("quant_type", format!("{:?}", self.quant_type)),
             ("precision", format!("{:?}", self.arithmetic)),
             ("init_lora_weights", format!("{:?}", self.lora.initialisation)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
-        self.run.decisive = of_config.into_iter().chain(own).collect();
+        self.run.decisive = of_config.into_iter().chain(of_bottlenecks).chain(own).collect();
     }
 }
 
@@ -271,6 +337,47 @@ fn has_no_pairs(adapter: &AdapterArgs, training: &TrainingArgs) -> Result<()> {
             "--{flag}: is about adapters, and --method full trains every weight; leave it out, or take --method lora"
         ))),
     }
+}
+
+/// Bottlenecks, where the method asks for them. Settings of the other kind of adapter would be without effect, and are refused.
+fn bottleneck(method: Method, args: &AdapterArgs) -> Result<Option<BottleneckSettings>> {
+    let kind = match method {
+        Method::Houlsby => BottleneckKind::Houlsby,
+        Method::Pfeiffer => BottleneckKind::Pfeiffer,
+        Method::Lora | Method::Qlora | Method::Full => {
+            let given = [
+                ("reduction-factor", args.reduction_factor.is_some()),
+                ("non-linearity", args.non_linearity.is_some()),
+                ("leave-out", !args.leave_out.is_empty()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                Some((flag, _)) => Err(usage(format!("--{flag}: is for --method houlsby and pfeiffer"))),
+                None => Ok(None),
+            };
+        }
+    };
+    let of_pairs = [
+        ("use-dora", args.use_dora),
+        ("use-rslora", args.use_rslora),
+        ("lora-dropout", args.lora_dropout > 0.0),
+        ("bias", args.bias != Biases::None),
+        ("modules-to-save", !args.modules_to_save.is_empty()),
+        ("exclude-modules", !args.exclude_modules.is_empty()),
+        ("layers-to-transform", !args.layers_to_transform.is_empty()),
+        ("rank-pattern", !args.rank_pattern.is_empty()),
+        ("alpha-pattern", !args.alpha_pattern.is_empty()),
+    ];
+    if let Some((flag, _)) = of_pairs.into_iter().find(|(_, given)| *given) {
+        return Err(usage(format!(
+            "--{flag}: is for low-rank pairs, and bottlenecks have none"
+        )));
+    }
+    Ok(Some(BottleneckSettings {
+        kind,
+        reduction_factor: within("reduction-factor", args.reduction_factor.unwrap_or(16.0), 0.0625, 1e6)?,
+        non_linearity: args.non_linearity.clone(),
+        left_out: args.leave_out.clone(),
+    }))
 }
 
 fn arithmetic(precision: Precision) -> Result<Arithmetic> {

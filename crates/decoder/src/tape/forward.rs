@@ -4,9 +4,10 @@ use rootstock_kernels::training::{
     AttentionInputs, AttentionShape, Rotation, activate, add_rows, attend_segments, gated, norm_rows, rotate_rows,
 };
 use rootstock_kernels::{self as kernels, Gemm, NormWeights, Right, View, gemm};
-use rootstock_model::{Activation, NormSite, Site};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{Activation, BlockSite, NormSite, Site};
 
-use super::{Map, Mark, Op, Tape, Value};
+use super::{Map, Op, Tape, Value};
 use crate::frozen::norm_weights;
 use crate::{Batch, Graph, Parameters};
 
@@ -153,6 +154,10 @@ impl Graph for Tape<'_, '_> {
         self.activation(activation, x, None)
     }
 
+    fn bottleneck(&mut self, x: Value, site: BlockSite, input: BottleneckInput) -> Value {
+        self.add_bottleneck(x, site, input)
+    }
+
     fn add(&mut self, residual: Value, x: Value) -> Value {
         let (mut sum, width, needs) = self.consume(x);
         add_rows(self.machine.context, &self.nodes[residual.0].values, &mut sum);
@@ -201,7 +206,7 @@ impl Tape<'_, '_> {
         out
     }
 
-    fn normed(&mut self, x: Value, site: NormSite) -> Vec<f32> {
+    pub(super) fn normed(&mut self, x: Value, site: NormSite) -> Vec<f32> {
         let machine = &mut *self.machine;
         let from = &self.nodes[x.0].values;
         let mut to = machine.memory.take(from.len());
@@ -210,7 +215,7 @@ impl Tape<'_, '_> {
         to
     }
 
-    fn activated(&mut self, activation: Activation, gate: Value, up: Option<Value>) -> Vec<f32> {
+    pub(super) fn activated(&mut self, activation: Activation, gate: Value, up: Option<Value>) -> Vec<f32> {
         let machine = &mut *self.machine;
         let from = &self.nodes[gate.0].values;
         let mut to = machine.memory.take(from.len());
@@ -221,42 +226,6 @@ impl Tape<'_, '_> {
         }
         to
     }
-
-    /// Drops what was made since `mark` by operations that cost little next to a product: it is made again when the way back
-    /// asks for it. Only maps ask; normalised heads go to attention and stay.
-    pub fn drop_cheap(&mut self, mark: Mark) {
-        for op in &self.ops[mark.ops..] {
-            let of_heads = matches!(
-                op,
-                Op::Norm {
-                    site: NormSite::Query(_) | NormSite::Key(_),
-                    ..
-                }
-            );
-            if let Op::Norm { out, .. } | Op::Gate { out, .. } = op
-                && !of_heads
-            {
-                let values = std::mem::take(&mut self.nodes[out.0].values);
-                self.machine.memory.give(values);
-            }
-        }
-    }
-
-    /// Makes a value again that [`Self::drop_cheap`] has dropped.
-    pub(super) fn make_again(&mut self, value: Value) {
-        if !self.nodes[value.0].values.is_empty() {
-            return;
-        }
-        let made = self.ops.iter().rev().find(|op| op.out() == value);
-        let values = match made {
-            Some(&Op::Norm { x, site, .. }) => self.normed(x, site),
-            Some(&Op::Gate {
-                gate, up, activation, ..
-            }) => self.activated(activation, gate, up),
-            _ => return,
-        };
-        self.nodes[value.0].values = values;
-    }
 }
 
 /// The activation as the kernels call it.
@@ -264,6 +233,7 @@ pub(super) fn kernel(activation: Activation) -> kernels::Activation {
     match activation {
         Activation::Silu => kernels::Activation::Silu,
         Activation::GeluTanh => kernels::Activation::GeluTanh,
+        Activation::Relu => kernels::Activation::Relu,
     }
 }
 

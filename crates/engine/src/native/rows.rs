@@ -21,7 +21,12 @@ pub(super) struct Chunk<'a> {
     segments: Vec<SegmentRows<'a>>,
 }
 
-impl Chunk<'_> {
+impl<'a> Chunk<'a> {
+    /// Their segments, in terms of places among them.
+    pub fn segments(&self) -> &[SegmentRows<'a>] {
+        &self.segments
+    }
+
     /// Their elements in rows of `width`.
     pub fn of(&self, width: usize) -> Range<usize> {
         self.rows.start * width..self.rows.end * width
@@ -99,7 +104,7 @@ impl Rows<'_> {
         let source = Source {
             norm: group.norm.map(|(_, base)| row_norms(self.model.spec.norm, base, &own)),
             coarse_from: self.coarse_from,
-            keep: group.parts.iter().any(|part| part.matrix.format().is_dense()),
+            keep: group.parts.iter().any(|part| part.matrix.takes_floats()),
             ..group.source
         };
         let mut deltas = terms(self.segments, group.sites, std::mem::take(&mut memory.deltas));

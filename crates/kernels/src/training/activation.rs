@@ -2,13 +2,10 @@
 
 use std::ops::Range;
 
-use super::rows::{Part, share_rows};
+use super::rows::{Part, chunks, elements, share_rows};
 use crate::disjoint::Disjoint;
 use crate::simd::{LANES, Simd, exp};
 use crate::{Activation, Context};
-
-/// Elements that one turn takes.
-const CHUNK: usize = 1024;
 
 /// `to = activation(gate) * up`.
 ///
@@ -35,7 +32,7 @@ fn forward(context: &mut Context, activation: Activation, gate: &[f32], up: Opti
         up,
         to: Disjoint::new(to),
     };
-    share_rows(context, gate.len().div_ceil(CHUNK), &part);
+    share_rows(context, chunks(gate.len()), &part);
 }
 
 struct Forward<'a> {
@@ -48,7 +45,7 @@ struct Forward<'a> {
 impl Part for Forward<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, chunks: Range<usize>) {
-        for at in (chunks.start * CHUNK..self.gate.len().min(chunks.end * CHUNK)).step_by(LANES) {
+        for at in elements(chunks, self.gate.len()).step_by(LANES) {
             // SAFETY: chunks are shared out, and lengths are multiples of 16.
             let to = unsafe { self.to.part(at..at + LANES) };
             // SAFETY: sixteen elements each.
@@ -112,7 +109,7 @@ fn backward(
         to_gate: Disjoint::new(to_gate),
         to_up: to_up.map(Disjoint::new),
     };
-    share_rows(context, gate.len().div_ceil(CHUNK), &part);
+    share_rows(context, chunks(gate.len()), &part);
 }
 
 struct Backward<'a> {
@@ -127,7 +124,7 @@ struct Backward<'a> {
 impl Part for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, chunks: Range<usize>) {
-        for at in (chunks.start * CHUNK..self.gate.len().min(chunks.end * CHUNK)).step_by(LANES) {
+        for at in elements(chunks, self.gate.len()).step_by(LANES) {
             let range = at..at + LANES;
             // SAFETY: chunks are shared out, lengths are multiples of 16; every slice has sixteen elements in the range.
             unsafe {
@@ -144,9 +141,17 @@ impl Part for Backward<'_> {
     }
 }
 
+/// `max(x, 0)` and its derivative, 0 at 0.
+#[inline(always)]
+fn relu<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
+    let value = s.max(s.splat(0.0), x);
+    // A positive value by itself, else 0 by the smallest number that is not.
+    (value, s.div(value, s.max(value, s.splat(f32::MIN_POSITIVE))))
+}
+
 /// The function and its derivative.
 ///
-/// With `t` the sigmoid of `k(x)`, both kinds are `x * t`: `k = x` for SiLU, `k = 2 sqrt(2 / pi) (x + 0.044715 x^3)` for
+/// With `t` the sigmoid of `k(x)`, the smooth kinds are `x * t`: `k = x` for SiLU, `k = 2 sqrt(2 / pi) (x + 0.044715 x^3)` for
 /// GELU's tanh form, since `(1 + tanh(a)) / 2` is the sigmoid of `2 a`. The derivative is `t + x * t * (1 - t) * k'`.
 #[inline(always)]
 fn value_and_slope<S: Simd>(s: S, activation: Activation, x: S::F) -> (S::F, S::F) {
@@ -160,6 +165,7 @@ fn value_and_slope<S: Simd>(s: S, activation: Activation, x: S::F) -> (S::F, S::
             let slope = s.mul(s.splat(factor), s.mul_add(s.splat(3.0 * 0.044_715), square, one));
             (inner, slope)
         }
+        Activation::Relu => return relu(s, x),
     };
     let sigmoid = s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), inner))));
     let value = s.mul(x, sigmoid);

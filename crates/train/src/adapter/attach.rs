@@ -4,6 +4,8 @@ use rootstock_decoder::{FrozenModel, LowRank, ParameterKind, Parameters, Rows, T
 use rootstock_formats::peft::{AdapterConfig, ModuleKind, TrainedBiases};
 use rootstock_model::adapter::{Module, ModuleMap, ModuleRole, Modules, Slot};
 
+use super::Configuration;
+use super::bottleneck::attach_bottlenecks;
 use super::whole::Builder;
 use crate::{Random, TrainError};
 
@@ -16,12 +18,23 @@ pub struct Attached {
     pub parameters: Parameters,
 }
 
+/// Makes the tensors of a configuration, with their first values. `dropout` is of pairs.
+///
+/// # Errors
+/// A configuration that names nothing of the model, or something that is not trained here.
+pub fn attach(config: &Configuration, dropout: f32, model: &FrozenModel, seed: u64) -> Result<Attached, TrainError> {
+    match config {
+        Configuration::Peft(config) => attach_pairs(config, dropout, model, seed),
+        Configuration::AdapterHub(config) => attach_bottlenecks(config, model, seed),
+    }
+}
+
 /// Makes the tensors of a configuration: A uniform in `±1 / sqrt(inputs)` (peft's default), B zero, magnitudes and whatever
 /// is trained whole as the base has it.
 ///
 /// # Errors
 /// A configuration that names nothing of the model, or something that is not trained here.
-pub fn attach(config: &AdapterConfig, dropout: f32, model: &FrozenModel, seed: u64) -> Result<Attached, TrainError> {
+fn attach_pairs(config: &AdapterConfig, dropout: f32, model: &FrozenModel, seed: u64) -> Result<Attached, TrainError> {
     let family = &model.spec().family;
     let modules = Modules::of(model.spec())
         .ok_or_else(|| TrainError::setting("model", format!("no module names are known for the family {family}")))?;

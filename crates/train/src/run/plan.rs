@@ -28,10 +28,25 @@ pub struct Plan {
     pub seconds: f64,
     /// At most at a time.
     pub memory: MemoryPlan,
-    /// What is written at the end: files of the adapter, or of the model.
+    /// Its files.
+    #[serde(flatten)]
+    pub disk: DiskPlan,
+}
+
+/// What a run writes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DiskPlan {
+    /// At the end: files of the adapter, or of the model.
     pub output_bytes: u64,
     /// Checkpoints, at most at a time.
     pub checkpoint_bytes: u64,
+}
+
+impl DiskPlan {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.output_bytes.saturating_add(self.checkpoint_bytes)
+    }
 }
 
 impl Trainer<'_> {
@@ -52,7 +67,6 @@ impl Trainer<'_> {
         let tokens_per_second = self.measure();
         // The way back costs as much as the way there, and twice with what is computed again.
         let passes = if self.engine.settings().checkpointing { 3.0 } else { 2.0 };
-        let (output_bytes, checkpoint_bytes) = self.disk(steps, output_bytes);
         Plan {
             steps,
             tokens,
@@ -60,8 +74,7 @@ impl Trainer<'_> {
             tokens_per_second,
             seconds: (tokens as f64 + eval_tokens as f64 / passes) / tokens_per_second,
             memory: self.memory(),
-            output_bytes,
-            checkpoint_bytes,
+            disk: self.disk(output_bytes),
         }
     }
 
@@ -96,8 +109,9 @@ impl Trainer<'_> {
         rate
     }
 
-    /// Bytes of the output's files and of all checkpoints that are there at a time.
-    fn disk(&self, steps: u64, output: Option<u64>) -> (u64, u64) {
+    /// What the run writes from where it is; `output` are the files of a model, where no adapter is written.
+    pub fn disk(&self, output: Option<u64>) -> DiskPlan {
+        let steps = self.total_steps() - self.step;
         let moments = self.settings.optimizer.moments;
         let (mut adapter, mut state) = (0, 0);
         let copies = if self.settings.patience.is_some() { 2 } else { 1 };
@@ -111,6 +125,9 @@ impl Trainer<'_> {
         // A new one is complete before the oldest is removed.
         let at_a_time = written.min(self.settings.save_total_limit as u64 + 1);
         let output = output.unwrap_or(adapter);
-        (output, at_a_time * (output + state))
+        DiskPlan {
+            output_bytes: output,
+            checkpoint_bytes: at_a_time.saturating_mul(output + state),
+        }
     }
 }

@@ -44,9 +44,9 @@ pub fn tiny(path: &str) -> PathBuf {
 }
 
 /// The weights of a checkpoint.
-pub fn frozen(base: &Path) -> FrozenModel {
+pub fn frozen(base: &Path, precision: WeightPrecision) -> FrozenModel {
     let packing = Packing {
-        precision: WeightPrecision::Stored,
+        precision,
         four_bit_output: false,
         threads: 1,
     };
@@ -54,9 +54,13 @@ pub fn frozen(base: &Path) -> FrozenModel {
 }
 
 impl Case {
-    /// The adapter of a folder on a base.
+    /// The adapter of a folder on a base as it is stored.
     pub fn load(base: &Path, adapter: &Path) -> Self {
-        let model = frozen(base);
+        Self::rounded(base, WeightPrecision::Stored, adapter)
+    }
+
+    fn rounded(base: &Path, precision: WeightPrecision, adapter: &Path) -> Self {
+        let model = frozen(base, precision);
         let (config, _) = read_config(adapter).unwrap();
         let mut attached = attach(&config, 0.0, &model, 1).unwrap();
         read_tensors(adapter, &mut attached.parameters, model.spec()).unwrap();
@@ -65,8 +69,12 @@ impl Case {
 
     /// A case of the base of its own.
     pub fn of(name: &str) -> Self {
-        let base = if name == "qlora" { "base.gguf" } else { "base" };
-        Self::load(&fixture(base), &fixture(name))
+        let (base, precision) = match name {
+            "qlora" => ("base.gguf", WeightPrecision::Stored),
+            "qlora-nf4" => ("base", WeightPrecision::Nf4),
+            _ => ("base", WeightPrecision::Stored),
+        };
+        Self::rounded(&fixture(base), precision, &fixture(name))
     }
 
     /// Mean loss of a batch over `learned` tokens and its gradients.
@@ -105,8 +113,12 @@ pub fn gradients(attached: &Attached) -> Tensors {
 
 /// An engine that computes in f32.
 pub fn engine(checkpointing: bool, threads: usize) -> Engine {
+    engine_in(Arithmetic::F32, checkpointing, threads)
+}
+
+pub fn engine_in(arithmetic: Arithmetic, checkpointing: bool, threads: usize) -> Engine {
     let settings = StepSettings {
-        arithmetic: Arithmetic::F32,
+        arithmetic,
         checkpointing,
         threads,
     };

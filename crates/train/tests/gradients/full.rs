@@ -1,5 +1,6 @@
 //! Every weight of a model, against torch: a tied embedding, learned positions, normalisations and their biases among them.
 
+use rootstock_model::packing::WeightPrecision;
 use rootstock_train::full::attach_all;
 use rootstock_train::run::Row;
 
@@ -9,7 +10,7 @@ use crate::cases::{
 };
 
 fn case(arch: &str) -> Case {
-    let mut model = frozen(&tiny(arch));
+    let mut model = frozen(&tiny(arch), WeightPrecision::Stored);
     let attached = attach_all(&mut model).unwrap();
     Case { model, attached }
 }

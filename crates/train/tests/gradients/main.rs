@@ -2,6 +2,7 @@
 //! [`instructions`]; of all weights of a model: [`full`]; of pairs that begin as components: [`pissa`]), and against each other
 //! where they must be the same ([`properties`]).
 
+mod bottlenecks;
 mod cases;
 mod full;
 mod golden;

@@ -4,9 +4,10 @@
 use rootstock_decoder::{Parameters, Subject, Trained};
 use rootstock_formats::peft::AdapterConfig;
 use rootstock_model::Checkpoint;
+use rootstock_model::packing::WeightPrecision;
 use rootstock_train::adapter::{
-    Folder, Initialisation, LoraSettings, Targets, adapter_config, attach, begin_as_components, doubled_config,
-    write_folder,
+    Configuration, Folder, Initialisation, LoraSettings, Targets, adapter_config, attach, begin_as_components,
+    doubled_config, write_folder,
 };
 use rootstock_train::run::Row;
 use serde_json::Value;
@@ -38,8 +39,8 @@ fn config() -> Value {
 }
 
 fn case(iterations: Option<usize>) -> Case {
-    let model = frozen(&fixture("base"));
-    let config = AdapterConfig::parse(config().to_string().as_bytes()).unwrap();
+    let model = frozen(&fixture("base"), WeightPrecision::Stored);
+    let config = Configuration::parse(config().to_string().as_bytes()).unwrap();
     let mut attached = attach(&config, 0.0, &model, 1).unwrap();
     begin_as_components(&mut attached, &model, Initialisation::Pissa { iterations }, (1, 2)).unwrap();
     Case { model, attached }
@@ -135,7 +136,7 @@ fn before_the_first_step_the_model_is_its_base() {
 fn what_is_written_is_a_plain_pair_of_twice_the_rank_with_the_same_effect() {
     let rows = rows();
     let case = case(None);
-    let model = frozen(&fixture("base"));
+    let model = frozen(&fixture("base"), WeightPrecision::Stored);
     let (attached, _) = train(case, &rows, twenty_steps(&rows));
     let folder = tempfile::tempdir().unwrap();
     let config = doubled_config(&config());

@@ -13,15 +13,16 @@ use crate::settings::FinetuneSettings;
 
 /// Writes the card; without an outcome, that of a checkpoint.
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
-    let name = name(settings);
+    let name = &settings.title;
     let full = settings.method == Method::Full;
-    let mut card = header(&facts.base, full);
+    let mut card = header(facts);
     let _ = write!(
         card,
         "# {name}\n\n{}, trained with rootstock {}.\n\n",
-        match full {
-            true => format!("{} with all its weights", facts.base),
-            false => format!("A LoRA adapter on {}", facts.base),
+        match facts.method {
+            "full" => format!("{} with all its weights", facts.base),
+            "houlsby" | "pfeiffer" => format!("A bottleneck adapter on {}", facts.base),
+            _ => format!("A LoRA adapter on {}", facts.base),
         },
         env!("CARGO_PKG_VERSION")
     );
@@ -39,19 +40,26 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
         }
     }
     card.push_str(&match full {
-        true => model_usage(&name, settings),
-        false => usage(&name, settings, facts),
+        true => model_usage(name, settings),
+        false => usage(name, settings, facts),
     });
     card
+}
+
+fn has_bottlenecks(facts: &Facts) -> bool {
+    matches!(facts.method, "houlsby" | "pfeiffer")
 }
 
 /// The settings that decide what is learned, by Hugging Face's names.
 pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, String)> {
     let run = &settings.run;
+    let method = facts
+        .quant_type
+        .map_or(facts.method.to_owned(), |kind| format!("{}, {kind}", facts.method));
     let what = [
         ("base", facts.base.clone()),
         ("base hash", facts.base_hash.clone()),
-        ("method", facts.method.to_owned()),
+        ("method", method),
         ("trained parameters", count(facts.trainable_parameters as u64)),
     ];
     let how = [
@@ -63,12 +71,28 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("precision", format!("{:?}", settings.arithmetic).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
-    let pairs = match settings.method {
-        Method::Full => Vec::new(),
-        Method::Lora | Method::Qlora => pairs(settings),
-    };
-    let rows = what.into_iter().chain(pairs).chain(how);
-    rows.map(|(name, value)| (name.to_owned(), value)).collect()
+    let all = what.into_iter().chain(of_adapter(settings, facts)).chain(how);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What the adapter is made of.
+fn of_adapter(settings: &FinetuneSettings, facts: &Facts) -> Vec<(&'static str, String)> {
+    if let Some(bottleneck) = &settings.bottleneck {
+        let non_linearity = bottleneck
+            .non_linearity
+            .clone()
+            .unwrap_or_else(|| "the method's own".to_owned());
+        return vec![
+            ("reduction_factor", significant(bottleneck.reduction_factor)),
+            ("non_linearity", non_linearity),
+        ];
+    }
+    match facts.method {
+        "full" => Vec::new(),
+        // The adapter that was gone on from decides.
+        "houlsby" | "pfeiffer" => Vec::new(),
+        _ => pairs(settings),
+    }
 }
 
 fn pairs(settings: &FinetuneSettings) -> Vec<(&'static str, String)> {
@@ -90,19 +114,13 @@ fn pairs(settings: &FinetuneSettings) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// The adapter's name: that of its folder.
-pub fn name(settings: &FinetuneSettings) -> String {
-    let output = settings.output.canonicalize();
-    let output = output.as_deref().unwrap_or(&settings.output);
-    let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|| "adapter".to_owned())
-}
-
 /// Strings in JSON are strings in YAML.
-fn header(base: &str, full: bool) -> String {
-    let (library, relation, tag) = match full {
-        true => ("transformers", "finetune", ""),
-        false => ("peft", "adapter", "- lora\n"),
+fn header(facts: &Facts) -> String {
+    let base = &facts.base;
+    let (library, relation, tag) = match facts.method {
+        "full" => ("transformers", "finetune", ""),
+        "houlsby" | "pfeiffer" => ("adapters", "adapter", "- adapterhub\n"),
+        _ => ("peft", "adapter", "- lora\n"),
     };
     format!(
         "---\nbase_model: {}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- {}\n{tag}- rootstock\n---\n\n",
@@ -163,8 +181,9 @@ fn model_usage(name: &str, settings: &FinetuneSettings) -> String {
 
 fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
     let base = &facts.base;
-    let quantize = match (&facts.gguf, facts.method) {
-        (None, "qlora") => " --quantize 4",
+    let quantize = match (&facts.gguf, facts.quant_type) {
+        (_, Some("nf4")) => " --quantize nf4",
+        (None, Some("q4")) => " --quantize 4",
         _ => "",
     };
     let parent = match settings.output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -179,24 +198,46 @@ fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
         "## Use\n\nServe it, with `{parent}` the folder that `{name}` lies in, and ask for it by its name:\n\n\
          ```\nrootstock serve --model {base}{quantize} --adapters {parent}\n\
          curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d '{{\"model\": {}, \"prompt\": \"...\"}}'\n```\n\n\
-         With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
-         base = AutoModelForCausalLM.from_pretrained({from})\n\
-         model = PeftModel.from_pretrained(base, {})\n```\n\n{}\n",
+         {}\n```\n\n{}\n",
         json!(name),
-        json!(name),
+        in_python(name, &from, has_bottlenecks(facts)),
         precision(facts)
     )
 }
 
+/// How the library that the adapter is made for loads it.
+fn in_python(name: &str, base: &str, bottlenecks: bool) -> String {
+    let name = json!(name);
+    match bottlenecks {
+        true => format!(
+            "With AdapterHub's library:\n\n```python\nimport adapters\nfrom transformers import AutoModelForCausalLM\n\n\
+             model = AutoModelForCausalLM.from_pretrained({base})\nadapters.init(model)\n\
+             model.load_adapter({name}, set_active=True, use_safetensors=True)"
+        ),
+        false => format!(
+            "With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
+             base = AutoModelForCausalLM.from_pretrained({base})\nmodel = PeftModel.from_pretrained(base, {name})"
+        ),
+    }
+}
+
 /// On which weights the adapter is at its best.
 fn precision(facts: &Facts) -> String {
-    match (&facts.gguf, facts.method) {
+    match (&facts.gguf, facts.quant_type) {
+        (_, Some("nf4")) => {
+            let parts = [
+                "It was trained on weights rounded to NF4 with double quantization and has learned to make up for that: serve it with",
+                "`--quantize nf4` (the weights of bitsandbytes' `load_in_4bit` with `nf4` and `bnb_4bit_use_double_quant`), and measure it",
+                "with `rootstock eval` before serving it otherwise.",
+            ];
+            parts.join(" ")
+        }
         (Some(file), _) => format!(
             "It was trained on the weights of `{file}` as they are quantized there, and has learned to make up for that. Other \
              precisions of the same model are other weights: rootstock refuses it there until `rootstock_base_hash` is taken out of its \
              adapter_config.json; measure it then with `rootstock eval`."
         ),
-        (None, "qlora") => {
+        (None, Some("q4")) => {
             let parts = [
                 "It was trained on weights rounded to 4 bits and has learned to make up for that: serve it with `--quantize 4`, and",
                 "measure it with `rootstock eval` before serving it otherwise.",

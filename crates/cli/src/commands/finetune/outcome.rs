@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rootstock_model::packing::WeightPrecision;
 use rootstock_model::{ArchSpec, Checkpoint};
 use rootstock_train::adapter::Attached;
 use rootstock_train::quantity::count;
@@ -23,8 +24,10 @@ pub struct Facts {
     /// File of a GGUF base.
     #[serde(skip)]
     pub gguf: Option<String>,
-    /// `lora`, `qlora` or `full`.
+    /// `lora`, `qlora`, `full`, `houlsby` or `pfeiffer`.
     pub method: &'static str,
+    /// `q4` or `nf4`, of `qlora`.
+    pub quant_type: Option<&'static str>,
     /// File or folder of the rows, without where it lies.
     pub data_name: String,
     /// What is in it.
@@ -77,7 +80,12 @@ pub struct Outcome {
 
 impl Facts {
     /// Of a run that has not begun.
-    pub fn new(settings: &FinetuneSettings, checkpoint: &Checkpoint, attached: &Attached, rows: &Rows) -> Self {
+    pub fn new(
+        (settings, method): (&FinetuneSettings, &'static str),
+        checkpoint: &Checkpoint,
+        attached: &Attached,
+        rows: &Rows,
+    ) -> Self {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let model = &settings.model.path;
         let trainable = attached.parameters.elements();
@@ -85,10 +93,11 @@ impl Facts {
             base: settings.model.name.clone(),
             base_hash: checkpoint.hash().to_string(),
             gguf: name(model).filter(|_| model.is_file()),
-            method: match settings.method {
-                Method::Lora => "lora",
-                Method::Qlora => "qlora",
-                Method::Full => "full",
+            method,
+            quant_type: match settings.weights() {
+                WeightPrecision::Four => Some("q4"),
+                WeightPrecision::Nf4 => Some("nf4"),
+                WeightPrecision::Stored | WeightPrecision::Eight => None,
             },
             data_name: name(&settings.rows).unwrap_or_default(),
             dataset: rows.facts(),
@@ -96,7 +105,7 @@ impl Facts {
             trainable_parameters: trainable,
             all_parameters: match settings.method {
                 Method::Full => trainable,
-                Method::Lora | Method::Qlora => elements(checkpoint.spec()) + trainable,
+                _ => elements(checkpoint.spec()) + trainable,
             },
         }
     }

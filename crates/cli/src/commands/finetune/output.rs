@@ -13,7 +13,7 @@ use rootstock_train::report::{Cost, Report, Sample};
 use rootstock_train::run::checkpoint;
 use serde_json::Value;
 
-use super::card::{card, name, parameters};
+use super::card::{card, parameters};
 use super::outcome::{Facts, Outcome};
 use crate::UsageError;
 use crate::models::OUTPUT_MODEL;
@@ -28,8 +28,8 @@ pub enum Product {
 }
 
 /// Where a run's files go.
-pub struct Output<'a> {
-    settings: &'a FinetuneSettings,
+pub struct Output {
+    settings: FinetuneSettings,
     product: Product,
     facts: Facts,
 }
@@ -51,14 +51,19 @@ pub fn check(settings: &FinetuneSettings) -> Result<()> {
     Ok(())
 }
 
-impl<'a> Output<'a> {
+impl Output {
     /// For a run that makes this.
-    pub fn new(settings: &'a FinetuneSettings, product: Product, facts: Facts) -> Self {
+    pub fn new(settings: FinetuneSettings, product: Product, facts: Facts) -> Self {
         Self {
             settings,
             product,
             facts,
         }
+    }
+
+    /// What the run was asked to do.
+    pub fn settings(&self) -> &FinetuneSettings {
+        &self.settings
     }
 
     /// The folder.
@@ -99,7 +104,7 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Files that cannot be written.
     pub fn write(&self, dir: &Path, attached: &Attached, outcome: Option<&Outcome>) -> Result<(), TrainError> {
-        let card = &card(self.settings, &self.facts, outcome);
+        let card = &card(&self.settings, &self.facts, outcome);
         match &self.product {
             Product::Adapter { config, spec } => {
                 let parameters = &attached.parameters;
@@ -122,26 +127,22 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes what there is beside the adapter, and says where it is.
+    /// Writes what there is beside the adapter.
     ///
     /// # Errors
     /// Files that cannot be written.
-    pub fn finish(&self, outcome: &Outcome, samples: Vec<Sample>, json: bool) -> Result<()> {
+    pub fn write_report(&self, outcome: &Outcome, samples: Vec<Sample>) -> Result<()> {
         let mut results = serde_json::to_vec_pretty(outcome)?;
         results.push(b'\n');
         write_whole(&self.dir().join("train_results.json"), &results)?;
         self.report(outcome, samples).write(&self.dir().join("report.html"))?;
-        match json {
-            true => println!("{}", serde_json::to_string(outcome)?),
-            false => println!("{}", self.dir().display()),
-        }
         Ok(())
     }
 
     fn report(&self, outcome: &Outcome, samples: Vec<Sample>) -> Report {
         Report {
-            title: format!("{} on {}", name(self.settings), self.facts.base),
-            settings: parameters(self.settings, &self.facts),
+            title: format!("{} on {}", self.settings.title, self.facts.base),
+            settings: parameters(&self.settings, &self.facts),
             records: outcome.records.clone(),
             best: outcome.best,
             samples,

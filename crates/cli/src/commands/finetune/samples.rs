@@ -1,10 +1,6 @@
 //! Answers before and after: what the base and what was made of it say to rows that were held out, as `generate` gives them.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
-use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
-use rootstock_model::Checkpoint;
 use rootstock_model::text::TokenId;
 use rootstock_train::dataset::{Example, Message};
 use rootstock_train::report::Sample;
@@ -13,7 +9,7 @@ use serde_json::{Value, json};
 use crate::args::{Method, SamplingArgs};
 use crate::base::{Base, Call, Held};
 use crate::models::OUTPUT_MODEL;
-use crate::settings::{BaseSettings, FinetuneSettings, GenerationSettings, SINGLE};
+use crate::settings::{FinetuneSettings, GenerationSettings, SINGLE, served_base};
 
 /// Most tokens of an answer.
 const ANSWER_TOKENS: usize = 64;
@@ -81,12 +77,18 @@ impl Prompt {
 }
 
 fn ask(settings: &FinetuneSettings, prompts: &[Prompt]) -> Result<Vec<Sample>> {
-    let base = Base::start(&base_settings(settings, &settings.model.path)?)?;
+    let base = Base::start(&served_base(
+        settings,
+        &settings.model.path,
+        (1, ANSWER_TOKENS),
+        SINGLE,
+    )?)?;
     let before = all(settings, &base, prompts, None)?;
     let after = if settings.method == Method::Full {
         base.engine.drain();
         drop(base);
-        let tuned = Base::start(&base_settings(settings, &settings.output.join(OUTPUT_MODEL))?)?;
+        let model = settings.output.join(OUTPUT_MODEL);
+        let tuned = Base::start(&served_base(settings, &model, (1, ANSWER_TOKENS), SINGLE)?)?;
         let after = all(settings, &tuned, prompts, None)?;
         tuned.engine.drain();
         after
@@ -138,32 +140,4 @@ async fn answer(base: &Base, prompt: &Prompt, most: usize, adapter: Option<(&str
         settings: &greedy,
     };
     Ok(base.start_generation(call)?.finish(|_| Ok(())).await?.text)
-}
-
-/// A model as the adapter is served on it, with room for one sequence.
-fn base_settings(settings: &FinetuneSettings, model: &Path) -> Result<BaseSettings> {
-    let spec = Checkpoint::open(model)?.spec().clone();
-    let context = (settings.max_length + ANSWER_TOKENS).min(spec.context_length);
-    let widths = spec
-        .layers
-        .iter()
-        .map(|layer| layer.attention.kv_heads * layer.attention.head_dim);
-    // Keys and values, and blocks that are not full.
-    let kv_bytes = 2 * size_of::<f32>() * widths.sum::<usize>() * (context + 256);
-    Ok(BaseSettings {
-        model: model.to_owned(),
-        name: settings.model.name.clone(),
-        threads: settings.threads,
-        max_context: Some(context),
-        kv_bytes,
-        adapter_bytes: usize::MAX >> 1,
-        max_rank: usize::MAX,
-        activations: ActivationPrecision::Auto,
-        weights: match settings.method {
-            Method::Lora | Method::Full => WeightPrecision::Stored,
-            Method::Qlora => WeightPrecision::Four,
-        },
-        four_bit_output: false,
-        engine: SINGLE,
-    })
 }

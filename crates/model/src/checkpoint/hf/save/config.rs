@@ -95,6 +95,7 @@ impl Config {
             Activation::Silu => "silu",
             Activation::GeluTanh if learned => "gelu_new",
             Activation::GeluTanh => "gelu_pytorch_tanh",
+            Activation::Relu => "relu",
         };
         self.put("hidden_act", activation);
         self.put("rms_norm_eps", shortest(spec.norm.epsilon));
