@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{Workplace, succeed};
-use crate::server::{ROOTSTOCK, Server};
+use crate::server::{BASE, ROOTSTOCK, Server};
 use crate::tiny::scored;
 
 const FLAGS: [&str; 8] = [
@@ -67,8 +67,8 @@ fn all_weights_are_trained_and_the_model_is_served_and_measured() {
         .bytes()
         .map(|byte| u32::from(byte) + 3)
         .collect();
-    let server = Server::start_on(&work.path("out"), &["--served-model-name", "tuned"]);
-    let label = &scored(&server, "tuned", &ids)[ids.len() - 4..];
+    let server = Server::start_on(&work.path("out"), &[]);
+    let label = &scored(&server, BASE, &ids)[ids.len() - 4..];
     assert!(label.iter().all(|&logprob| logprob > -0.7), "{label:?}");
 
     let report = std::fs::read_to_string(work.path("out/report.html")).unwrap();
