@@ -12,6 +12,9 @@ pub enum DecoderError {
     /// The shape of the model.
     #[error("{0}")]
     Unsupported(String),
+    /// A device that is not there, fails or is out of memory.
+    #[error("{0}")]
+    Device(String),
     /// The machine gives no threads.
     #[error("no threads to compute on: {0}")]
     Threads(#[from] std::io::Error),

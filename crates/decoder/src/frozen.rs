@@ -115,7 +115,8 @@ impl FrozenModel {
         matrices.map(PackedMatrix::bytes).sum()
     }
 
-    pub(crate) fn rotary(&self, layer: usize) -> Option<&RotaryTable> {
+    /// Rotary positions of a layer; layers with the same ones share a table.
+    pub fn rotary(&self, layer: usize) -> Option<&RotaryTable> {
         self.rotaries[layer].map(|index| &self.tables[index])
     }
 

@@ -1,5 +1,6 @@
 //! `rootstock finetune` on a tiny checkpoint: steps of milliseconds.
 
+mod devices;
 mod errors;
 mod resume;
 mod rows;

@@ -42,7 +42,7 @@ impl Tape<'_, '_> {
     fn dropped(&mut self, pair: &LowRank, site: Site, x: Value) -> Option<Vec<f32>> {
         let key = self.pass.dropout_key.filter(|_| pair.dropout > 0.0)?;
         let mut values = self.machine.memory.copy(&self.nodes[x.0].values);
-        dropout(self.machine.context, key_at(key, site), pair.dropout, &mut values);
+        dropout(self.machine.context, dropout_key(key, site), pair.dropout, &mut values);
         Some(values)
     }
 
@@ -105,7 +105,7 @@ impl Tape<'_, '_> {
         };
         let mut through = machine.memory.take(to_x.len());
         gemm(machine.context, &product, &mut through);
-        dropout(machine.context, key_at(key, site), pair.dropout, &mut through);
+        dropout(machine.context, dropout_key(key, site), pair.dropout, &mut through);
         add_rows(machine.context, &through, to_x);
         machine.memory.give(through);
     }
@@ -123,8 +123,8 @@ fn outputs<'a>(parameters: &'a Parameters, pair: &LowRank) -> View<'a> {
     View::new(parameters.rows(&pair.b), parameters.get(pair.b.id).width())
 }
 
-/// A site's own key.
-fn key_at(key: u64, site: Site) -> u64 {
+/// What decides the elements that a site's pair does not see, from the key of the pass.
+pub fn dropout_key(key: u64, site: Site) -> u64 {
     let place = match site {
         Site::Embedding => 0,
         Site::Output => 1,

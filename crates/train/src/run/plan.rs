@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::trainer::batch;
 use super::{MemoryPlan, Row, Trainer};
+use crate::TrainError;
 
 /// Tokens of the batch that is measured: enough to keep all threads busy, and a second or two on a small model.
 const MEASURED_TOKENS: usize = 512;
@@ -36,7 +37,10 @@ pub struct Plan {
 
 impl Trainer<'_> {
     /// Plans the run from where it is; computes a batch for it and leaves what is trained as it is.
-    pub fn plan(&mut self) -> Plan {
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn plan(&mut self) -> Result<Plan, TrainError> {
         let (steps, total) = (self.total_steps() - self.step, self.total_steps());
         let counted = |row: &Row| -> u64 { row.iter().map(|sample| sample.len() as u64).sum() };
         let mut order = self.order.clone();
@@ -48,11 +52,11 @@ impl Trainer<'_> {
         let every = self.settings.eval_steps;
         let between = (total - 1).checked_div(every).unwrap_or(0) - self.step.checked_div(every).unwrap_or(0);
         let eval_tokens = (between + 1) * self.eval_rows.iter().map(counted).sum::<u64>();
-        let tokens_per_second = self.measure();
+        let tokens_per_second = self.measure()?;
         // The way back costs as much as the way there, and twice with what is computed again.
-        let passes = if self.engine.settings().checkpointing { 3.0 } else { 2.0 };
+        let passes = if self.engine.checkpointing() { 3.0 } else { 2.0 };
         let (adapter_bytes, checkpoint_bytes) = self.disk(steps);
-        Plan {
+        Ok(Plan {
             steps,
             tokens,
             eval_tokens,
@@ -61,11 +65,11 @@ impl Trainer<'_> {
             memory: self.memory(),
             adapter_bytes,
             checkpoint_bytes,
-        }
+        })
     }
 
     /// Tokens per second of a batch, measured the second time: the first time brings memory and code in.
-    fn measure(&mut self) -> f64 {
+    fn measure(&mut self) -> Result<f64, TrainError> {
         let first: Vec<usize> = self.order.rows_of(self.step).to_vec();
         let mut tokens = 0;
         let fits = |row: &&usize| {
@@ -88,11 +92,11 @@ impl Trainer<'_> {
         for _ in 0..2 {
             let start = Instant::now();
             let (engine, subject) = self.subject();
-            engine.step(subject, &batch, Some(learn));
+            engine.step(subject, &batch, Some(learn))?;
             rate = batch.tokens().len() as f64 / start.elapsed().as_secs_f64();
         }
         self.attached.parameters.clear_gradients();
-        rate
+        Ok(rate)
     }
 
     /// Bytes of the adapter's files and of all checkpoints that are there at a time.

@@ -8,6 +8,7 @@ use rootstock_decoder::{Footprint, StepShapes};
 use serde::Serialize;
 
 use super::Trainer;
+use crate::adapter::Attached;
 use crate::records::Warning;
 use crate::{TrainError, memory};
 
@@ -153,19 +154,16 @@ impl Trainer<'_> {
         }
     }
 
-    fn shapes(&self) -> StepShapes {
-        let spec = self.model.spec();
-        StepShapes::new(
-            spec,
-            &self.attached.trained,
-            &self.attached.parameters,
-            self.engine.settings(),
-        )
+    fn shapes(&self) -> Option<StepShapes> {
+        let Attached { trained, parameters } = &self.attached;
+        self.engine.shapes(self.model.spec(), trained, parameters)
     }
 
-    /// Of the largest batch of these steps, or of all that is held out.
+    /// Of the largest batch of these steps, or of all that is held out; nothing where it is taken on a device.
     fn largest(&self, pass: Pass, steps: Range<u64>) -> Footprint {
-        let shapes = self.shapes();
+        let Some(shapes) = self.shapes() else {
+            return Footprint::default();
+        };
         let tokens = |row: &super::Row| -> usize { row.iter().map(|sample| sample.len()).sum() };
         let learned = |row: &super::Row| -> usize { row.iter().map(|sample| sample.learned_tokens()).sum() };
         let count = |rows: &mut dyn Iterator<Item = &super::Row>| {
@@ -194,7 +192,7 @@ impl Trainer<'_> {
 
     fn advice(&self) -> String {
         let shorter = "a shorter max_length, or optim adamw_8bit";
-        match self.engine.settings().checkpointing {
+        match self.engine.checkpointing() {
             true => format!("take {shorter}"),
             false => format!("take gradient_checkpointing, {shorter}"),
         }

@@ -1,7 +1,10 @@
 //! Losses, gradients and trained tensors in f32: against those of torch + peft ([`golden`], on every instruction set:
-//! [`instructions`]), and against each other where they must be the same ([`properties`]).
+//! [`instructions`]), and against each other where they must be the same ([`properties`]); the same on candle ([`candle`]), also in
+//! float16 ([`halves`]).
 
+mod candle;
 mod cases;
 mod golden;
+mod halves;
 mod instructions;
 mod properties;

@@ -3,6 +3,7 @@
 //! answers of [`samples`] and the model [`card`].
 
 mod card;
+mod engine;
 mod outcome;
 mod output;
 mod plan;
@@ -13,7 +14,7 @@ mod watch;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rootstock_decoder::{Engine, FrozenModel, StepSettings};
+use rootstock_decoder::FrozenModel;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
 use rootstock_train::adapter::{Attached, adapter_config, attach, read_config, read_tensors};
@@ -23,6 +24,7 @@ use serde_json::Value;
 use crate::UsageError;
 use crate::args::{FinetuneArgs, Method};
 use crate::settings::{FinetuneSettings, Resume};
+use engine::engine;
 use outcome::{Facts, Outcome};
 use output::Output;
 use rows::Rows;
@@ -71,25 +73,17 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn engine(&self) -> Result<Engine> {
-        Ok(Engine::new(StepSettings {
-            arithmetic: self.settings.arithmetic,
-            checkpointing: self.settings.checkpointing,
-            threads: self.settings.threads,
-        })?)
-    }
-
     fn plan(&self, model: &FrozenModel, attached: Attached, json: bool) -> Result<()> {
-        let (mut engine, run) = (self.engine()?, self.settings.run.clone());
-        let mut trainer = Trainer::new(&mut engine, model, attached, self.rows.both(), run)?;
+        let (mut engine, run) = (engine(self.settings, model)?, self.settings.run.clone());
+        let mut trainer = Trainer::new(engine.as_mut(), model, attached, self.rows.both(), run)?;
         go_on(self.settings, &mut trainer)?;
         plan::show(self.settings, &mut trainer, json)
     }
 
     /// Trains, and writes the adapter.
     fn train(self, model: &FrozenModel, attached: Attached) -> Result<Outcome> {
-        let (mut engine, run) = (self.engine()?, self.settings.run.clone());
-        let mut trainer = Trainer::new(&mut engine, model, attached, self.rows.both(), run)?;
+        let (mut engine, run) = (engine(self.settings, model)?, self.settings.run.clone());
+        let mut trainer = Trainer::new(engine.as_mut(), model, attached, self.rows.both(), run)?;
         let resumed = go_on(self.settings, &mut trainer)?;
         let warnings = trainer.fit()?;
         self.output.prepare()?;

@@ -8,6 +8,7 @@ use rootstock_train::quantity::{bytes, count, duration};
 use rootstock_train::run::{MemoryPlan, Plan, Trainer};
 use serde_json::json;
 
+use crate::args::Device;
 use crate::settings::FinetuneSettings;
 
 /// Plans a run and prints it; nothing is written.
@@ -16,9 +17,15 @@ use crate::settings::FinetuneSettings;
 /// Not even one row at a time fits into memory.
 pub fn show(settings: &FinetuneSettings, trainer: &mut Trainer<'_>, json: bool) -> Result<()> {
     let warnings = trainer.fit()?;
-    let plan = trainer.plan();
+    let plan = trainer.plan()?;
     let room = settings.run.memory_limit.or_else(memory::room);
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    if settings.device != Device::Cpu {
+        warnings.push(format!(
+            "memory and rows at a time do not count what {} takes: weights, activations and gradients there are not known before",
+            settings.device
+        ));
+    }
     if json {
         let mut object = serde_json::to_value(plan)?;
         object["memory"]["total"] = json!(plan.memory.total());
@@ -28,7 +35,9 @@ pub fn show(settings: &FinetuneSettings, trainer: &mut Trainer<'_>, json: bool) 
         println!("{object}");
         return Ok(());
     }
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    warnings
+        .iter()
+        .for_each(|warning| eprintln!("warning: {warning}"));
     for (name, value) in table(&plan, trainer.rows_at_a_time(), room) {
         println!("{name:<16} {value}");
     }
