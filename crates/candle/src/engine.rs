@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use rootstock_decoder::{
-    Backend, Batch, DecoderError, FrozenModel, Graph, Learn, Parameters, StepShapes, Subject, Trained, layer,
-    logits_rows,
+    Backend, Batch, DecoderError, FrozenModel, Graph, Learn, Parameters, Precision, StepShapes, Subject, Target,
+    Trained, layer, logits_rows,
 };
 use rootstock_kernels::{Context, Isa, ThreadPool};
 use rootstock_model::{ArchSpec, NormSite, Site};
@@ -87,7 +87,7 @@ impl Backend for CandleEngine {
     }
 
     fn scales_losses(&self) -> bool {
-        self.settings.precision == rootstock_decoder::Precision::F16
+        self.settings.precision == Precision::F16
     }
 }
 
@@ -160,28 +160,21 @@ fn entropy(walk: &mut Walk<'_>, normed: &Tensor, learn: Option<Learn>) -> Result
         .then(|| normed.zeros_like())
         .transpose()?;
     for targets in targets.chunks(logits_rows(walk.model.spec().vocab_size)) {
-        let index = |of: fn(&rootstock_decoder::Target) -> u32| index(targets.iter().map(of).collect(), device);
-        let (rows, tokens) = (index(|target| target.row as u32)?, index(|target| target.token)?);
+        let of_each = |of: fn(&Target) -> u32| Tensor::from_iter(targets.iter().map(of), device);
+        let (rows, tokens) = (of_each(|target| target.row as u32)?, of_each(|target| target.token)?);
         let input = normed.detach().index_select(&rows, 0)?;
         let input = match of_normed {
             Some(_) => Var::from_tensor(&input)?.into_inner(),
             None => input,
         };
         let logits = walk.run(&input, |walk, x| walk.map(x, Site::Output))?;
-        let weight = learn.map_or(0.0, |learn| learn.weight);
-        let (of_chunk, gradient) = cross_entropy(&logits, &tokens, weight)?;
+        let (of_chunk, gradient) = cross_entropy(&logits, &tokens, learn.map(|learn| learn.weight))?;
         losses.extend(of_chunk);
-        if learn.is_none() {
-            continue;
-        }
+        let Some(gradient) = gradient else { continue };
         let of_input = pull(walk, &logits, &gradient.to_dtype(logits.dtype())?, &input)?;
         if let (Some(sum), Some(of_input)) = (&mut of_normed, of_input) {
             *sum = sum.index_add(&rows, &of_input, 0)?;
         }
     }
     Ok((losses, of_normed))
-}
-
-fn index(values: Vec<u32>, device: &Device) -> Result<Tensor> {
-    Tensor::new(values, device)
 }

@@ -19,7 +19,12 @@ mod weights;
 pub use device::{Settings, Target};
 pub use engine::CandleEngine;
 
-/// A failure of candle as the decoder's.
+/// A failure of candle as the decoder's. Drivers say only in words that memory is short.
 fn failed(error: candle_core::Error) -> rootstock_decoder::DecoderError {
-    rootstock_decoder::DecoderError::Device(error.to_string())
+    let said = error.to_string();
+    let words = said.to_lowercase();
+    match words.contains("out of memory") || words.contains("out_of_memory") {
+        true => rootstock_decoder::DecoderError::OutOfMemory(said),
+        false => rootstock_decoder::DecoderError::Device(said),
+    }
 }

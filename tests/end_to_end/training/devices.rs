@@ -26,10 +26,23 @@ const FLAGS: [&str; 14] = [
 /// Every tensor of an adapter.
 fn tensors(folder: &Path) -> Vec<(String, Vec<f32>)> {
     let mut files = AdapterFiles::read(folder);
-    let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
-    let names = files.tensors(".weight").into_iter().chain(files.tensors("_magnitude_vector"));
+    let floats = |bytes: &[u8]| {
+        bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&word| f32::from_le_bytes(word))
+            .collect()
+    };
+    let names = files
+        .tensors(".weight")
+        .into_iter()
+        .chain(files.tensors("_magnitude_vector"));
     let names: Vec<String> = names.collect();
-    names.into_iter().map(|name| (name.clone(), floats(files.bytes_mut(&name)))).collect()
+    names
+        .into_iter()
+        .map(|name| (name.clone(), floats(files.bytes_mut(&name))))
+        .collect()
 }
 
 fn norm(values: impl Iterator<Item = f32>) -> f64 {
@@ -50,7 +63,10 @@ fn an_adapter_trained_on_candle_is_that_of_our_own_kernels() {
         let error = norm(own.iter().zip(candle).map(|(own, candle)| own - candle)) / norm(own.iter().copied());
         assert!(error < 1e-3, "{name} is off by {error:.2e}");
     }
-    assert!(own.iter().any(|(name, _)| name.contains("magnitude")), "DoRA was trained");
+    assert!(
+        own.iter().any(|(name, _)| name.contains("magnitude")),
+        "DoRA was trained"
+    );
 }
 
 #[cfg(feature = "candle")]
@@ -69,7 +85,10 @@ fn a_run_in_float16_goes_on_to_the_same_bytes_and_not_in_float32() {
         ("device", ["--device", "cpu", "--precision", "f32"]),
     ] {
         let (_, error) = fail(work.finetune("other", &FLAGS).args(from).args(flags));
-        assert!(error.contains(setting) && error.contains("the one to go on from had"), "{error}");
+        assert!(
+            error.contains(setting) && error.contains("the one to go on from had"),
+            "{error}"
+        );
     }
 }
 
@@ -80,7 +99,10 @@ fn a_device_that_the_binary_was_built_without_or_that_is_none_is_refused() {
     let refused = |device: &str| fail(work.finetune("out", &FLAGS).args(["--device", device]));
     let (code, error) = refused("cuda:1");
     assert_eq!(code, 2, "{error}");
-    assert!(error.contains("--device cuda:1") && error.contains("--features cuda"), "{error}");
+    assert!(
+        error.contains("--device cuda:1") && error.contains("--features cuda"),
+        "{error}"
+    );
     let (code, error) = refused("tpu");
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("tpu"), "{error}");

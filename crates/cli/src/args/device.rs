@@ -54,7 +54,10 @@ mod tests {
         let named = |text: &str| text.parse::<Device>();
         assert_eq!(named("cpu"), Ok(Device::Cpu));
         assert_eq!(named("cuda"), Ok(Device::Cuda(0)));
-        assert_eq!(named("metal:1").map(|device| device.to_string()), Ok("metal:1".to_owned()));
+        assert_eq!(
+            named("metal:1").map(|device| device.to_string()),
+            Ok("metal:1".to_owned())
+        );
         for text in ["", "gpu", "cpu:0", "cuda:", "cuda:one", "cuda:-1", "candle-cpu:1"] {
             assert!(named(text).is_err(), "{text:?}");
         }

@@ -68,7 +68,10 @@ mod tests {
     #[test]
     fn a_device_that_was_left_out_is_named_with_the_way_to_build_it() {
         let error = built_in(Device::Cuda(1)).unwrap_err().to_string();
-        assert!(error.contains("--device cuda:1") && error.contains("--features cuda"), "{error}");
+        assert!(
+            error.contains("--device cuda:1") && error.contains("--features cuda"),
+            "{error}"
+        );
         assert!(built_in(Device::Cpu).is_ok());
     }
 }

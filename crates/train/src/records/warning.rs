@@ -44,6 +44,13 @@ pub enum Warning {
         /// Bytes that the process may have.
         room: u64,
     },
+    /// Batches are computed in parts, because a device had too little memory for one.
+    DeviceFull {
+        /// Optimizer steps done.
+        step: u64,
+        /// Rows at a time, before and from now on.
+        rows: [usize; 2],
+    },
     /// Gradients left the range of float16: the step changed nothing, and losses are scaled by less from now on.
     LossScaleHalved {
         /// Optimizer steps done.
@@ -89,6 +96,12 @@ impl fmt::Display for Warning {
                 bytes(*needed),
                 bytes(*room),
                 rows[1]
+            ),
+            Self::DeviceFull { step, rows } => write!(
+                f,
+                "step {step}: the device has too little memory for {} rows at a time: they are computed {} at a time, more often; the \
+                 numbers stay the same but for rounding",
+                rows[0], rows[1]
             ),
             Self::LossScaleHalved { step, factors } => write!(
                 f,

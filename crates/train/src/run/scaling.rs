@@ -19,7 +19,9 @@ impl Trainer<'_> {
             *gradient *= back;
             gradient.is_finite()
         });
-        let Some(factors) = scale.observe(finite) else { return true };
+        let Some(factors) = scale.observe(finite) else {
+            return true;
+        };
         observer.warning(&Warning::LossScaleHalved {
             step: self.step + 1,
             factors,

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use rootstock_decoder::{Footprint, StepShapes};
+use rootstock_decoder::{DecoderError, Footprint, StepShapes};
 use serde::Serialize;
 
 use super::Trainer;
@@ -48,7 +48,7 @@ impl MemoryPlan {
 
 /// What goes over several rows at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
+pub(super) enum Pass {
     Training,
     Evaluation,
 }
@@ -133,6 +133,22 @@ impl Trainer<'_> {
             room,
         });
         (warning, (now > room).then_some([now, room]))
+    }
+
+    /// Half as many rows at a time from now on, after a device had too little memory for a batch; what is to be told of that.
+    ///
+    /// # Errors
+    /// Any other failure, or one row at a time is too much.
+    pub(super) fn halve_after(&mut self, pass: Pass, failure: DecoderError) -> Result<Warning, TrainError> {
+        let rows = self.at_a_time.of(pass);
+        if rows == 1 || !matches!(failure, DecoderError::OutOfMemory(_)) {
+            return Err(failure.into());
+        }
+        *self.at_a_time.of_mut(pass) = rows.div_ceil(2);
+        Ok(Warning::DeviceFull {
+            step: self.step,
+            rows: [rows, rows.div_ceil(2)],
+        })
     }
 
     /// What stands from the first step to the last.

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use rootstock_decoder::{Backend, Batch, FrozenModel, Learn, Subject};
+use rootstock_decoder::{Backend, Batch, DecoderError, FrozenModel, Learn, Subject};
 
-use super::shortage::AtATime;
+use super::shortage::{AtATime, Pass};
 use super::{Order, Row, RunSettings};
 use crate::adapter::Attached;
 use crate::optimizer::{AdamW, LossScale, Parameter, Step, clip_scale, gradient_norm};
@@ -203,7 +203,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluation(&mut self, observer: &mut dyn Observer) -> Result<(bool, ControlFlow<()>), TrainError> {
-        let loss = self.evaluate()?;
+        let loss = self.evaluate(observer)?;
         if let Some(warning) = self.watch.evaluation(self.step, loss) {
             observer.warning(&warning);
         }
@@ -227,17 +227,20 @@ impl<'a> Trainer<'a> {
     }
 
     /// Mean loss of the rows that are held out.
-    ///
-    /// # Errors
-    /// A device that fails.
-    pub fn evaluate(&mut self) -> Result<f64, TrainError> {
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<f64, TrainError> {
         let (mut sum, mut count) = (0.0, 0);
-        for rows in self.eval_rows.chunks(self.at_a_time.evaluation) {
-            let batch = batch(rows.iter());
+        let mut rows = self.eval_rows;
+        while !rows.is_empty() {
+            let (first, rest) = rows.split_at(rows.len().min(self.at_a_time.evaluation));
             let (engine, subject) = self.subject();
-            let losses = engine.step(subject, &batch, None)?;
-            sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-            count += losses.len();
+            match engine.step(subject, &batch(first.iter()), None) {
+                Ok(losses) => {
+                    sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+                    count += losses.len();
+                    rows = rest;
+                }
+                Err(failure) => observer.warning(&self.halve_after(Pass::Evaluation, failure)?),
+            }
         }
         Ok(sum / count as f64)
     }
@@ -254,7 +257,7 @@ impl<'a> Trainer<'a> {
             .flat_map(|&row| &self.rows[row])
             .map(|sample| sample.learned_tokens())
             .sum();
-        let (sum, read) = self.gradients(&rows, learned)?;
+        let (sum, read) = self.gradients(&rows, learned, observer)?;
         let loss = sum / learned.max(1) as f64;
         let learning_rate = self.schedule.learning_rate(step);
         let scaled_back = self.scale_back(observer);
@@ -284,7 +287,23 @@ impl<'a> Trainer<'a> {
 
     /// Gradients of the mean loss over the `learned` tokens of these rows, as many rows at a time as fit; the sum of their losses,
     /// and the tokens that were read.
-    fn gradients(&mut self, rows: &[usize], learned: usize) -> Result<(f64, u64), TrainError> {
+    fn gradients(
+        &mut self,
+        rows: &[usize],
+        learned: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<(f64, u64), TrainError> {
+        loop {
+            match self.accumulate(rows, learned) {
+                Ok(found) => return Ok(found),
+                // What was found so far is found again.
+                Err(failure) => observer.warning(&self.halve_after(Pass::Training, failure)?),
+            }
+        }
+    }
+
+    /// The same with a fixed number of rows at a time.
+    fn accumulate(&mut self, rows: &[usize], learned: usize) -> Result<(f64, u64), DecoderError> {
         self.attached.parameters.clear_gradients();
         let (mut sum, mut read) = (0.0, 0);
         for (index, rows) in rows.chunks(self.at_a_time.training).enumerate() {

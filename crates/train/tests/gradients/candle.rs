@@ -57,7 +57,11 @@ fn trained_on(arch: &str) -> Case {
     let mut attached = attach(&AdapterConfig::parse(json.as_bytes()).unwrap(), 0.25, &model, 1).unwrap();
     for parameter in attached.parameters.iter_mut() {
         // B begins with zeros, which would leave A without a gradient.
-        let shift = if parameter.kind == ParameterKind::LowRankB { 0.05 } else { 0.0 };
+        let shift = if parameter.kind == ParameterKind::LowRankB {
+            0.05
+        } else {
+            0.0
+        };
         let values = parameter.values.iter_mut().enumerate();
         values.for_each(|(at, value)| *value += shift * (at as f32 * 1.7).sin());
     }

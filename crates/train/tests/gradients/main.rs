@@ -1,10 +1,12 @@
 //! Losses, gradients and trained tensors in f32: against those of torch + peft ([`golden`], on every instruction set:
 //! [`instructions`]), and against each other where they must be the same ([`properties`]); the same on candle ([`candle`]), also in
-//! float16 ([`halves`]).
+//! float16 ([`halves`]) and where a device's memory is short ([`shortage`]).
 
 mod candle;
 mod cases;
+mod faulty;
 mod golden;
 mod halves;
 mod instructions;
 mod properties;
+mod shortage;

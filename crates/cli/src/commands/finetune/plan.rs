@@ -35,9 +35,7 @@ pub fn show(settings: &FinetuneSettings, trainer: &mut Trainer<'_>, json: bool) 
         println!("{object}");
         return Ok(());
     }
-    warnings
-        .iter()
-        .for_each(|warning| eprintln!("warning: {warning}"));
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     for (name, value) in table(&plan, trainer.rows_at_a_time(), room) {
         println!("{name:<16} {value}");
     }
