@@ -149,7 +149,8 @@ fn pull(walk: &mut Walk<'_>, out: &Tensor, gradient: &Tensor, entrance: &Tensor)
     // The gradient of this sum by `out` is `gradient`; the sum itself is of no use.
     let mut found = (out * gradient)?.sum_all()?.backward()?;
     walk.leaves.collect(&mut found)?;
-    Ok(found.remove(entrance))
+    // Candle leaves a graph at gradients of variables, by which the next way back would come here again.
+    Ok(found.remove(entrance).map(|gradient| gradient.detach()))
 }
 
 /// Losses of the batch's targets, logits standing a chunk of rows at a time, and the gradient of the normalised rows.
