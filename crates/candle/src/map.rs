@@ -22,17 +22,18 @@ impl Walk<'_> {
         if let Some(pair) = pair {
             y = (y + self.through_pair(x, site, pair)?)?;
         }
+        // Gradients of magnitudes and biases are sums over rows, for which 16 bits are too few.
         if let Some(magnitude) = training.and_then(|training| training.magnitude.as_ref()) {
-            y = y.broadcast_mul(&self.factors(site, pair, magnitude)?)?;
+            y = y
+                .to_dtype(DType::F32)?
+                .broadcast_mul(&self.factors(site, pair, magnitude)?)?;
         }
-        let bias = match training.and_then(|training| training.bias.as_ref()) {
-            Some(bias) => Some(self.leaves.rows(bias)?.to_dtype(weights.kind)?),
-            None => weights.biases.get(&site).cloned(),
-        };
-        match bias {
-            Some(bias) => y.broadcast_add(&bias),
-            None => Ok(y),
+        if let Some(bias) = training.and_then(|training| training.bias.as_ref()) {
+            y = y.to_dtype(DType::F32)?.broadcast_add(&self.leaves.rows(bias)?)?;
+        } else if let Some(bias) = weights.biases.get(&site) {
+            y = y.broadcast_add(&bias.to_dtype(y.dtype())?)?;
         }
+        y.to_dtype(weights.kind)
     }
 
     /// `scale * B A x`
@@ -58,12 +59,11 @@ impl Walk<'_> {
         mask.to_dtype(x.dtype()).map(Some)
     }
 
-    /// DoRA's factors (Liu et al., 2024): trained lengths by those of the outputs' weights, base and pair together. As in the
+    /// DoRA's factors (Liu et al., 2024), f32: trained lengths by those of the outputs' weights, base and pair together. As in the
     /// paper's section 4.3 the latter count as constants.
     fn factors(&mut self, site: Site, pair: Option<&LowRank>, magnitude: &Rows) -> Result<Tensor> {
         let lengths = self.lengths(site, pair)?.detach();
-        let magnitudes = self.leaves.rows(magnitude)?;
-        (magnitudes / lengths)?.to_dtype(self.weights.kind)
+        self.leaves.rows(magnitude)? / lengths
     }
 
     /// Lengths of `w + scale * b A` of every output, from `|w|^2`, `w . (b A)` and the Gram matrix of A; f32, `[outputs]`.

@@ -19,10 +19,11 @@ pub struct Norm {
 /// Weights that do not change.
 pub struct Weights {
     pub device: Device,
-    /// Of values between normalisations, and of `maps` and `biases`.
+    /// Of values between normalisations, and of `maps`.
     pub kind: DType,
     /// `[outputs, inputs]`
     pub maps: BTreeMap<Site, Tensor>,
+    /// f32
     pub biases: BTreeMap<Site, Tensor>,
     pub norms: BTreeMap<NormSite, Norm>,
 }
@@ -38,7 +39,7 @@ impl Weights {
             let weight = Tensor::from_vec(decode(matrix, threads), shape, &Device::Cpu)?;
             maps.insert(site, weight.to_dtype(kind)?.to_device(device)?);
             if let Some(bias) = model.bias(site) {
-                biases.insert(site, Tensor::new(bias, device)?.to_dtype(kind)?);
+                biases.insert(site, Tensor::new(bias, device)?);
             }
         }
         let layers = spec.layers.iter().enumerate();

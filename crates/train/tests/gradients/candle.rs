@@ -98,13 +98,16 @@ fn every_architecture_has_the_gradients_of_our_own_kernels() {
 
 #[test]
 fn in_bfloat16_gradients_point_where_those_in_f32_do() {
-    let (mut case, samples) = (Case::of("lora"), samples());
+    let samples = samples();
     let (batch, learned) = (batch(&samples), learned(&samples));
-    let (_, expected) = case.gradients(&mut engine(false, 2), &batch, learned);
-    let (_, found) = case.gradients(candle(&case.model, false, Precision::Bf16).as_mut(), &batch, learned);
-    for (name, expected) in &expected {
-        let error = relative_error(&found[name], expected);
-        assert!((1e-6..0.1).contains(&error), "{name} is off by {error:.2e}");
+    for name in ["lora", "dora"] {
+        let mut case = Case::of(name);
+        let (_, expected) = case.gradients(&mut engine(false, 2), &batch, learned);
+        let (_, found) = case.gradients(candle(&case.model, false, Precision::Bf16).as_mut(), &batch, learned);
+        for (name, expected) in &expected {
+            let error = relative_error(&found[name], expected);
+            assert!((1e-6..0.1).contains(&error), "{name} is off by {error:.2e}");
+        }
     }
 }
 
