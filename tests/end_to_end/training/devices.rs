@@ -49,7 +49,6 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }
 
-#[cfg(feature = "candle")]
 #[test]
 fn an_adapter_trained_on_candle_is_that_of_our_own_kernels() {
     let work = Workplace::new();
@@ -69,7 +68,6 @@ fn an_adapter_trained_on_candle_is_that_of_our_own_kernels() {
     );
 }
 
-#[cfg(feature = "candle")]
 #[test]
 fn a_run_in_float16_goes_on_to_the_same_bytes_and_not_in_float32() {
     let work = Workplace::new();

@@ -1,5 +1,6 @@
 //! `rootstock finetune` on a tiny checkpoint: steps of milliseconds.
 
+#[cfg(feature = "candle")]
 mod devices;
 mod errors;
 mod resume;
