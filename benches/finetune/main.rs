@@ -1,7 +1,7 @@
 //! Speed of a training step: random tokens, rank 8 on all linear layers, batches of 4 x 256.
 //!
 //!     cargo bench --bench finetune -- MODEL [--precision f32|bf16] [--checkpointing] [--steps N] [--threads N]
-//!                                           [--length N] [--batch N] [--json]
+//!                                           [--length N] [--batch N] [--qlora q4|nf4]
 //!
 //! Prints tokens per second (median step) and the peak resident memory. scripts/peers/finetune_torch.py measures torch with
 //! peft on the same.
@@ -33,10 +33,11 @@ fn main() {
     let path = arguments.first().expect("the first argument is a model");
     let checkpoint = Checkpoint::open(path.as_ref()).expect("a model");
     let packing = Packing {
-        precision: if arguments.iter().any(|argument| argument == "--qlora") {
-            WeightPrecision::Four
-        } else {
-            WeightPrecision::Stored
+        precision: match value("--qlora") {
+            None => WeightPrecision::Stored,
+            Some("q4") => WeightPrecision::Four,
+            Some("nf4") => WeightPrecision::Nf4,
+            Some(other) => panic!("--qlora q4 or nf4, not {other}"),
         },
         four_bit_output: false,
         threads,
@@ -45,6 +46,8 @@ fn main() {
     let json = adapter_config(&LoraSettings::default(), "bench", checkpoint.hash()).to_string();
     let config = AdapterConfig::parse(json.as_bytes()).expect("our own configuration");
     let mut attached = attach(&config, 0.0, &model, 1).expect("an adapter");
+    // Its mapped file would count as ours.
+    drop(checkpoint);
     let settings = StepSettings {
         arithmetic: if value("--precision") == Some("f32") {
             Arithmetic::F32

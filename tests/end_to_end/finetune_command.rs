@@ -11,12 +11,12 @@ use crate::server::ROOTSTOCK;
 use crate::tiny::write_model;
 
 /// A tiny model and rows to train it on.
-struct Bench {
-    folder: tempfile::TempDir,
+pub struct Bench {
+    pub folder: tempfile::TempDir,
 }
 
 impl Bench {
-    fn new(arch: &str) -> Self {
+    pub fn new(arch: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_model(arch, &folder.path().join("base"));
         let row = |index: usize| {
@@ -28,11 +28,11 @@ impl Bench {
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn command(&self, output: &str, flags: &[&str]) -> Command {
+    pub fn command(&self, output: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(ROOTSTOCK);
         command.arg("finetune").current_dir(self.folder.path());
         command.args([
@@ -49,27 +49,27 @@ impl Bench {
         command
     }
 
-    fn run(&self, output: &str, flags: &[&str]) -> Output {
+    pub fn run(&self, output: &str, flags: &[&str]) -> Output {
         self.command(output, flags).output().unwrap()
     }
 
     /// The object that a run prints.
-    fn result(&self, output: &str, flags: &[&str]) -> Value {
+    pub fn result(&self, output: &str, flags: &[&str]) -> Value {
         let output = self.run(output, &[flags, &["--json"]].concat());
         assert!(output.status.success(), "{}", stderr(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    fn read(&self, name: &str) -> String {
+    pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
     let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
     names.sort();
@@ -318,6 +318,28 @@ fn an_interrupted_run_ends_after_its_step_with_a_checkpoint_to_go_on_from() {
     let refused = bench.run("broken", &flags);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("is not empty"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_found_before_the_first_step() {
+    let bench = Bench::new("mistral");
+    // A million checkpoints of many megabytes, which no disk has room for.
+    let line = "--max-steps 2000000 --save-steps 1 --save-total-limit 1000000 --lora-r 1024";
+    let flags: Vec<&str> = line.split(' ').collect();
+    let planned = bench.run("planned", &[&flags[..], &["--dry-run"]].concat());
+    let said = stderr(&planned);
+    assert!(
+        planned.status.success() && said.contains("warning: planned: the run writes about"),
+        "{said}"
+    );
+    let output = bench.run("none", &flags);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("none: the run writes about") && said.contains("save_total_limit"),
+        "{said}"
+    );
+    assert!(!bench.path("none").exists());
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         Command::Data(command) => commands::dataset::run(command),
         Command::Eval(args) => commands::eval::run(args),
         Command::Finetune(args) => commands::finetune::run(*args),
+        Command::Search(args) => commands::search::run(*args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

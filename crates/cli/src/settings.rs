@@ -18,13 +18,17 @@ mod evaluation;
 mod finetune;
 mod generation;
 mod measure;
+mod search;
 #[cfg(test)]
 mod tests;
+mod trained;
 
 pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};
-pub use measure::{Bound, Evidence, Measure};
+pub use measure::{Bound, Evidence, Measure, Objective};
+pub use search::{SearchSettings, trial_folder};
+pub use trained::{measured, served_base};
 
 type Result<T> = anyhow::Result<T>;
 
@@ -148,6 +152,7 @@ pub fn weight_precision(quantize: Quantize) -> WeightPrecision {
         Quantize::None => WeightPrecision::Stored,
         Quantize::Eight => WeightPrecision::Eight,
         Quantize::Four => WeightPrecision::Four,
+        Quantize::Nf4 => WeightPrecision::Nf4,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{Parameters, StepSettings, Trained};
 
 /// Bytes of an element.
 const F32: usize = size_of::<f32>();
+const BF16: usize = size_of::<u16>();
 
 /// Bytes that a step takes beside the model and what is trained, at most at a time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,9 +80,14 @@ impl StepShapes {
 
     /// Of a step over so many tokens, of which so many are learned.
     pub fn footprint(&self, tokens: usize, targets: usize) -> Footprint {
-        let kept = match self.settings.checkpointing {
-            true => self.passing(),
-            false => self.layers.iter().map(|kept| kept.firm).sum::<usize>() + self.most(|kept| kept.cheap),
+        let firm = || self.layers.iter().map(|kept| kept.firm);
+        let at_work = self.most(|kept| kept.firm + kept.cheap);
+        // What is put away is rounded, beside the layer at work that is not.
+        let kept = match (self.settings.checkpointing, self.settings.arithmetic) {
+            (true, Arithmetic::F32) => self.passing(),
+            (true, Arithmetic::Bf16) => self.passing() + self.most(|kept| kept.firm) * BF16,
+            (false, Arithmetic::F32) => (firm().sum::<usize>() + self.most(|kept| kept.cheap)) * F32,
+            (false, Arithmetic::Bf16) => firm().sum::<usize>() * BF16 + at_work * F32,
         };
         // Beside those of an operation, those of the residual stream.
         self.bytes([tokens, targets], kept, self.gradients + 2 * self.hidden)
@@ -92,25 +98,26 @@ impl StepShapes {
         self.bytes([tokens, targets], self.passing(), 0)
     }
 
-    /// Elements per token where only what enters each layer is kept, and one layer stands at a time.
+    /// Bytes per token where only what enters each layer is kept, and one layer stands at a time.
     fn passing(&self) -> usize {
-        self.layers.len() * self.hidden + self.most(|kept| kept.firm + kept.cheap)
+        (self.layers.len() * self.hidden + self.most(|kept| kept.firm + kept.cheap)) * F32
     }
 
     fn most(&self, of: impl Fn(&Kept) -> usize) -> usize {
         self.layers.iter().map(of).max().unwrap_or(0)
     }
 
+    /// `kept` is in bytes per token, `gradients` in elements.
     fn bytes(&self, [tokens, targets]: [usize; 2], kept: usize, gradients: usize) -> Footprint {
         let logits = targets.min(logits_rows(self.vocabulary)) * self.vocabulary;
         // The last layer's rows normalised, those of them that are learned, and the gradients of both.
         let ends = 4 * self.hidden;
         let rounded = match self.settings.arithmetic {
             Arithmetic::F32 => 0,
-            Arithmetic::Bf16 => (tokens * self.widest).max(logits) * size_of::<u16>(),
+            Arithmetic::Bf16 => (tokens * self.widest).max(logits) * BF16,
         };
         Footprint {
-            activations: tokens * (kept + ends) * F32,
+            activations: tokens * (kept + ends * F32),
             gradients: tokens * gradients * F32 + rounded,
             logits: logits * F32,
         }

@@ -121,7 +121,7 @@ fn run(tape: &mut Tape<'_, '_>, model: &FrozenModel, batch: &Batch, learn: Optio
         let mark = tape.mark();
         let out = layer(tape, spec, index, x);
         x = if keep && tape.needs(out) {
-            tape.drop_cheap(mark);
+            tape.put_away(mark, x, out);
             out
         } else {
             tape.forget(mark, out)
@@ -146,6 +146,10 @@ fn run(tape: &mut Tape<'_, '_>, model: &FrozenModel, batch: &Batch, learn: Optio
         }
         let mark = tape.mark();
         let again = layer(tape, spec, index, entrance);
+        if tape.rounds() {
+            // As without checkpointing, so that both give the same bits.
+            tape.put_away(mark, entrance, again);
+        }
         tape.move_gradient(out, again);
         tape.backward_to(mark);
     }
@@ -169,7 +173,7 @@ fn entropy(
     let (hidden, columns) = (model.spec().hidden_size, model.spec().vocab_size);
     let chunk = logits_rows(columns);
     let mut losses = vec![0.0; targets.len()];
-    let mut of_normed = learn.map(|_| vec![0.0; tape.values(normed).len()]);
+    let mut of_normed = learn.map(|_| tape.zeros(tape.values(normed).len()));
     let (mut rows, mut tokens) = (Vec::new(), Vec::new());
     for (targets, losses) in targets.chunks(chunk).zip(losses.chunks_mut(chunk)) {
         rows.clear();

@@ -29,7 +29,7 @@ pub struct Source<'a> {
     /// Rows from here on are rounded in coarse groups of 256, where they are rounded: for products of many rows where
     /// [`crate::Isa::has_tiles`]. Which of the two a row takes decides its bits, so it must not depend on its batch.
     pub coarse_from: usize,
-    /// The product has dense weights, which take the rows in f32.
+    /// The product has weights that take the rows in f32 ([`crate::PackedMatrix::takes_floats`]).
     pub keep: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::{BlockFormat, Context, ElementType, Isa, PackedMatrix, ThreadPool};
+use crate::{BlockFormat, Context, ElementType, Isa, Nf4Weights, PackedMatrix, ThreadPool, encode_nf4};
 
 /// Every encoding.
 pub(crate) const FORMATS: [BlockFormat; 14] = [
@@ -45,12 +45,14 @@ impl Random {
     /// A random matrix in an encoding: packed, and its weights as f32.
     pub(crate) fn matrix(&mut self, format: BlockFormat, outputs: usize, inputs: usize) -> (PackedMatrix, Vec<f32>) {
         let rows: Vec<Vec<u8>> = (0..outputs).map(|_| self.row(format, inputs)).collect();
-        let matrix = PackedMatrix::pack(format, outputs, inputs, |row| &rows[row]).unwrap();
-        let mut weights = vec![0.0; outputs * inputs];
-        for (output, to) in weights.chunks_exact_mut(inputs).enumerate() {
-            matrix.dequantize_row(output, to);
-        }
-        (matrix, weights)
+        with_weights(PackedMatrix::pack(format, outputs, inputs, |row| &rows[row]).unwrap())
+    }
+
+    /// The same in NF4.
+    pub(crate) fn nf4(&mut self, outputs: usize, inputs: usize) -> (PackedMatrix, Vec<f32>) {
+        let mut weights = Nf4Weights::default();
+        encode_nf4(&self.numbers(outputs * inputs), &mut weights).unwrap();
+        with_weights(PackedMatrix::pack_nf4(outputs, inputs, &[weights]).unwrap())
     }
 
     /// A row of random encoded blocks, whose weights stay within a few units.
@@ -86,6 +88,16 @@ impl Random {
         }
         row
     }
+}
+
+/// A matrix and its weights as f32.
+fn with_weights(matrix: PackedMatrix) -> (PackedMatrix, Vec<f32>) {
+    let (outputs, inputs) = (matrix.outputs(), matrix.inputs());
+    let mut weights = vec![0.0; outputs * inputs];
+    for (output, to) in weights.chunks_exact_mut(inputs).enumerate() {
+        matrix.dequantize_row(output, to);
+    }
+    (matrix, weights)
 }
 
 /// Little-endian elements.

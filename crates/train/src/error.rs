@@ -54,6 +54,22 @@ pub enum TrainError {
         /// What would take less.
         advice: String,
     },
+    /// The files of a run do not fit on their disk.
+    #[error(
+        "{dir}: the run writes about {} there ({} of it checkpoints), and {} are free; free some space, take another folder, or keep \
+         fewer checkpoints (save_total_limit)",
+        crate::quantity::bytes(.plan.total()),
+        crate::quantity::bytes(.plan.checkpoint_bytes),
+        crate::quantity::bytes(*.free)
+    )]
+    Disk {
+        /// The output folder.
+        dir: String,
+        /// What would be written.
+        plan: crate::run::DiskPlan,
+        /// Bytes that may be written.
+        free: u64,
+    },
     /// State of an optimizer that does not belong to its parameters.
     #[error("optimizer state {name}: {reason}")]
     State {

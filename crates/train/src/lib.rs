@@ -3,6 +3,7 @@
 
 pub mod adapter;
 pub mod dataset;
+pub mod disk;
 pub mod display;
 mod error;
 pub mod files;
@@ -17,6 +18,7 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod search;
+pub mod table;
 
 pub use error::TrainError;
 pub use random::Random;

@@ -21,6 +21,14 @@ const ARCHITECTURES: [&str; 9] = [
     "gpt2",
 ];
 
+/// All ways to go about a step.
+const WAYS: [(Arithmetic, bool); 4] = [
+    (Arithmetic::F32, false),
+    (Arithmetic::F32, true),
+    (Arithmetic::Bf16, false),
+    (Arithmetic::Bf16, true),
+];
+
 fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures/tiny")
@@ -60,9 +68,9 @@ fn step(engine: &mut Engine, (model, attached): &mut (FrozenModel, Attached), ba
     engine.step(subject, batch, Some(learn));
 }
 
-fn settings(checkpointing: bool) -> StepSettings {
+fn settings(arithmetic: Arithmetic, checkpointing: bool) -> StepSettings {
     StepSettings {
-        arithmetic: Arithmetic::F32,
+        arithmetic,
         checkpointing,
         threads: 1,
     }
@@ -85,12 +93,13 @@ fn a_step_takes_what_its_footprint_says() {
     let mut ratios = Vec::new();
     for arch in ARCHITECTURES {
         for lora in [&LoraSettings::default(), &some] {
-            for checkpointing in [false, true] {
-                let mut engine = Engine::new(settings(checkpointing)).unwrap();
+            for (arithmetic, checkpointing) in WAYS {
+                let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
                 let (mut subject, batch) = (subject(arch, lora), batch(4, 100));
                 step(&mut engine, &mut subject, &batch);
                 let ratio = ratio(&engine, &subject, &batch);
-                let named = format!("{arch}, DoRA {}, checkpointing {checkpointing}: {ratio:.2}", lora.dora);
+                let dora = lora.dora;
+                let named = format!("{arch}, DoRA {dora}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}");
                 ratios.push((ratio, named));
             }
         }
@@ -103,7 +112,7 @@ fn a_step_takes_what_its_footprint_says() {
 
 #[test]
 fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one() {
-    let mut engine = Engine::new(settings(false)).unwrap();
+    let mut engine = Engine::new(settings(Arithmetic::F32, false)).unwrap();
     let mut subject = subject("mistral", &LoraSettings::default());
     for rows in [1, 2, 4, 7, 12, 5, 1] {
         let batch = batch(rows, 100);
@@ -116,4 +125,21 @@ fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one(
     step(&mut engine, &mut subject, &largest);
     let ratio = ratio(&engine, &subject, &largest);
     assert!(ratio < 1.25, "{ratio}");
+}
+
+#[test]
+fn steps_of_one_size_take_no_more_after_the_first() {
+    for (arithmetic, checkpointing) in WAYS {
+        let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
+        let (mut subject, batch) = (subject("qwen3", &LoraSettings::default()), batch(3, 100));
+        let mut kept = (0..4).map(|_| {
+            step(&mut engine, &mut subject, &batch);
+            engine.kept_bytes()
+        });
+        let first = kept.next();
+        assert!(
+            kept.all(|bytes| Some(bytes) == first),
+            "{arithmetic:?}, checkpointing {checkpointing}"
+        );
+    }
 }

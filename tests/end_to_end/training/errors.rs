@@ -75,7 +75,7 @@ fn a_template_names_columns_that_are_there() {
 #[test]
 fn settings_out_of_range_or_that_match_nothing_are_named() {
     let work = Workplace::new();
-    let cases: [(&[&str], &[&str]); 4] = [
+    let cases: [(&[&str], &[&str]); 5] = [
         (&["--lora-r", "0"], &["--lora-r", "0"]),
         (
             &["--target-modules", "query"],
@@ -86,6 +86,7 @@ fn settings_out_of_range_or_that_match_nothing_are_named() {
             &["--precision fp8", "no supported device", "--method qlora"],
         ),
         (&["--precision", "fp16"], &["--precision fp16", "bf16"]),
+        (&["--quant-type", "nf4"], &["--quant-type nf4", "--method qlora"]),
     ];
     for (flags, words) in cases {
         let mut command = work.finetune("out", &["--max-steps", "2"]);

@@ -3,6 +3,7 @@
 #[cfg(feature = "candle")]
 mod devices;
 mod errors;
+mod nf4;
 mod resume;
 mod rows;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use rootstock_train::dataset::Slice;
 
 use super::RunArgs;
@@ -56,6 +56,9 @@ pub struct EvalArgs {
     /// Most tokens to generate for a text that is compared with the completion
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_tokens: usize,
+    /// Have rouge compare the stems of words
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+    pub use_stemmer: bool,
     /// Exit with 1 if a metric is less than this (repeatable); with --adapter the base is only compared with
     #[arg(long, value_name = "METRIC=VALUE", value_delimiter = ',')]
     pub fail_below: Vec<Bound>,

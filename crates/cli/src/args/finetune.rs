@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 use rootstock_train::dataset::Slice;
 
-use super::Device;
+use super::{Device, Task};
 use crate::settings::ByteSize;
 
 /// Arguments of `finetune`.
@@ -33,6 +33,9 @@ pub struct FinetuneArgs {
     /// What is trained
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = Method::Lora)]
     pub method: Method,
+    /// What qlora rounds weights to
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = QuantType::Q4, alias = "bnb-4bit-quant-type")]
+    pub quant_type: QuantType,
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]
@@ -63,6 +66,9 @@ pub struct FinetuneArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// From the settings file: runs in place of this one.
+    #[arg(skip)]
+    pub tasks: Vec<Task>,
 }
 
 /// What is trained.
@@ -70,8 +76,17 @@ pub struct FinetuneArgs {
 pub enum Method {
     /// Low-rank pairs beside the weights as they are stored
     Lora,
-    /// Low-rank pairs beside weights in 4 bits: those of a GGUF file as they are, those of a folder rounded
+    /// Low-rank pairs beside weights in 4 bits (--quant-type)
     Qlora,
+}
+
+/// 4 bits of frozen weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantType {
+    /// Blocks of 32 with scale and minimum, as `--quantize 4` serves them; weights that are quantized already stay as they are
+    Q4,
+    /// NF4 with double quantization, as bitsandbytes has it and `--quantize nf4` serves it
+    Nf4,
 }
 
 /// What is learned.
@@ -174,9 +189,9 @@ pub struct TrainingArgs {
     /// Batches to an optimizer step; their losses are weighed by tokens
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub gradient_accumulation_steps: usize,
-    /// Keep only what enters each layer and compute the rest twice: less memory, more time
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
-    pub gradient_checkpointing: bool,
+    /// Keep only what enters each layer and compute the rest twice: less memory, more time [default: true with --method qlora]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub gradient_checkpointing: Option<bool>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", default_value_t = 2e-4)]
     pub learning_rate: f64,

@@ -1,4 +1,4 @@
-//! What can be typed: one struct per command, parsed and not yet validated (that is [`crate::settings`]).
+//! What can be typed: one struct per command, parsed ([`mod@parse`]) and not yet validated (that is [`crate::settings`]).
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
 mod dataset;
@@ -6,23 +6,29 @@ mod device;
 mod eval;
 mod file;
 mod finetune;
+mod parse;
+mod search;
 #[cfg(test)]
 mod tests;
+mod variants;
 
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::ByteSize;
 pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use device::Device;
 pub use eval::{EvalArgs, Metric};
 pub use finetune::{
-    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, RecordArgs, ReportTo, TrainingArgs,
+    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, QuantType, RecordArgs, ReportTo, TrainingArgs,
 };
+pub use parse::parse;
+pub use search::{SearchArgs, StrategyName};
+pub use variants::{Space, Task};
+
+use parse::command;
 
 const OVERVIEW: &str = "\
 Example:
@@ -30,7 +36,7 @@ Example:
   rootstock serve --model smollm2-135m-instruct --adapters models/demo
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
-Every option of serve, generate, chat, eval and finetune can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
+Every option of serve, generate, chat, eval, finetune and search can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
 file given with --config; a flag wins over the environment, the environment over the file.
 ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
 
@@ -88,8 +94,8 @@ Examples:
   rootstock eval --model f16.gguf --model q4.gguf --data-name book.txt --fail-above perplexity=60
 
 Perplexity, accuracy and F1 come from log-probabilities; exact-match, bleu (as sacrebleu) and rouge (as rouge-score, without its
-stemmer) from a greedy generation per example. The rows have the columns that fine-tuning takes: prompt and completion, input and
-output, messages, text, or any with --text-template.
+stemmer unless --use-stemmer) from a greedy generation per example. The rows have the columns that fine-tuning takes: prompt and
+completion, input and output, messages, text, or any with --text-template.
 Exit codes: 0 measured and within --fail-below and --fail-above, 1 not, 2 wrong usage.")]
     Eval(EvalArgs),
     /// Train an adapter
@@ -102,6 +108,16 @@ Examples:
 The output folder is an adapter that serve, generate, eval and peft read.
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
     Finetune(Box<FinetuneArgs>),
+    /// Train adapters with different settings and keep the best
+    #[command(after_help = "\
+Examples:
+  rootstock search --config configs/search.toml
+  rootstock search --config configs/search.toml --trials 40
+
+The settings file has what `finetune` takes, a table [search_space.OPTION] for each option that is searched over (type = \"float\",
+\"int\" or \"choice\"; low, high and log, or values), and the options below in [search]. A search that was stopped goes on.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
+    Search(Box<SearchArgs>),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -147,7 +163,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Activations::Auto)]
     pub activations: Activations,
     /// Bits of the weights: those stored as F32, F16 or BF16 are quantized while loading; already quantized ones stay as
-    /// they are
+    /// they are, but for nf4
     #[arg(long, value_name = "BITS", value_enum, default_value_t = Quantize::None)]
     pub quantize: Quantize,
     /// Round the output projection to 4 bits, whatever it is stored in: a generated token reads the less, and is chosen a
@@ -167,6 +183,8 @@ pub enum Quantize {
     /// 4 bits and a scale per 32 weights; embedding and output in 8
     #[value(name = "4")]
     Four,
+    /// As adapters with `--quant-type nf4` are trained: all maps in NF4, embedding and output as they are
+    Nf4,
 }
 
 /// Precision of activations.
@@ -363,53 +381,4 @@ pub struct ChatArgs {
     pub system: Option<String>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-}
-
-/// Parses a command line, with the environment and the file of `--config` under it.
-///
-/// # Errors
-/// clap's own, `--help` and `--version` included; what is wrong with a settings file comes as one of them too.
-pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let line: Vec<OsString> = line.into_iter().map(with_dashes).collect();
-    let matches = command().try_get_matches_from(&line)?;
-    let matches = match file::settings_of(&matches)? {
-        None => matches,
-        Some(settings) => settings.parse_under(line)?,
-    };
-    Ok(Cli::from_arg_matches(&matches)?.command)
-}
-
-/// An option as it is spelled here: what other tools call `--data_name` is `--data-name`.
-fn with_dashes(argument: OsString) -> OsString {
-    let Some(option) = argument.to_str().filter(|argument| argument.starts_with("--")) else {
-        return argument;
-    };
-    match option.split_once('=') {
-        Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
-        None => option.replace('_', "-").into(),
-    }
-}
-
-/// The clap command, with an environment variable for each option that describes a set-up rather than one call.
-fn command() -> clap::Command {
-    Cli::command().mut_subcommands(with_variables)
-}
-
-fn with_variables(command: clap::Command) -> clap::Command {
-    let command = command.mut_subcommands(with_variables);
-    command.mut_args(|arg| match arg.get_long() {
-        // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
-        Some("help" | "version" | "list" | "json" | "out" | "prompt" | "stop" | "accept-licence") | None => arg,
-        Some("rows" | "ids" | "lines" | "color") => arg,
-        Some(long) => {
-            let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));
-            let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-            let arg = arg.env(variable);
-            if is_switch {
-                arg.value_parser(BoolishValueParser::new())
-            } else {
-                arg
-            }
-        }
-    })
 }

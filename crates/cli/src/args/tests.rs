@@ -1,6 +1,7 @@
 //! Layers of settings, and that the README and the files in configs/ say what the commands know.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::*;
@@ -120,7 +121,7 @@ fn a_switch_that_takes_a_value_is_a_boolean_of_the_file_and_nothing_else_is() {
     let Ok(Command::Finetune(args)) = finetune("packing = true\ngradient-checkpointing = false\nlora-r = 4\n") else {
         panic!()
     };
-    assert!(args.data.packing && !args.training.gradient_checkpointing);
+    assert!(args.data.packing && args.training.gradient_checkpointing == Some(false));
     assert_eq!(args.adapter.lora_r, 4);
     let error = finetune("output = true\n").unwrap_err();
     assert!(error.contains("`output`: expected a text"), "{error}");
@@ -160,7 +161,7 @@ fn olives_command_line_of_finetune_is_taken_as_it_is() {
         (training.max_steps, training.gradient_accumulation_steps),
         (Some(100), 16)
     );
-    assert!(training.gradient_checkpointing && training.learning_rate == 1e-4);
+    assert!(training.gradient_checkpointing == Some(true) && training.learning_rate == 1e-4);
     assert_eq!(
         (
             training.per_device_train_batch_size,
@@ -204,10 +205,77 @@ fn every_file_in_configs_is_for_a_command_and_parses() {
     }
     assert_eq!(
         names,
-        ["chat", "eval", "finetune", "generate", "serve"]
+        ["chat", "eval", "finetune", "generate", "search", "serve"]
             .map(str::to_owned)
             .into()
     );
+}
+
+#[test]
+fn every_recipe_parses_and_the_demo_is_made_of_the_others() {
+    let recipes = Path::new(ROOT).join("models/recipes");
+    for entry in std::fs::read_dir(&recipes).unwrap() {
+        let path = entry.unwrap().path();
+        parse_line(&["rootstock", "finetune", "--config", path.to_str().unwrap()]).unwrap();
+    }
+    let demo = recipes.join("demo.toml");
+    let Ok(Command::Finetune(args)) = parse_line(&["rootstock", "finetune", "--config", demo.to_str().unwrap()]) else {
+        panic!()
+    };
+    let names: Vec<_> = args.tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["spam-filter", "moby-dick"]);
+    let moby_dick = &args.tasks[1].args;
+    assert_eq!(
+        moby_dick.output.as_deref(),
+        Some(Path::new(".rootstock/demo/moby-dick"))
+    );
+    assert!(moby_dick.data.packing && moby_dick.training.max_steps == Some(30));
+}
+
+#[test]
+fn a_flag_wins_over_what_a_task_sets_and_a_tasks_key_over_the_files() {
+    let (_dir, path) =
+        config("output = \"o\"\nlora-r = 4\nseed = 1\n[[task]]\nname = \"a\"\nlora_r = 8\nmax-steps = 9\n");
+    let line = ["rootstock", "finetune", "--config", &path, "--max-steps", "2"];
+    let Ok(Command::Finetune(args)) = parse_line(&line) else {
+        panic!()
+    };
+    let task = &args.tasks[0].args;
+    assert_eq!(
+        (task.adapter.lora_r, task.training.seed, task.training.max_steps),
+        (8, 1, Some(2))
+    );
+    assert_eq!(
+        (args.adapter.lora_r, task.output.as_deref()),
+        (4, Some(Path::new("o/a")))
+    );
+}
+
+#[test]
+fn a_point_of_a_search_space_takes_the_place_of_the_files_value() {
+    let text = "lora-r = 4\nlearning-rate = 1.0\n[search]\nseed = 7\ntrials = 3\n[search_space.lr_scheduler_type]\ntype = \"choice\"\n\
+                values = [\"cosine\"]\n[search_space.r]\ntype = \"int\"\nlow = 1\nhigh = 2\n";
+    let (_dir, path) = config(text);
+    let Ok(Command::Search(args)) = parse_line(&["rootstock", "search", "--config", &path]) else {
+        panic!()
+    };
+    assert_eq!((args.search_seed, args.trials, args.finetune.training.seed), (7, 3, 42));
+    let space = args.space.unwrap();
+    assert_eq!(
+        space.dimensions.keys().collect::<Vec<_>>(),
+        ["lora-r", "lr-scheduler-type"]
+    );
+    assert_eq!(space.fixed["learning-rate"], "1.0");
+    assert!(!space.fixed.contains_key("lora-r") && !space.fixed.contains_key("trials"));
+    let point = [("lora-r", 2.into()), ("lr-scheduler-type", "cosine".into())];
+    let trial = space
+        .at(&point.map(|(name, value)| (name.to_owned(), value)).into())
+        .unwrap();
+    assert_eq!(
+        (trial.adapter.lora_r, trial.training.lr_scheduler_type.as_str()),
+        (2, "cosine")
+    );
+    assert_eq!(trial.training.learning_rate, 1.0);
 }
 
 #[test]

@@ -6,5 +6,6 @@ pub mod eval;
 pub mod finetune;
 pub mod generate;
 pub mod pull;
+pub mod search;
 pub mod serve;
 pub mod support;

@@ -54,7 +54,7 @@ fn load(request: BaseRequest, settings: &ServeSettings) -> std::result::Result<S
     let weights = match request.quantize.as_deref() {
         None => settings.base.weights,
         Some(text) => weight_precision(Quantize::from_str(text, true).map_err(|_| {
-            let message = format!("'quantize' must be none, 8 or 4, got {text:?}");
+            let message = format!("'quantize' must be none, 8, 4 or nf4, got {text:?}");
             BaseError::new(BaseErrorCode::Quantize, message)
         })?),
     };

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use rootstock_engine::EngineSettings;
 use rootstock_train::dataset::{Slice, TextTemplate};
+use rootstock_train::metrics::Words;
 
 use super::{BaseSettings, Bound, Measure, Result, usage, within};
 use crate::args::{EvalArgs, ModelArgs};
 use crate::models::{Located, locate_adapter};
 
 /// Bounds for examples that all run for one caller, as many together as fill a step.
-const EVALUATION: EngineSettings = EngineSettings {
+pub(super) const EVALUATION: EngineSettings = EngineSettings {
     max_sequences: 32,
     // More than `eval` has running at any time.
     max_waiting: 1 << 20,
@@ -43,6 +44,8 @@ pub struct EvalSettings {
     pub labels: Vec<String>,
     /// Most tokens of a generation.
     pub max_tokens: usize,
+    /// What rouge compares of a word.
+    pub words: Words,
     /// Values that may not be fallen short of.
     pub least: Vec<Bound>,
     /// Values that may not be exceeded.
@@ -68,6 +71,10 @@ impl EvalSettings {
             measures: measures.copied().collect(),
             labels: args.labels.clone(),
             max_tokens: within("max-tokens", args.max_tokens, 1, 1 << 24)?,
+            words: match args.use_stemmer {
+                true => Words::Stemmed,
+                false => Words::Whole,
+            },
             least: args.fail_below.clone(),
             most: args.fail_above.clone(),
         };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rootstock_decoder::Precision;
 use rootstock_formats::peft::TrainedBiases;
+use rootstock_model::packing::WeightPrecision;
 use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
@@ -15,7 +16,8 @@ use serde_json::Value;
 use super::device::{built_in, precision};
 use super::{usage, within};
 use crate::args::{
-    AdapterArgs, Biases, Device, FinetuneArgs, Method, ModelArgs, Optimizer, RecordArgs, ReportTo, TrainingArgs,
+    AdapterArgs, Biases, Device, FinetuneArgs, Method, ModelArgs, Optimizer, QuantType, RecordArgs, ReportTo,
+    TrainingArgs,
 };
 use crate::models::{Located, Models};
 
@@ -26,10 +28,14 @@ pub struct FinetuneSettings {
     pub model: Located,
     /// Where the adapter goes.
     pub output: PathBuf,
+    /// What it is called: the name of that folder.
+    pub title: String,
     /// Its folder may have something in it.
     pub overwrite: bool,
     /// What is trained.
     pub method: Method,
+    /// What `qlora` rounds the weights to.
+    pub quant_type: QuantType,
     /// Rows.
     pub rows: PathBuf,
     /// How rows become text, where their columns do not tell.
@@ -103,9 +109,11 @@ impl FinetuneSettings {
         let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
+            title: last_name(&output),
             output,
             overwrite: args.overwrite,
             method: args.method,
+            quant_type: quant_type(args.method, args.quant_type)?,
             rows: rows(data.data_name)?,
             template: template
                 .transpose()
@@ -119,7 +127,11 @@ impl FinetuneSettings {
             adapter: args.adapter.adapter,
             precision: precision(args.training.precision, device)?,
             device,
-            checkpointing: args.training.gradient_checkpointing,
+            // Who asks for four bits is short of memory; peft's preparation of such models turns it on as well.
+            checkpointing: args
+                .training
+                .gradient_checkpointing
+                .unwrap_or(args.method == Method::Qlora),
             resume: resume(args.records.resume_from_checkpoint.as_deref()),
             report_samples: args.records.report_samples,
             run: RunSettings {
@@ -129,6 +141,37 @@ impl FinetuneSettings {
             events,
             threads: within("threads", args.threads.unwrap_or(available), 1, 1024)?,
         })
+    }
+
+    /// Precision of the frozen weights.
+    pub fn weights(&self) -> WeightPrecision {
+        match (self.method, self.quant_type) {
+            (Method::Lora, _) => WeightPrecision::Stored,
+            (Method::Qlora, QuantType::Q4) => WeightPrecision::Four,
+            (Method::Qlora, QuantType::Nf4) => WeightPrecision::Nf4,
+        }
+    }
+
+    /// Whether other settings read the same rows as samples.
+    pub fn has_rows_of(&self, other: &Self) -> bool {
+        let of = |settings: &Self| {
+            let seed = settings.eval.is_none().then_some(settings.run.seed);
+            let held_out = (
+                settings.eval.clone(),
+                settings.eval_share,
+                seed,
+                settings.report_samples,
+            );
+            let samples = (settings.template.clone(), settings.max_length, settings.packing);
+            (
+                settings.model.path.clone(),
+                settings.rows.clone(),
+                settings.train.clone(),
+                held_out,
+                samples,
+            )
+        };
+        of(self) == of(other)
     }
 
     /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
@@ -143,6 +186,15 @@ impl FinetuneSettings {
     }
 }
 
+/// The name of a folder that may not be there yet.
+pub(super) fn last_name(folder: &Path) -> String {
+    let absolute = folder.canonicalize().or_else(|_| std::path::absolute(folder));
+    let name = absolute
+        .ok()
+        .and_then(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()));
+    name.unwrap_or_else(|| "adapter".to_owned())
+}
+
 /// A model whose folder names classes of its own needs code that came with it: here it would be computed as something else.
 fn has_no_code(model: &Path) -> Result<()> {
     let config = std::fs::read(model.join("config.json")).unwrap_or_default();
@@ -154,6 +206,15 @@ fn has_no_code(model: &Path) -> Result<()> {
              ({classes})",
             model.display()
         ))),
+    }
+}
+
+fn quant_type(method: Method, quant_type: QuantType) -> Result<QuantType> {
+    match (method, quant_type) {
+        (Method::Lora, QuantType::Nf4) => Err(usage(
+            "--quant-type nf4: lora trains beside the weights as they are stored; take --method qlora",
+        )),
+        _ => Ok(quant_type),
     }
 }
 
@@ -198,6 +259,7 @@ impl FinetuneSettings {
         let of_config = DECISIVE.map(|(setting, field)| (setting.to_owned(), config[field].clone()));
         let own = [
             ("method", format!("{:?}", self.method)),
+            ("quant_type", format!("{:?}", self.quant_type)),
             ("device", self.device.to_string()),
             ("precision", format!("{:?}", self.precision)),
         ];

@@ -43,6 +43,14 @@ impl Measure {
         Self::RougeL,
     ];
 
+    /// The one of a name, in whichever spelling.
+    fn of_name(name: &str) -> std::result::Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let spelled = name.trim().replace('_', "-");
+        let found = Self::ALL.into_iter().find(|measure| measure.name() == spelled);
+        found.ok_or_else(|| format!("expected one of {}, got {name:?}", names()))
+    }
+
     /// As `--fail-below`, the table and the JSON spell it.
     pub fn name(self) -> &'static str {
         match self {
@@ -100,13 +108,11 @@ impl FromStr for Bound {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let names = || Measure::ALL.map(Measure::name).join(", ");
         let parts = text.split_once('=');
         let (name, value) = parts.ok_or_else(|| format!("expected METRIC=VALUE, got {text:?}"))?;
-        let measure = Measure::ALL.into_iter().find(|measure| measure.name() == name.trim());
         let value = value.trim().parse::<f64>().ok().filter(|value| value.is_finite());
         Ok(Self {
-            measure: measure.ok_or_else(|| format!("expected one of {}, got {name:?}", names()))?,
+            measure: Measure::of_name(name)?,
             value: value.ok_or_else(|| format!("expected METRIC=NUMBER, got {text:?}"))?,
         })
     }
@@ -115,5 +121,49 @@ impl FromStr for Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.measure.name(), self.value)
+    }
+}
+
+/// What the trials of a search are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objective {
+    /// Mean loss of the tokens that are learned, on rows that are held out.
+    EvalLoss,
+    /// What `eval` measures on them.
+    Measured(Measure),
+}
+
+/// As `--metric` spells it.
+const EVAL_LOSS: &str = "eval-loss";
+
+impl Objective {
+    /// Whether good settings have little of it.
+    pub fn better_when_lower(self) -> bool {
+        match self {
+            Self::EvalLoss => true,
+            Self::Measured(measure) => measure.better_when_lower(),
+        }
+    }
+}
+
+impl FromStr for Objective {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text.replace('_', "-") == EVAL_LOSS {
+            return Ok(Self::EvalLoss);
+        }
+        let measure =
+            Measure::of_name(text).map_err(|reason| reason.replacen("one of", &format!("one of {EVAL_LOSS},"), 1));
+        measure.map(Self::Measured)
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EvalLoss => EVAL_LOSS,
+            Self::Measured(measure) => measure.name(),
+        })
     }
 }

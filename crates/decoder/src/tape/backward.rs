@@ -24,8 +24,7 @@ impl Tape<'_, '_> {
                 continue;
             };
             self.back(op, gradient);
-            let values = std::mem::take(self.values_mut(out));
-            self.machine.memory.give(values);
+            self.release(out);
         }
         self.truncate(mark);
     }
@@ -67,6 +66,7 @@ impl Tape<'_, '_> {
     }
 
     fn norm_op_backward(&mut self, x: Value, site: NormSite, gradient: &[f32]) {
+        self.restore(x);
         let (mut to_x, _) = self.gradient_so_far(x, true);
         let machine = &mut *self.machine;
         let weights = weights_of(machine.model, machine.trained, machine.parameters, site);
@@ -115,11 +115,10 @@ impl Tape<'_, '_> {
         if let Some(scaled) = scaled {
             let mut before = self.owned(gradient);
             self.magnitude_backward(site, &scaled, &mut before);
-            self.machine.memory.give(scaled.before);
             gradient = Rc::new(before);
         }
         if training.is_some_and(|training| training.pair.is_some() || training.weight.is_some()) {
-            self.make_again(x);
+            self.restore(x);
         }
         let width = self.nodes[x.0].width;
         if let Some(weight) = weight {
@@ -141,8 +140,7 @@ impl Tape<'_, '_> {
         }
         if let Some(hidden) = hidden {
             let to_x = to_x.as_mut().map(|(to_x, _)| to_x.as_mut_slice());
-            self.pair_backward((x, site), &hidden, &gradient, to_x);
-            self.machine.memory.give(hidden);
+            self.pair_backward((x, site), hidden, &gradient, to_x);
         }
         if let Some((to_x, _)) = to_x {
             self.put_gradient(x, to_x);
@@ -166,6 +164,7 @@ impl Tape<'_, '_> {
     }
 
     fn attend_backward(&mut self, inputs: [Value; 3], layer: usize, gradient: &[f32]) {
+        inputs.into_iter().for_each(|input| self.restore(input));
         let machine = &mut *self.machine;
         let heads = machine.model.heads(layer);
         let shape = AttentionShape {
@@ -192,6 +191,8 @@ impl Tape<'_, '_> {
     }
 
     fn activation_backward(&mut self, (gate, up): (Value, Option<Value>), activation: Activation, gradient: &[f32]) {
+        self.restore(gate);
+        up.into_iter().for_each(|up| self.restore(up));
         let machine = &mut *self.machine;
         let kind = kernel(activation);
         let of_gate = &self.nodes[gate.0].values;

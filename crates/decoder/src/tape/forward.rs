@@ -6,7 +6,7 @@ use rootstock_kernels::training::{
 use rootstock_kernels::{self as kernels, Gemm, NormWeights, PackedMatrix, Right, View, gemm};
 use rootstock_model::{Activation, NormSite, Site};
 
-use super::{Map, Mark, Op, Tape, Value};
+use super::{Map, Op, Tape, Value};
 use crate::frozen::norm_weights;
 use crate::{Graph, Parameters};
 
@@ -185,7 +185,7 @@ impl Tape<'_, '_> {
         out
     }
 
-    fn normed(&mut self, x: Value, site: NormSite) -> Vec<f32> {
+    pub(super) fn normed(&mut self, x: Value, site: NormSite) -> Vec<f32> {
         let machine = &mut *self.machine;
         let from = &self.nodes[x.0].values;
         let mut to = machine.memory.take(from.len());
@@ -194,7 +194,7 @@ impl Tape<'_, '_> {
         to
     }
 
-    fn activated(&mut self, activation: Activation, gate: Value, up: Option<Value>) -> Vec<f32> {
+    pub(super) fn activated(&mut self, activation: Activation, gate: Value, up: Option<Value>) -> Vec<f32> {
         let machine = &mut *self.machine;
         let from = &self.nodes[gate.0].values;
         let mut to = machine.memory.take(from.len());
@@ -204,42 +204,6 @@ impl Tape<'_, '_> {
             None => activate(machine.context, activation, from, &mut to),
         }
         to
-    }
-
-    /// Drops what was made since `mark` by operations that cost little next to a product: it is made again when the way back
-    /// asks for it. Only maps ask; normalised heads go to attention and stay.
-    pub fn drop_cheap(&mut self, mark: Mark) {
-        for op in &self.ops[mark.ops..] {
-            let of_heads = matches!(
-                op,
-                Op::Norm {
-                    site: NormSite::Query(_) | NormSite::Key(_),
-                    ..
-                }
-            );
-            if let Op::Norm { out, .. } | Op::Gate { out, .. } = op
-                && !of_heads
-            {
-                let values = std::mem::take(&mut self.nodes[out.0].values);
-                self.machine.memory.give(values);
-            }
-        }
-    }
-
-    /// Makes a value again that [`Self::drop_cheap`] has dropped.
-    pub(super) fn make_again(&mut self, value: Value) {
-        if !self.nodes[value.0].values.is_empty() {
-            return;
-        }
-        let made = self.ops.iter().rev().find(|op| op.out() == value);
-        let values = match made {
-            Some(&Op::Norm { x, site, .. }) => self.normed(x, site),
-            Some(&Op::Gate {
-                gate, up, activation, ..
-            }) => self.activated(activation, gate, up),
-            _ => return,
-        };
-        self.nodes[value.0].values = values;
     }
 }
 

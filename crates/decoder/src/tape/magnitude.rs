@@ -83,6 +83,7 @@ impl Tape<'_, '_> {
         let magnitude = trained.sites.get(&site)?.magnitude.as_ref()?;
         let norms = self.weight_lengths(site);
         let before = self.machine.memory.copy(to);
+        let before = self.push(before, norms.len(), false);
         let factors = factors(self.machine.parameters.rows(magnitude), &norms);
         multiply_columns(self.machine.context, &factors, to);
         Some(Scaled { norms, before })
@@ -99,7 +100,9 @@ impl Tape<'_, '_> {
             return;
         };
         let mut sums = vec![0.0; scaled.norms.len()];
-        column_sums(gradient, Some(&scaled.before), &mut sums);
+        self.restore(scaled.before);
+        column_sums(gradient, Some(self.values(scaled.before)), &mut sums);
+        self.release(scaled.before);
         let to = self.machine.parameters.gradient_of(magnitude).iter_mut();
         to.zip(&sums)
             .zip(&scaled.norms)

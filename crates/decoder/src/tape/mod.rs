@@ -1,7 +1,7 @@
 //! Forward and backward on our own kernels: what was computed is written down and read backwards.
 //!
-//! A value lives until the way back has passed the operation that made it; gradients until it has passed the one they enter.
-//! Both return their memory to a store, so that a step after the first allocates next to nothing. Operations whose inputs
+//! A value lives until the way back has passed the operation that made it, put away where it is not read before that
+//! ([`storage`]); gradients live until it has passed the one they enter. Both return their memory to a store, so that a step after the first allocates next to nothing. Operations whose inputs
 //! depend on nothing trained are computed and not written down: below the first trained layer there is no way back.
 
 mod backward;
@@ -10,6 +10,7 @@ mod magnitude;
 mod memory;
 mod nodes;
 mod pair;
+mod storage;
 
 use rootstock_kernels::{Arithmetic, Context};
 use rootstock_model::{Activation, NormSite, Site};
@@ -102,7 +103,7 @@ struct Map {
     out: Value,
     site: Site,
     /// What A made of the rows, `[rows, rank]`.
-    hidden: Option<Vec<f32>>,
+    hidden: Option<Value>,
     /// Where a magnitude is trained: its factors, and the rows before them.
     scaled: Option<Scaled>,
 }
@@ -110,7 +111,7 @@ struct Map {
 struct Scaled {
     /// Length of each output's weights.
     norms: Vec<f32>,
-    before: Vec<f32>,
+    before: Value,
 }
 
 impl<'a, 'm> Tape<'a, 'm> {
@@ -128,6 +129,11 @@ impl<'a, 'm> Tape<'a, 'm> {
     /// Threads and instructions.
     pub fn context(&mut self) -> &mut Context {
         self.machine.context
+    }
+
+    /// So many zeros.
+    pub fn zeros(&mut self, len: usize) -> Vec<f32> {
+        self.machine.memory.zeros(len)
     }
 
     /// Takes memory back.
@@ -154,17 +160,10 @@ impl<'a, 'm> Tape<'a, 'm> {
 
     /// Drops everything since `mark`.
     pub fn truncate(&mut self, mark: Mark) {
-        for op in self.ops.drain(mark.ops..) {
-            if let Op::Map(map) = op {
-                let rows = map.scaled.map(|scaled| scaled.before);
-                map.hidden
-                    .into_iter()
-                    .chain(rows)
-                    .for_each(|values| self.machine.memory.give(values));
-            }
-        }
+        self.ops.truncate(mark.ops);
         for node in self.nodes.drain(mark.nodes..) {
             self.machine.memory.give(node.values);
+            self.machine.memory.give_halves(node.rounded);
             if let Some(gradient) = node.gradient {
                 self.machine.memory.give_shared(gradient);
             }

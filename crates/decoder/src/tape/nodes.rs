@@ -11,8 +11,10 @@ use super::Tape;
 pub struct Value(pub(super) usize);
 
 pub(super) struct Node {
-    /// Rows of `width` elements; empty once nobody needs them.
+    /// Rows of `width` elements; empty once nobody needs them, and while they are put away.
     pub values: Vec<f32>,
+    /// The same in bfloat16, while they are put away.
+    pub rounded: Vec<u16>,
     /// Elements, also when they are gone.
     pub len: usize,
     pub width: usize,
@@ -27,6 +29,7 @@ impl Tape<'_, '_> {
         self.nodes.push(Node {
             len: values.len(),
             values,
+            rounded: Vec::new(),
             width,
             needs,
             gradient: None,
@@ -45,18 +48,22 @@ impl Tape<'_, '_> {
         &self.nodes[value.0].values
     }
 
-    pub(super) fn values_mut(&mut self, value: Value) -> &mut Vec<f32> {
-        &mut self.nodes[value.0].values
-    }
-
     /// Takes the elements of a value that nothing reads again.
     pub fn take_values(&mut self, value: Value) -> Vec<f32> {
-        std::mem::take(self.values_mut(value))
+        std::mem::take(&mut self.nodes[value.0].values)
     }
 
     /// Whether anything trained lies behind a value.
     pub fn needs(&self, value: Value) -> bool {
         self.nodes[value.0].needs
+    }
+
+    /// Gives back what is left of a value's elements.
+    pub(super) fn release(&mut self, value: Value) {
+        let node = &mut self.nodes[value.0];
+        let (values, rounded) = (std::mem::take(&mut node.values), std::mem::take(&mut node.rounded));
+        self.machine.memory.give(values);
+        self.machine.memory.give_halves(rounded);
     }
 
     /// The gradient that has been found for a value.

@@ -13,29 +13,30 @@ impl Tape<'_, '_> {
     }
 
     /// Adds `scale * B A x` to the rows of a map's outputs, and gives `A x` for the way back.
-    pub(super) fn add_pair(&mut self, x: Value, site: Site, to: &mut [f32]) -> Option<Vec<f32>> {
+    pub(super) fn add_pair(&mut self, x: Value, site: Site, to: &mut [f32]) -> Option<Value> {
         let pair = self.pair(site)?;
         let dropped = self.dropped(&pair, site, x);
+        let arithmetic = self.pass.arithmetic;
         let machine = &mut *self.machine;
         let (a, inputs) = matrix(machine.parameters, pair.a);
+        let rank = a.rows;
         let rows = View::new(dropped.as_ref().unwrap_or(&self.nodes[x.0].values), inputs);
-        let mut hidden = machine.memory.take(rows.rows * a.rows);
-        gemm(
-            machine.context,
-            &Gemm::new(rows, Right::Dense(a.transposed())),
-            &mut hidden,
-        );
-        let product = Gemm {
+        let mut hidden = machine.memory.take(rows.rows * rank);
+        let through_a = Gemm {
+            arithmetic,
+            ..Gemm::new(rows, Right::Dense(a.transposed()))
+        };
+        gemm(machine.context, &through_a, &mut hidden);
+        let b = outputs(machine.parameters, &pair);
+        let through_b = Gemm {
             scale: pair.scale,
             accumulate: true,
-            ..Gemm::new(
-                View::new(&hidden, a.rows),
-                Right::Dense(outputs(machine.parameters, &pair).transposed()),
-            )
+            arithmetic,
+            ..Gemm::new(View::new(&hidden, rank), Right::Dense(b.transposed()))
         };
-        gemm(machine.context, &product, to);
+        gemm(machine.context, &through_b, to);
         dropped.into_iter().for_each(|values| machine.memory.give(values));
-        Some(hidden)
+        Some(self.push(hidden, rank, false))
     }
 
     /// The rows of `x` without those elements that the pair does not see; `None` where it sees all.
@@ -50,48 +51,85 @@ impl Tape<'_, '_> {
     pub(super) fn pair_backward(
         &mut self,
         (x, site): (Value, Site),
-        hidden: &[f32],
+        hidden: Value,
         gradient: &[f32],
         to_x: Option<&mut [f32]>,
     ) {
         let Some(pair) = self.pair(site) else { return };
-        let dropped = self.dropped(&pair, site, x);
+        self.restore(hidden);
+        let hidden = self.take_values(hidden);
+        self.b_backward(&pair, &hidden, gradient);
         let machine = &mut *self.machine;
-        let (rank, width) = (machine.parameters.get(pair.a).shape[0], pair.b.rows.len());
         let mut of_hidden = machine.memory.take(hidden.len());
-        let (gradient, hidden) = (View::new(gradient, width), View::new(hidden, rank));
+        machine.memory.give(hidden);
+        let b = outputs(machine.parameters, &pair);
         let back = Gemm {
             scale: pair.scale,
-            ..Gemm::new(gradient, Right::Dense(outputs(machine.parameters, &pair)))
+            arithmetic: self.pass.arithmetic,
+            ..Gemm::new(View::new(gradient, b.rows), Right::Dense(b))
         };
         gemm(machine.context, &back, &mut of_hidden);
-        let to_b = Gemm {
-            scale: pair.scale,
-            accumulate: true,
-            ..Gemm::new(gradient.transposed(), Right::Dense(hidden))
-        };
-        gemm(machine.context, &to_b, machine.parameters.gradient_of(&pair.b));
-        let rows = dropped.as_ref().unwrap_or(&self.nodes[x.0].values);
-        let to_a = Gemm {
-            accumulate: true,
-            ..Gemm::new(
-                View::new(&of_hidden, rank).transposed(),
-                Right::Dense(View::new(rows, rows.len() / gradient.rows)),
-            )
-        };
-        gemm(machine.context, &to_a, &mut machine.parameters.get_mut(pair.a).gradient);
-        dropped.into_iter().for_each(|values| machine.memory.give(values));
+        self.a_backward(&pair, (x, site), &of_hidden);
         if let Some(to_x) = to_x {
             self.pair_input_backward(&pair, site, &of_hidden, to_x);
         }
         self.machine.memory.give(of_hidden);
     }
 
+    /// Adds to the gradient of B. The product is computed lying down, `[rank, outputs]`: the long rows of `gradient` are read
+    /// as they are.
+    fn b_backward(&mut self, pair: &LowRank, hidden: &[f32], gradient: &[f32]) {
+        let machine = &mut *self.machine;
+        let (rank, width) = (machine.parameters.get(pair.a).shape[0], pair.b.rows.len());
+        let mut lying = machine.memory.take(rank * width);
+        let product = Gemm {
+            scale: pair.scale,
+            arithmetic: self.pass.arithmetic,
+            ..Gemm::new(
+                View::new(hidden, rank).transposed(),
+                Right::Dense(View::new(gradient, width)),
+            )
+        };
+        gemm(machine.context, &product, &mut lying);
+        let to = machine.parameters.gradient_of(&pair.b);
+        for (r, row) in lying.chunks_exact(width).enumerate() {
+            let column = to[r..].iter_mut().step_by(rank);
+            column.zip(row).for_each(|(to, value)| *to += value);
+        }
+        machine.memory.give(lying);
+    }
+
+    /// Adds to the gradient of A.
+    fn a_backward(&mut self, pair: &LowRank, (x, site): (Value, Site), of_hidden: &[f32]) {
+        let dropped = self.dropped(pair, site, x);
+        let machine = &mut *self.machine;
+        let (a, inputs) = matrix(machine.parameters, pair.a);
+        let rank = a.rows;
+        let rows = dropped.as_ref().unwrap_or(&self.nodes[x.0].values);
+        let product = Gemm {
+            accumulate: true,
+            arithmetic: self.pass.arithmetic,
+            ..Gemm::new(
+                View::new(of_hidden, rank).transposed(),
+                Right::Dense(View::new(rows, inputs)),
+            )
+        };
+        gemm(
+            machine.context,
+            &product,
+            &mut machine.parameters.get_mut(pair.a).gradient,
+        );
+        dropped.into_iter().for_each(|values| machine.memory.give(values));
+    }
+
     /// The gradient that reaches the map's input through the pair.
     fn pair_input_backward(&mut self, pair: &LowRank, site: Site, of_hidden: &[f32], to_x: &mut [f32]) {
         let machine = &mut *self.machine;
         let (a, _) = matrix(machine.parameters, pair.a);
-        let product = Gemm::new(View::new(of_hidden, a.rows), Right::Dense(a));
+        let product = Gemm {
+            arithmetic: self.pass.arithmetic,
+            ..Gemm::new(View::new(of_hidden, a.rows), Right::Dense(a))
+        };
         let key = self.pass.dropout_key.filter(|_| pair.dropout > 0.0);
         let Some(key) = key else {
             return gemm(

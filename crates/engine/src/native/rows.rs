@@ -99,7 +99,7 @@ impl Rows<'_> {
         let source = Source {
             norm: group.norm.map(|(_, base)| row_norms(self.model.spec.norm, base, &own)),
             coarse_from: self.coarse_from,
-            keep: group.parts.iter().any(|part| part.matrix.format().is_dense()),
+            keep: group.parts.iter().any(|part| part.matrix.takes_floats()),
             ..group.source
         };
         let mut deltas = terms(self.segments, group.sites, std::mem::take(&mut memory.deltas));

@@ -5,7 +5,7 @@ use rootstock_engine::runner::AppliedAdapter;
 
 use crate::model::{ARCHITECTURES, EXACT, Expected, Model, Sequence, Setup, fixture};
 
-const SETUPS: [(ActivationPrecision, WeightPrecision); 7] = [
+const SETUPS: [(ActivationPrecision, WeightPrecision); 8] = [
     (ActivationPrecision::F32, WeightPrecision::Stored),
     (ActivationPrecision::Int8, WeightPrecision::Stored),
     (ActivationPrecision::Int8, WeightPrecision::Eight),
@@ -13,6 +13,7 @@ const SETUPS: [(ActivationPrecision, WeightPrecision); 7] = [
     (ActivationPrecision::Int16Prompts, WeightPrecision::Stored),
     (ActivationPrecision::Int16Prompts, WeightPrecision::Eight),
     (ActivationPrecision::Int16Prompts, WeightPrecision::Four),
+    (ActivationPrecision::Int16Prompts, WeightPrecision::Nf4),
 ];
 
 fn model(arch: &str, threads: usize, (activations, weights): (ActivationPrecision, WeightPrecision)) -> Model {

@@ -6,7 +6,7 @@ use crate::model::{ARCHITECTURES, EXACT, Expected, Model, Setup, fixture};
 
 /// Most root-mean-square distance from the reference's logits, which themselves spread by 0.6. Activations are rounded where
 /// they meet weights that are: beside stored f32 weights only keys and values are, to f16.
-const BOUNDS: [(ActivationPrecision, WeightPrecision, f32); 7] = [
+const BOUNDS: [(ActivationPrecision, WeightPrecision, f32); 8] = [
     (ActivationPrecision::Int8, WeightPrecision::Stored, 0.001),
     (ActivationPrecision::F32, WeightPrecision::Eight, 0.025),
     (ActivationPrecision::Int16Prompts, WeightPrecision::Eight, 0.03),
@@ -14,6 +14,7 @@ const BOUNDS: [(ActivationPrecision, WeightPrecision, f32); 7] = [
     (ActivationPrecision::Int8, WeightPrecision::Eight, 0.03),
     (ActivationPrecision::F32, WeightPrecision::Four, 0.22),
     (ActivationPrecision::Int8, WeightPrecision::Four, 0.22),
+    (ActivationPrecision::Int8, WeightPrecision::Nf4, 0.25),
 ];
 
 fn spread(got: &[f32], expected: &[f32]) -> f32 {
@@ -81,7 +82,7 @@ fn rounding_while_loading_is_the_same_on_any_number_of_threads() {
         };
         Model::open("gpt2", setup).logits(&Expected::of("gpt2").ids(), &[])
     };
-    for weights in [WeightPrecision::Eight, WeightPrecision::Four] {
+    for weights in [WeightPrecision::Eight, WeightPrecision::Four, WeightPrecision::Nf4] {
         let one = logits(1, weights);
         for threads in [2, 3, 7] {
             assert!(logits(threads, weights) == one, "{weights:?} on {threads} threads");

@@ -1,14 +1,18 @@
 //! Rounds weights to block encodings: what loading a checkpoint in fewer bits does.
 //!
 //! Q8_0 is ggml's rounding bit for bit. The 4-bit encodings start from ggml's step and look around it for one that loses
-//! less: see [`four_bits`]. The same weights always give the same bytes.
+//! less: see [`four_bits`]. The same weights always give the same bytes. What is rounded over a whole matrix, not by rows, is in
+//! [`nf4`].
 
+mod dynamic;
 mod four_bits;
+pub(crate) mod nf4;
 
 use half::f16;
 
 use crate::isa::Isa;
 use crate::matrix::{BLOCK, BlockFormat, ShapeError};
+pub use dynamic::dynamic_map;
 use four_bits::{Encode, FourBits};
 
 /// Appends the encoded blocks of one row of weights to `to`; `format` is Q4_0, Q4_1 or Q8_0.

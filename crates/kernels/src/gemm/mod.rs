@@ -183,7 +183,7 @@ fn chunks(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>
 
 /// The nearest bfloat16, ties to even; NaN stays one.
 #[inline(always)]
-fn round_bits(value: f32) -> u16 {
+pub(crate) fn round_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
     // Rounding could carry a NaN's fraction away.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::Line;
 use crate::PackedMatrix;
 use crate::matrix::{BLOCK, COLUMNS, PAIR};
+use crate::simd::Simd;
 
 /// A matrix of f32 in memory: element (i, j) is `values[i * row_stride + j * column_stride]`.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +121,7 @@ impl Right<'_> {
 
     /// The lines of a pair of column blocks for steps `depth`, which starts at a multiple of 32.
     #[inline(always)]
-    pub(super) fn fill(&self, depth: Range<usize>, pair: usize, panels: [&mut [Line]; 2]) {
+    pub(super) fn fill<S: Simd>(&self, s: S, depth: Range<usize>, pair: usize, panels: [&mut [Line]; 2]) {
         match self {
             Self::Dense(view) => {
                 for (half, panel) in panels.into_iter().enumerate() {
@@ -131,22 +132,22 @@ impl Right<'_> {
                 for (half, panel) in panels.into_iter().enumerate() {
                     let tiles = panel[..depth.len()].as_chunks_mut::<BLOCK>().0;
                     for (block, tile) in (depth.start / BLOCK..).zip(tiles) {
-                        matrix.decode_tile(pair * 2 + half, block, tile);
+                        matrix.decode_tile(s, pair * 2 + half, block, tile);
                     }
                 }
             }
-            Self::Backward(matrix) => fill_backward(matrix, depth, pair, panels),
+            Self::Backward(matrix) => fill_backward(s, matrix, depth, pair, panels),
         }
     }
 }
 
 /// Outputs are the steps and inputs the columns: every tile is turned.
 #[inline(always)]
-fn fill_backward(matrix: &PackedMatrix, depth: Range<usize>, pair: usize, panels: [&mut [Line]; 2]) {
+fn fill_backward<S: Simd>(s: S, matrix: &PackedMatrix, depth: Range<usize>, pair: usize, panels: [&mut [Line]; 2]) {
     const { assert!(PAIR == BLOCK) };
     let mut tile = [[0.0; COLUMNS]; BLOCK];
     for first in depth.clone().step_by(COLUMNS) {
-        matrix.decode_tile(first / COLUMNS, pair, &mut tile);
+        matrix.decode_tile(s, first / COLUMNS, pair, &mut tile);
         let (at, steps) = (first - depth.start, COLUMNS.min(depth.end - first));
         for half in 0..2 {
             for (step, line) in panels[half][at..at + steps].iter_mut().enumerate() {

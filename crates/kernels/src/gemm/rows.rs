@@ -27,7 +27,7 @@ impl Kernel for Multiply<'_> {
                 let steps = depth.len();
                 self.product
                     .right
-                    .fill(depth.clone(), pair, [&mut *first, &mut *second]);
+                    .fill(s, depth.clone(), pair, [&mut *first, &mut *second]);
                 if self.product.arithmetic == Arithmetic::Bf16 {
                     round(&mut first[..steps]);
                     round(&mut second[..steps]);

@@ -100,8 +100,9 @@ fn dense_products_are_those_of_the_reference_and_the_same_bits_everywhere() {
 fn packed_weights_multiply_in_both_directions() {
     let mut random = Random(2);
     let (outputs, inputs, rows) = (80, 256, 37);
-    for format in FORMATS {
-        let (matrix, weights) = random.matrix(format, outputs, inputs);
+    let mut matrices = Vec::from(FORMATS.map(|format| random.matrix(format, outputs, inputs)));
+    matrices.push(random.nf4(outputs, inputs));
+    for (matrix, weights) in matrices {
         let (x, gradient) = (random.numbers(rows * inputs), random.numbers(rows * outputs));
         let forward = reference(&x, &transpose(&weights, inputs), [rows, inputs, outputs]);
         let backward = reference(&gradient, &weights, [rows, outputs, inputs]);

@@ -131,7 +131,7 @@ impl TileKernel for Multiply<'_> {
         for pair in self.pairs.clone() {
             for depth in chunks(0..self.product.left.columns, LONGEST) {
                 for part in chunks(depth.clone(), DEPTH) {
-                    self.fill(pair, part, depth.start, panels.both(), &mut lines);
+                    self.fill(s, (pair, part), depth.start, panels.both(), &mut lines);
                 }
                 for row in self.rows.clone().step_by(ROWS) {
                     self.tile(s, amx, (row, pair), depth.clone(), &lines);
@@ -146,13 +146,20 @@ impl TileKernel for Multiply<'_> {
 impl Multiply<'_> {
     /// The pairs of steps of both column blocks; `start` is the first step of the lines.
     #[inline(always)]
-    fn fill(&self, pair: usize, depth: Range<usize>, start: usize, panels: [&mut [Line]; 2], lines: &mut [PairLine]) {
+    fn fill(
+        &self,
+        s: Avx512,
+        (pair, depth): (usize, Range<usize>),
+        start: usize,
+        panels: [&mut [Line]; 2],
+        lines: &mut [PairLine],
+    ) {
         let [first, second] = panels;
         let steps = depth.len().next_multiple_of(STEPS);
         first[depth.len()..steps].fill([0.0; COLUMNS]);
         second[depth.len()..steps].fill([0.0; COLUMNS]);
         let at = (depth.start - start) / 2;
-        self.product.right.fill(depth, pair, [&mut *first, &mut *second]);
+        self.product.right.fill(s, depth, pair, [&mut *first, &mut *second]);
         let (left, right) = lines.split_at_mut(LONGEST / 2);
         interleave(&first[..steps], &mut left[at..]);
         interleave(&second[..steps], &mut right[at..]);

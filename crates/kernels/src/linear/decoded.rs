@@ -1,11 +1,12 @@
-//! The product on activations in f32, for checking what their rounding costs: each input block of a column block is
-//! dequantized to a `[32][16]` tile, then rows run over it, inputs in order.
+//! The product of quantized weights on activations in f32: for NF4, whose values are no multiples of a step, and for checking
+//! what the rounding of activations costs. Each input block of a column block is dequantized to a `[32][16]` tile, then rows run
+//! over it, inputs in order.
 
 use std::ops::Range;
 
 use super::Operands;
 use crate::isa::Kernel;
-use crate::matrix::{BLOCK, Blocks, COLUMNS};
+use crate::matrix::{BLOCK, COLUMNS};
 use crate::simd::Simd;
 
 /// Rows that share a dequantized tile.
@@ -14,7 +15,6 @@ const ROWS: usize = 8;
 /// The product of the rows with the column pairs `pairs` of a quantized matrix.
 pub(super) struct Product<'a> {
     pub operands: &'a Operands<'a>,
-    pub blocks: &'a Blocks,
     pub pairs: Range<usize>,
 }
 
@@ -32,8 +32,7 @@ impl Kernel for Product<'_> {
                 let count = ROWS.min(rows.end - first);
                 let mut acc = [s.splat(0.0); ROWS];
                 for input_block in 0..matrix.blocks() {
-                    self.blocks
-                        .decode_tile(block * matrix.blocks() + input_block, &mut weights);
+                    matrix.decode_tile(s, block, input_block, &mut weights);
                     for (r, acc) in acc.iter_mut().enumerate().take(count) {
                         let inputs = &x.values()[(first + r) * x.width() + input_block * BLOCK..][..BLOCK];
                         for (weights, &input) in weights.iter().zip(inputs) {

@@ -31,8 +31,8 @@ pub(super) trait Typed {
 }
 
 /// Runs it for the types of a matrix.
-pub(super) fn with_types(format: BlockFormat, blocks: &Blocks, typed: impl Typed) {
-    match format {
+pub(super) fn with_types(blocks: &Blocks, typed: impl Typed) {
+    match blocks.format {
         BlockFormat::Q4_0 => typed.run::<Nibbles<8>, _, -8, 7>(Plain::of(blocks)),
         BlockFormat::Q4_1 => typed.run::<Nibbles<0>, _, 0, 15>(WithMinima::of(blocks)),
         BlockFormat::Q5_0 => typed.run::<Signed, _, -16, 15>(Plain::of(blocks)),
@@ -60,7 +60,7 @@ pub(super) struct Job<'a> {
 
 /// That of rows in blocks of 32.
 pub(super) fn product(job: Job<'_>) {
-    with_types(job.operands.matrix.format(), job.blocks, job);
+    with_types(job.blocks, job);
 }
 
 impl Typed for Job<'_> {

@@ -134,12 +134,8 @@ impl Share<'_> {
                     quantized::product(job);
                 }
             }
-            (Weights::Quantized(blocks), Precision::F32) => {
-                self.isa.run(decoded::Product {
-                    operands,
-                    blocks,
-                    pairs,
-                });
+            (Weights::Quantized(_), Precision::F32) | (Weights::Nf4(_), _) => {
+                self.isa.run(decoded::Product { operands, pairs });
             }
         }
     }

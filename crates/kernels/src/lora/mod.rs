@@ -188,7 +188,7 @@ impl<'a> LowRankBatch<'a> {
                 }
                 Term::Bias(term) => (&term.rows, true),
                 Term::Dense(term) => {
-                    assert!(term.matrix.format().is_dense(), "a delta of full rank is dense");
+                    assert!(term.matrix.is_dense(), "a delta of full rank is dense");
                     (&term.rows, term.matrix.inputs() == inputs)
                 }
             };

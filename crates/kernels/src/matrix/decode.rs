@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use super::format::{Quants, SUPER_BLOCK, Scaling};
 use super::{BLOCK, Blocks, COLUMNS, PackedMatrix, Tile, Weights};
 use crate::element::Elements;
+use crate::simd::Simd;
 
 /// Weights of a column in half a block from its quants: `scale * (q - zero) + minimum`.
 #[derive(Clone, Copy)]
@@ -70,7 +71,7 @@ impl Blocks {
 
     /// One input block of a column block, given by its place.
     #[inline(always)]
-    pub(crate) fn decode_tile(&self, place: usize, to: &mut Tile) {
+    fn decode_tile(&self, place: usize, to: &mut Tile) {
         let layout = self.layout;
         let mut steps = [[Steps {
             scale: 0.0,
@@ -111,12 +112,13 @@ impl Blocks {
 impl PackedMatrix {
     /// Weights of one input block of a column block.
     #[inline(always)]
-    pub(crate) fn decode_tile(&self, block: usize, input_block: usize, to: &mut Tile) {
+    pub(crate) fn decode_tile<S: Simd>(&self, s: S, block: usize, input_block: usize, to: &mut Tile) {
         let start = (block * self.inputs + input_block * BLOCK) * COLUMNS;
         let lines = start..start + BLOCK * COLUMNS;
         let to_flat = to.as_flattened_mut();
         match &self.weights {
             Weights::Quantized(blocks) => blocks.decode_tile(block * self.blocks() + input_block, to),
+            Weights::Nf4(weights) => weights.decode_tile(s, block, input_block, to),
             Weights::Dense(Elements::F32(values)) => to_flat.copy_from_slice(&values[lines]),
             Weights::Dense(Elements::F16(values)) => {
                 to_flat
@@ -145,6 +147,7 @@ impl PackedMatrix {
                     blocks.decode_column(block * self.blocks() + index, column, to);
                 }
             }
+            Weights::Nf4(weights) => weights.decode_row(output, to),
             Weights::Dense(Elements::F32(values)) => gather(to, &values[start..], |value| value),
             Weights::Dense(Elements::F16(values)) => gather(to, &values[start..], half),
             Weights::Dense(Elements::Bf16(values)) => {

@@ -12,7 +12,7 @@
 //!   bytes: line l holds group l (as stored if it has no sign, else value + 128)
 //! scales, minima: f16 [column block][input block or super-block][16]
 //! their factors, with two levels: i8 [column block][input block][group][16]; zero points: i8 (zero - 128) likewise
-//! dense: [column block][input][16]
+//! dense: [column block][input][16]; NF4: nibbles, and scales as in [`nf4`]
 //! ```
 //!
 //! Nothing is rounded: the packed form holds the same numbers as the file. Encodings of 5 and 6 bits are widened to bytes,
@@ -22,12 +22,14 @@
 mod blocks;
 mod decode;
 mod format;
+mod nf4;
 mod pack;
 
 use crate::element::Elements;
 
 pub use format::BlockFormat;
 pub(crate) use format::Layout;
+use nf4::Nf4;
 
 /// Inputs per quantization block.
 pub const BLOCK: usize = 32;
@@ -58,6 +60,7 @@ pub(crate) struct Line(pub(crate) [u8; 64]);
 
 /// Quants and scales, see the layout above.
 pub(crate) struct Blocks {
+    pub format: BlockFormat,
     pub layout: Layout,
     pub lines: Vec<Line>,
     pub scales: Vec<u16>,
@@ -72,12 +75,12 @@ pub(crate) struct Blocks {
 /// What a matrix holds.
 pub(crate) enum Weights {
     Quantized(Blocks),
+    Nf4(Nf4),
     Dense(Elements),
 }
 
 /// A matrix `[outputs, inputs]` in the layout of the kernels.
 pub struct PackedMatrix {
-    format: BlockFormat,
     outputs: usize,
     inputs: usize,
     pub(crate) weights: Weights,
@@ -113,16 +116,20 @@ impl PackedMatrix {
             None => Weights::Quantized(pack::blocks(format, (outputs, inputs), checked)?),
         };
         Ok(Self {
-            format,
             outputs,
             inputs,
             weights,
         })
     }
 
-    /// Encoding of the weights.
-    pub fn format(&self) -> BlockFormat {
-        self.format
+    /// Not quantized: every weight stands alone.
+    pub fn is_dense(&self) -> bool {
+        matches!(self.weights, Weights::Dense(_))
+    }
+
+    /// Its products take rows in f32 whatever their precision is: its weights are no multiples of a step, or stand alone.
+    pub fn takes_floats(&self) -> bool {
+        !matches!(self.weights, Weights::Quantized(_))
     }
 
     /// Rows of the matrix.
@@ -142,6 +149,7 @@ impl PackedMatrix {
                 let factors = blocks.sub_scales.len() + blocks.sub_minima.len();
                 blocks.lines.len() * 64 + (blocks.scales.len() + blocks.minima.len()) * 2 + factors
             }
+            Weights::Nf4(weights) => weights.bytes(),
             Weights::Dense(elements) => elements.bytes(),
         }
     }

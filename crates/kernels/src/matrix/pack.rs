@@ -15,7 +15,7 @@ pub(super) fn blocks<'a>(
         return Err(ShapeError(format!("{format:?} has no blocks")));
     };
     let per_row = inputs / BLOCK;
-    let mut packed = allocate(layout, outputs.div_ceil(PAIR) * 2, per_row);
+    let mut packed = allocate((format, layout), outputs.div_ceil(PAIR) * 2, per_row);
     let mut block = Block::new();
     for output in 0..outputs {
         for (index, encoded) in row(output)?.chunks_exact(format.block_bytes()).enumerate() {
@@ -30,7 +30,7 @@ pub(super) fn blocks<'a>(
 }
 
 /// Room for column blocks of `per_row` input blocks, all zero.
-fn allocate(layout: Layout, column_blocks: usize, per_row: usize) -> Blocks {
+fn allocate((format, layout): (BlockFormat, Layout), column_blocks: usize, per_row: usize) -> Blocks {
     let places = column_blocks * per_row;
     let (scales, minima, sub_scales, sub_minima) = match layout.scaling {
         Scaling::Scale => (places, 0, 0, 0),
@@ -43,6 +43,7 @@ fn allocate(layout: Layout, column_blocks: usize, per_row: usize) -> Blocks {
         }
     };
     Blocks {
+        format,
         layout,
         lines: vec![Line([0; 64]); places * layout.lines()],
         scales: vec![0; scales * COLUMNS],

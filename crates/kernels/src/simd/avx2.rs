@@ -99,6 +99,19 @@ unsafe fn affine_half(bytes: __m256i, factor: __m256i, addend: __m256i) -> __m25
     })
 }
 
+/// [`Simd::lookup`] of half a vector of indices, in their low four bits: the permutations look at three of them, and the fourth
+/// chooses between the halves of the table.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn lookup_half(table: [__m256; 2], index: __m256i) -> __m256 {
+    op!({
+        let [low, high] = table.map(|half| _mm256_permutevar8x32_ps(half, index));
+        _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
+    })
+}
+
 // SAFETY: values exist only after detection; pointer methods touch exactly the elements they name.
 unsafe impl Simd for Avx2 {
     type F = [__m256; 2];
@@ -259,6 +272,13 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     fn high_nibbles(self, a: Self::B) -> Self::B {
         op!(a.map(|half| _mm256_and_si256(_mm256_srli_epi16::<4>(half), _mm256_set1_epi8(15))))
+    }
+    #[inline(always)]
+    fn lookup(self, table: Self::F, lanes: Self::B, shift: u32) -> Self::F {
+        op!({
+            let shift = _mm_cvtsi32_si128(shift as i32);
+            lanes.map(|half| lookup_half(table, _mm256_srl_epi32(half, shift)))
+        })
     }
     #[inline(always)]
     fn twice_low_half(self, a: Self::I) -> Self::I {

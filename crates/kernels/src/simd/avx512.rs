@@ -191,6 +191,14 @@ unsafe impl Simd for Avx512 {
         op!(_mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(15)))
     }
     #[inline(always)]
+    fn lookup(self, table: Self::F, lanes: Self::B, shift: u32) -> Self::F {
+        // The permutation looks at the low four bits of an index alone.
+        op!(_mm512_permutexvar_ps(
+            _mm512_srl_epi32(lanes, _mm_cvtsi32_si128(shift as i32)),
+            table
+        ))
+    }
+    #[inline(always)]
     fn twice_low_half(self, a: Self::I) -> Self::I {
         op!(_mm512_or_si512(
             _mm512_and_si512(a, _mm512_set1_epi32(0xFFFF)),

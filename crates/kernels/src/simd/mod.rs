@@ -86,6 +86,8 @@ pub(crate) unsafe trait Simd: Copy {
     unsafe fn broadcast4(self, from: *const i8) -> Self::B;
     fn low_nibbles(self, a: Self::B) -> Self::B;
     fn high_nibbles(self, a: Self::B) -> Self::B;
+    /// Entries of a table of sixteen: in lane i, that which bits `shift..shift + 4` of its four bytes (little endian) say.
+    fn lookup(self, table: Self::F, lanes: Self::B, shift: u32) -> Self::F;
     /// The low 16 bits of each lane in both of its halves.
     fn twice_low_half(self, a: Self::I) -> Self::I;
     /// `(byte * factor + addend) >> 8` of each unsigned byte, modulo 2^16; factors and addends as [`Self::twice_low_half`]

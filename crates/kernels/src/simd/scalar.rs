@@ -189,6 +189,13 @@ unsafe impl Simd for Scalar {
         a.map(|byte| byte >> 4)
     }
     #[inline(always)]
+    fn lookup(self, table: Self::F, lanes: Self::B, shift: u32) -> Self::F {
+        std::array::from_fn(|i| {
+            let lane = u32::from_le_bytes([lanes[i * 4], lanes[i * 4 + 1], lanes[i * 4 + 2], lanes[i * 4 + 3]]);
+            table[(lane >> shift & 15) as usize]
+        })
+    }
+    #[inline(always)]
     fn twice_low_half(self, a: Self::I) -> Self::I {
         a.map(|lane| lane & 0xFFFF | lane << 16)
     }

@@ -97,7 +97,7 @@ fn run(
     changes.iter().for_each(|change| push(&mut deltas, change));
     let mut activations = Activations::new(Precision::Int8);
     let source = Source {
-        keep: maps.iter().any(|(matrix, _)| matrix.format().is_dense()),
+        keep: maps.iter().any(|(matrix, _)| matrix.takes_floats()),
         ..Source::dense(x, INPUTS, None)
     };
     prepare(context, source, rows, &mut activations, &mut deltas);

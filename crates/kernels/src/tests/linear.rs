@@ -27,7 +27,7 @@ pub(super) fn run(context: &mut Context, rounding: Rounding, x: &[f32], matrix: 
     let mut none = LowRankBatch::default();
     let source = Source {
         coarse_from,
-        keep: matrix.format().is_dense(),
+        keep: matrix.takes_floats(),
         ..Source::dense(x, matrix.inputs(), None)
     };
     prepare(context, source, rows, &mut activations, &mut none);

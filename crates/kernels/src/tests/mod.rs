@@ -6,6 +6,7 @@ mod deltas;
 mod faults;
 mod formats;
 mod linear;
+mod nf4;
 mod pinned;
 mod then;
 mod vector;

@@ -2,13 +2,10 @@
 
 use std::ops::Range;
 
-use super::rows::{Part, share_rows};
+use super::rows::{Part, chunks, elements, share_rows};
 use crate::disjoint::Disjoint;
 use crate::simd::{LANES, Simd, exp};
 use crate::{Activation, Context};
-
-/// Elements that one turn takes.
-const CHUNK: usize = 1024;
 
 /// `to = activation(gate) * up`.
 ///
@@ -35,7 +32,7 @@ fn forward(context: &mut Context, activation: Activation, gate: &[f32], up: Opti
         up,
         to: Disjoint::new(to),
     };
-    share_rows(context, gate.len().div_ceil(CHUNK), &part);
+    share_rows(context, chunks(gate.len()), &part);
 }
 
 struct Forward<'a> {
@@ -48,7 +45,7 @@ struct Forward<'a> {
 impl Part for Forward<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, chunks: Range<usize>) {
-        for at in (chunks.start * CHUNK..self.gate.len().min(chunks.end * CHUNK)).step_by(LANES) {
+        for at in elements(chunks, self.gate.len()).step_by(LANES) {
             // SAFETY: chunks are shared out, and lengths are multiples of 16.
             let to = unsafe { self.to.part(at..at + LANES) };
             // SAFETY: sixteen elements each.
@@ -112,7 +109,7 @@ fn backward(
         to_gate: Disjoint::new(to_gate),
         to_up: to_up.map(Disjoint::new),
     };
-    share_rows(context, gate.len().div_ceil(CHUNK), &part);
+    share_rows(context, chunks(gate.len()), &part);
 }
 
 struct Backward<'a> {
@@ -127,7 +124,7 @@ struct Backward<'a> {
 impl Part for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, chunks: Range<usize>) {
-        for at in (chunks.start * CHUNK..self.gate.len().min(chunks.end * CHUNK)).step_by(LANES) {
+        for at in elements(chunks, self.gate.len()).step_by(LANES) {
             let range = at..at + LANES;
             // SAFETY: chunks are shared out, lengths are multiples of 16; every slice has sixteen elements in the range.
             unsafe {

@@ -8,6 +8,7 @@ mod attention;
 mod entropy;
 mod norm;
 mod rotary;
+mod rounding;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -17,4 +18,5 @@ pub use attention::{AttentionGradients, AttentionInputs, AttentionShape, attend_
 pub use entropy::{Entropy, cross_entropy};
 pub use norm::{NormBackward, norm_backward, norm_rows};
 pub use rotary::{Rotation, rotate_rows};
+pub use rounding::{round_values, widen_values};
 pub use rows::{add_rows, column_sums, dropout, multiply_columns};

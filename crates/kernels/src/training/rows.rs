@@ -1,6 +1,8 @@
 //! Sums and factors of rows, and dropout whose mask is a function of a key and a place: it is drawn again on the way back,
 //! not kept.
 
+use std::ops::Range;
+
 use crate::Context;
 use crate::disjoint::Disjoint;
 use crate::isa::Kernel;
@@ -10,12 +12,12 @@ use crate::simd::Simd;
 /// A computation on each part of some slices that threads share out; parts are whole rows.
 pub(super) trait Part: Sync {
     /// Works on rows `rows`.
-    fn run<S: Simd>(&self, s: S, rows: std::ops::Range<usize>);
+    fn run<S: Simd>(&self, s: S, rows: Range<usize>);
 }
 
 struct Run<'a, P> {
     part: &'a P,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 }
 
 impl<P: Part> Kernel for Run<'_, P> {
@@ -36,8 +38,19 @@ pub(super) fn share_rows(context: &mut Context, rows: usize, part: &impl Part) {
     });
 }
 
-/// Elements that one turn of a loop over a long slice takes.
+/// Elements that threads share out at a time, a multiple of what a vector holds.
 const CHUNK: usize = 4096;
+
+/// Chunks of a slice of `len` elements.
+pub(super) fn chunks(len: usize) -> usize {
+    len.div_ceil(CHUNK)
+}
+
+/// The elements of some chunks of a slice of `len`.
+#[inline(always)]
+pub(super) fn elements(chunks: Range<usize>, len: usize) -> Range<usize> {
+    len.min(chunks.start * CHUNK)..len.min(chunks.end * CHUNK)
+}
 
 /// `to += from`.
 ///
@@ -45,7 +58,7 @@ const CHUNK: usize = 4096;
 /// On slices of different lengths.
 pub fn add_rows(context: &mut Context, from: &[f32], to: &mut [f32]) {
     assert_eq!(from.len(), to.len());
-    let chunks = to.len().div_ceil(CHUNK);
+    let chunks = chunks(to.len());
     let part = Add {
         from,
         to: Disjoint::new(to),
@@ -60,11 +73,8 @@ struct Add<'a> {
 
 impl Part for Add<'_> {
     #[inline(always)]
-    fn run<S: Simd>(&self, _: S, chunks: std::ops::Range<usize>) {
-        let range = chunks.start * CHUNK..self.from.len().min(chunks.end * CHUNK);
-        if range.start >= range.end {
-            return;
-        }
+    fn run<S: Simd>(&self, _: S, chunks: Range<usize>) {
+        let range = elements(chunks, self.from.len());
         // SAFETY: chunks are shared out.
         let to = unsafe { self.to.part(range.clone()) };
         to.iter_mut().zip(&self.from[range]).for_each(|(to, from)| *to += from);
@@ -92,7 +102,7 @@ struct Multiply<'a> {
 
 impl Part for Multiply<'_> {
     #[inline(always)]
-    fn run<S: Simd>(&self, _: S, rows: std::ops::Range<usize>) {
+    fn run<S: Simd>(&self, _: S, rows: Range<usize>) {
         let width = self.factors.len();
         for row in rows {
             // SAFETY: rows are shared out.
@@ -136,7 +146,7 @@ pub fn column_sums(values: &[f32], others: Option<&[f32]>, to: &mut [f32]) {
 /// On a probability outside of `0..1`.
 pub fn dropout(context: &mut Context, key: u64, probability: f32, values: &mut [f32]) {
     assert!((0.0..1.0).contains(&probability));
-    let chunks = values.len().div_ceil(CHUNK);
+    let chunks = chunks(values.len());
     let part = Dropout {
         key,
         // Of 2^32 equally likely numbers, those below this one drop an element.
@@ -158,11 +168,8 @@ struct Dropout<'a> {
 
 impl Part for Dropout<'_> {
     #[inline(always)]
-    fn run<S: Simd>(&self, _: S, chunks: std::ops::Range<usize>) {
-        let range = chunks.start * CHUNK..self.len.min(chunks.end * CHUNK);
-        if range.start >= range.end {
-            return;
-        }
+    fn run<S: Simd>(&self, _: S, chunks: Range<usize>) {
+        let range = elements(chunks, self.len);
         // SAFETY: chunks are shared out.
         let values = unsafe { self.values.part(range.clone()) };
         for (place, value) in range.zip(values) {

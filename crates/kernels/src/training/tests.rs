@@ -369,3 +369,25 @@ fn sums_and_factors_of_rows() {
     let expected = [scaled.collect(), sum(&|at| wa[at]), sum(&|at| wa[at] * wb[at])].concat();
     assert_close(&got, &expected);
 }
+
+#[test]
+fn values_are_kept_as_their_nearest_bfloat16() {
+    let mut random = Random(11);
+    let mut values: Vec<f32> = (0..9001).map(|_| random.number()).collect();
+    values[..6].copy_from_slice(&[0.0, -0.0, f32::INFINITY, f32::NAN, f32::MAX, f32::from_bits(1)]);
+    // Halfway between two: the even one.
+    values[6..8].copy_from_slice(&[f32::from_bits(0x3F80_8000), f32::from_bits(0x3F81_8000)]);
+    let kept = everywhere(|context| {
+        let (mut bits, mut back) = (vec![0; values.len()], vec![0.0; values.len()]);
+        round_values(context, &values, &mut bits);
+        widen_values(context, &bits, &mut back);
+        back
+    });
+    for (value, kept) in values.iter().zip(&kept) {
+        let expected = half::bf16::from_f32(*value).to_f32();
+        assert!(
+            expected == *kept || expected.is_nan() && kept.is_nan(),
+            "{value}: {kept}"
+        );
+    }
+}

@@ -2,11 +2,12 @@
 //! and how it answered comes from the caller.
 //!
 //! The values are those of the packages that papers report: sacrebleu's for [`Bleu`], rouge-score's for [`Rouge`]
-//! (without its stemmer, which no kept crate has in NLTK's variant), scikit-learn's for [`Confusion`].
+//! (with and without its stemmer, which is NLTK's variant of Porter's), scikit-learn's for [`Confusion`].
 
 mod bleu;
 mod confusion;
 mod likelihood;
+mod porter;
 mod rouge;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ mod tests;
 pub use bleu::Bleu;
 pub use confusion::Confusion;
 pub use likelihood::Likelihood;
-pub use rouge::{Rouge, RougeScores};
+pub use rouge::{Rouge, RougeScores, Words};
 
 use std::collections::HashMap;
 
@@ -25,7 +26,7 @@ pub fn exact_match(prediction: &str, reference: &str) -> bool {
 }
 
 /// How often each run of `order` tokens occurs.
-fn ngrams<'a, 'b>(tokens: &'b [&'a str], order: usize) -> HashMap<&'b [&'a str], u64> {
+fn ngrams<T: std::hash::Hash + Eq>(tokens: &[T], order: usize) -> HashMap<&[T], u64> {
     let mut counts = HashMap::new();
     for ngram in tokens.windows(order) {
         *counts.entry(ngram).or_default() += 1;
@@ -34,7 +35,7 @@ fn ngrams<'a, 'b>(tokens: &'b [&'a str], order: usize) -> HashMap<&'b [&'a str],
 }
 
 /// Occurrences that two texts share, each counted as often as the text that has fewer of it.
-fn shared(a: &HashMap<&[&str], u64>, b: &HashMap<&[&str], u64>) -> u64 {
+fn shared<T: std::hash::Hash + Eq>(a: &HashMap<&[T], u64>, b: &HashMap<&[T], u64>) -> u64 {
     a.iter()
         .map(|(ngram, &count)| count.min(b.get(ngram).copied().unwrap_or(0)))
         .sum()

@@ -5,6 +5,9 @@ use serde_json::Value;
 
 use super::*;
 
+/// How words are compared, and what the fixtures call it.
+const STEMMING: [(Words, &str); 2] = [(Words::Whole, "rouge"), (Words::Stemmed, "rouge_stemmed")];
+
 fn golden() -> Value {
     serde_json::from_str(include_str!("../../tests/fixtures/metrics.json")).unwrap()
 }
@@ -26,8 +29,8 @@ fn bleu<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> f64 {
     bleu.score()
 }
 
-fn rouge<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> RougeScores {
-    let mut rouge = Rouge::default();
+fn rouge<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, words: Words) -> RougeScores {
+    let mut rouge = Rouge::new(words);
     pairs.into_iter().for_each(|(p, r)| rouge.add(p, r));
     rouge.mean().unwrap()
 }
@@ -66,7 +69,9 @@ fn bleu_of_awkward_texts_is_sacrebleus() {
 fn rouge_of_awkward_texts_is_rouge_scores() {
     for value in list(&golden(), "pairs") {
         let (prediction, reference) = pair(value);
-        assert_rouge(RougeScores::of(prediction, reference), &value["rouge"], value);
+        for (words, name) in STEMMING {
+            assert_rouge(RougeScores::of(prediction, reference, words), &value[name], value);
+        }
     }
 }
 
@@ -78,7 +83,19 @@ fn corpora_score_as_in_the_real_packages() {
         let bound = |index: usize| corpus["range"][index].as_u64().unwrap() as usize;
         let part = &pairs[bound(0)..bound(1)];
         assert_near(bleu(part.iter().copied()), &corpus["bleu"], corpus);
-        assert_rouge(rouge(part.iter().copied()), &corpus["rouge"], corpus);
+        for (words, name) in STEMMING {
+            assert_rouge(rouge(part.iter().copied(), words), &corpus[name], corpus);
+        }
+    }
+}
+
+#[test]
+fn stems_are_nltks() {
+    let golden = golden();
+    assert!(list(&golden, "stems").len() > 400);
+    for value in list(&golden, "stems") {
+        let (word, stem) = (value[0].as_str().unwrap(), value[1].as_str().unwrap());
+        assert_eq!(porter::stem(word), stem, "{word}");
     }
 }
 
@@ -149,7 +166,7 @@ proptest! {
         prop_assert!((0.0..=100.0 + 1e-9).contains(&forward), "{forward}");
         let backward: Vec<_> = pairs.iter().rev().cloned().collect();
         prop_assert_eq!(forward, bleu(borrowed(&backward)));
-        let scores = rouge(borrowed(&pairs));
+        let scores = rouge(borrowed(&pairs), Words::Whole);
         for score in [scores.rouge_1, scores.rouge_2, scores.rouge_l] {
             prop_assert!((0.0..=1.0).contains(&score), "{score}");
         }
@@ -158,11 +175,20 @@ proptest! {
 
     #[test]
     fn rouge_is_the_same_both_ways_and_1_of_a_text_with_itself(a in text(), b in text()) {
-        prop_assert_eq!(RougeScores::of(&a, &b), RougeScores::of(&b, &a));
-        let itself = RougeScores::of(&a, &a);
+        for words in [Words::Whole, Words::Stemmed] {
+            prop_assert_eq!(RougeScores::of(&a, &b, words), RougeScores::of(&b, &a, words));
+        }
+        let itself = RougeScores::of(&a, &a, Words::Whole);
         let has_words = a.to_lowercase().contains(|c: char| c.is_ascii_alphanumeric());
         prop_assert_eq!(itself.rouge_1, f64::from(u8::from(has_words)));
         prop_assert_eq!(itself.rouge_l, itself.rouge_1);
+    }
+
+    #[test]
+    fn a_stem_is_a_word_of_letters_and_no_longer_but_for_an_e(word in "[a-z0-9]{1,12}|y{1,40}(ing|ed|alli)?") {
+        let stem = porter::stem(&word);
+        prop_assert!(!stem.is_empty() && stem.len() <= word.len() + 1, "{stem}");
+        prop_assert!(stem.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{stem}");
     }
 
     #[test]

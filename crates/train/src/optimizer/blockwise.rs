@@ -1,15 +1,13 @@
 //! 8-bit moments: blocks of 256 values, each block with its largest magnitude, each value a code of a dynamic map.
 //!
-//! The maps are those of Dettmers et al. 2022 (arXiv 2110.02861), value for value the ones of bitsandbytes: seven decades from
-//! 1 downwards, every decade with twice the codes of the one below, so that large values are fine and small ones still there.
+//! The maps are those of [`dynamic_map`]; here they are looked up in, fast.
 
 use std::sync::LazyLock;
 
+use rootstock_kernels::dynamic_map;
+
 /// Values that share a scale.
 pub(super) const BLOCK: usize = 256;
-
-/// Decades between the largest and the smallest magnitude.
-const DECADES: i32 = 7;
 
 /// For first moments.
 pub(super) static SIGNED: LazyLock<DynamicMap> = LazyLock::new(|| DynamicMap::new(true));
@@ -35,20 +33,7 @@ const LOWEST: u32 = (127 - 32) << 7;
 
 impl DynamicMap {
     fn new(signed: bool) -> Self {
-        let mut all = vec![0.0, 1.0];
-        for decade in 0..DECADES {
-            let scale = 10f64.powi(decade + 1 - DECADES) as f32;
-            let intervals = 1 << (decade + i32::from(!signed));
-            for centre in centres(intervals) {
-                all.push(scale * centre);
-                if signed {
-                    all.push(-(scale * centre));
-                }
-            }
-        }
-        all.sort_by(f32::total_cmp);
-        let mut values = [0.0; 256];
-        values.copy_from_slice(&all);
+        let values = dynamic_map(signed);
         let mut bounds = [f32::INFINITY; 256];
         for (bound, pair) in bounds.iter_mut().zip(values.windows(2)) {
             *bound = (pair[0] + pair[1]) / 2.0;
@@ -100,17 +85,6 @@ fn starts(bounds: &[f32; 256]) -> Box<[u8; 2 * HALF]> {
         starts[row as usize + HALF] = below(-f32::from_bits(bits | 0xffff));
     }
     starts
-}
-
-/// Centres of equal intervals from 0.1 to 1.
-fn centres(intervals: i32) -> impl Iterator<Item = f32> {
-    let width = 0.9f32 / intervals as f32;
-    // From the nearer end and rounded once, as torch.linspace does it: the values are then the same bits.
-    let edge = move |index: i32| match index * 2 < intervals + 1 {
-        true => width.mul_add(index as f32, 0.1),
-        false => (-width).mul_add((intervals - index) as f32, 1.0),
-    };
-    (0..intervals).map(move |index| (edge(index) + edge(index + 1)) / 2.0)
 }
 
 #[cfg(test)]

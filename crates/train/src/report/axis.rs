@@ -6,8 +6,8 @@ const TICKS: f64 = 6.0;
 /// A span with ticks at multiples of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Axis {
-    low: f64,
-    high: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
     step: f64,
 }
 

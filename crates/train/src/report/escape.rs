@@ -3,10 +3,10 @@
 use std::fmt::{self, Write};
 
 /// Writes text with everything escaped that could end it.
-pub(super) struct Escaped<'a>(&'a str);
+pub(crate) struct Escaped<'a>(&'a str);
 
 /// Prompts, answers, names and settings all come through here.
-pub(super) fn escape(text: &str) -> Escaped<'_> {
+pub(crate) fn escape(text: &str) -> Escaped<'_> {
     Escaped(text)
 }
 

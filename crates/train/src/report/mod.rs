@@ -2,9 +2,10 @@
 //! it that is not ours is escaped.
 
 mod axis;
-mod escape;
-mod page;
+pub(crate) mod escape;
+pub(crate) mod page;
 mod plot;
+mod scale;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use plot::{LinePlot, Mark, Series};
+pub use scale::Scale;
 
 use crate::TrainError;
 use crate::files::write_whole;

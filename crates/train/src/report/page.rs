@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::escape::escape;
-use super::{LinePlot, Mark, Report, Series};
+use super::{LinePlot, Mark, Report, Sample, Scale, Series};
 use crate::quantity::{bytes, count, duration, significant};
 use crate::records::Record;
 
@@ -16,31 +16,22 @@ const SMOOTHED_FROM: usize = 40;
 impl Report {
     /// The page.
     pub fn html(&self) -> String {
-        let title = escape(&self.title);
-        let style = include_str!("style.css");
-        let mut page = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\"/>\
-             <meta name=\"viewport\" content=\"width=device-width\"/>\
-             <title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n"
-        );
-        self.tiles(&mut page);
+        let mut body = String::new();
+        self.tiles(&mut body);
         for warning in &self.warnings {
-            let _ = writeln!(page, "<p class=\"warning\">{}</p>", escape(warning));
+            let _ = writeln!(body, "<p class=\"warning\">{}</p>", escape(warning));
         }
-        heading("Loss and learning rate", &mut page);
-        page.push_str(&loss_plot(&self.records).svg());
-        page.push_str(&rate_plot(&self.records).svg());
-        self.samples(&mut page);
-        heading("Cost", &mut page);
-        facts(&self.cost_facts(), &mut page);
-        heading("Data", &mut page);
-        facts(&self.dataset_facts(), &mut page);
-        heading("Settings", &mut page);
-        facts(&self.settings, &mut page);
-        let version = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(page, "<footer>rootstock {version}</footer></body></html>");
-        page
+        heading("Loss and learning rate", &mut body);
+        body.push_str(&loss_plot(&self.records).svg());
+        body.push_str(&rate_plot(&self.records).svg());
+        samples(&self.samples, &mut body);
+        heading("Cost", &mut body);
+        facts(&self.cost_facts(), &mut body);
+        heading("Data", &mut body);
+        facts(&self.dataset_facts(), &mut body);
+        heading("Settings", &mut body);
+        facts(&self.settings, &mut body);
+        document(&self.title, &body)
     }
 
     fn tiles(&self, page: &mut String) {
@@ -57,35 +48,13 @@ impl Report {
             ("tokens per second", self.tokens_per_second()),
             ("peak memory", self.cost.peak_memory.map(bytes)),
         ];
-        page.push_str("<ul class=\"tiles\">");
-        for (name, value) in tiles {
-            if let Some(value) = value {
-                let _ = write!(page, "<li><b>{value}</b>{name}</li>");
-            }
-        }
-        page.push_str("</ul>\n");
+        let known = tiles.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        self::tiles(known, page);
     }
 
     fn tokens_per_second(&self) -> Option<String> {
         let seconds = self.cost.time.as_secs_f64();
         (seconds > 0.0).then(|| significant(self.cost.tokens as f64 / seconds))
-    }
-
-    fn samples(&self, page: &mut String) {
-        if self.samples.is_empty() {
-            return;
-        }
-        heading("Samples", page);
-        page.push_str("<table class=\"samples\"><tr><th>prompt</th><th>base</th><th>adapter</th></tr>\n");
-        for sample in &self.samples {
-            page.push_str("<tr>");
-            for text in [&sample.prompt, &sample.base, &sample.adapter] {
-                // A parser drops the first line break of a pre.
-                let _ = write!(page, "<td><pre dir=\"auto\">\n{}</pre></td>", escape(text));
-            }
-            page.push_str("</tr>\n");
-        }
-        page.push_str("</table>\n");
     }
 
     fn cost_facts(&self) -> Vec<(String, String)> {
@@ -119,14 +88,54 @@ impl Report {
     }
 }
 
-fn heading(text: &str, page: &mut String) {
+/// A page with this headline. The body is markup.
+pub(crate) fn document(title: &str, body: &str) -> String {
+    let (title, style, version) = (escape(title), include_str!("style.css"), env!("CARGO_PKG_VERSION"));
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\"/>\
+         <meta name=\"viewport\" content=\"width=device-width\"/>\
+         <title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n{body}\
+         <footer>rootstock {version}</footer></body></html>\n"
+    )
+}
+
+/// Numbers that are seen first, with what they are.
+pub(crate) fn tiles<'a>(tiles: impl Iterator<Item = (&'a str, String)>, page: &mut String) {
+    page.push_str("<ul class=\"tiles\">");
+    for (name, value) in tiles {
+        let _ = write!(page, "<li><b>{}</b>{name}</li>", escape(&value));
+    }
+    page.push_str("</ul>\n");
+}
+
+pub(crate) fn heading(text: &str, page: &mut String) {
     let _ = writeln!(page, "<h2>{text}</h2>");
 }
 
-fn facts(facts: &[(String, String)], page: &mut String) {
+/// Names and values.
+pub(crate) fn facts(facts: &[(String, String)], page: &mut String) {
     page.push_str("<table class=\"facts\">");
     for (name, value) in facts {
         let _ = writeln!(page, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(value));
+    }
+    page.push_str("</table>\n");
+}
+
+/// Answers side by side; nothing where there are none.
+pub(crate) fn samples(samples: &[Sample], page: &mut String) {
+    if samples.is_empty() {
+        return;
+    }
+    heading("Samples", page);
+    page.push_str("<table class=\"samples\"><tr><th>prompt</th><th>base</th><th>adapter</th></tr>\n");
+    for sample in samples {
+        page.push_str("<tr>");
+        for text in [&sample.prompt, &sample.base, &sample.adapter] {
+            // A parser drops the first line break of a pre.
+            let _ = write!(page, "<td><pre dir=\"auto\">\n{}</pre></td>", escape(text));
+        }
+        page.push_str("</tr>\n");
     }
     page.push_str("</table>\n");
 }
@@ -159,6 +168,7 @@ fn loss_plot(records: &[Record]) -> LinePlot {
     LinePlot {
         title: "Loss per token".to_owned(),
         x_label: "step".to_owned(),
+        x_scale: Scale::Linear,
         series: all,
     }
 }
@@ -168,6 +178,7 @@ fn rate_plot(records: &[Record]) -> LinePlot {
     LinePlot {
         title: "Learning rate".to_owned(),
         x_label: "step".to_owned(),
+        x_scale: Scale::Linear,
         series: vec![series("", Mark::Line, rates)],
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::axis::Axis;
 use super::escape::escape;
+use super::scale::Scale;
 use crate::quantity::significant;
 
 /// Okabe and Ito's palette, which colour-blind people can tell apart; without its yellow, which is too light for lines.
@@ -54,6 +55,8 @@ pub struct LinePlot {
     pub title: String,
     /// Below the x axis.
     pub x_label: String,
+    /// How its values lie along it.
+    pub x_scale: Scale,
     /// What is drawn; the first one lies lowest.
     pub series: Vec<Series>,
 }
@@ -73,11 +76,12 @@ impl LinePlot {
                 .filter(|point| is_drawable(point))
         };
         match (
-            Axis::over(drawn().map(|point| point.0)),
+            self.x_scale.axis(drawn().map(|point| point.0)),
             Axis::around(drawn().map(|point| point.1)),
         ) {
             (Some(x), Some(y)) => {
-                let frame = Frame { x, y };
+                let scale = &self.x_scale;
+                let frame = Frame { x, y, scale };
                 frame.draw_grid(&self.x_label, &mut svg);
                 self.draw_series(&mut svg, &frame);
             }
@@ -114,16 +118,17 @@ impl LinePlot {
 }
 
 /// The area inside the margins.
-struct Frame {
+struct Frame<'a> {
     x: Axis,
     y: Axis,
+    scale: &'a Scale,
 }
 
-impl Frame {
+impl Frame<'_> {
     fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
         let [left, right, top, bottom] = MARGINS;
         (
-            left + self.x.place(x) * (WIDTH - left - right),
+            left + self.x.place(self.scale.position(x)) * (WIDTH - left - right),
             HEIGHT - bottom - self.y.place(y) * (HEIGHT - top - bottom),
         )
     }
@@ -138,7 +143,8 @@ impl Frame {
             let (at, y) = (left - 6.0, y + 4.0);
             let _ = write!(labels, r#"<text x="{at}" y="{y:.1}" text-anchor="end">{label}</text>"#);
         }
-        for (value, label) in self.x.ticks() {
+        for (value, label) in self.scale.ticks(&self.x) {
+            let label = escape(&label);
             let x = left + self.x.place(value) * (end - left);
             let _ = write!(lines, "M{x:.1} {floor}v5");
             let y = floor + 18.0;

@@ -152,6 +152,7 @@ fn plot(mark: Mark, points: Vec<(f64, f64)>) -> String {
     let plot = LinePlot {
         title: HOSTILE.to_owned(),
         x_label: HOSTILE.to_owned(),
+        x_scale: Scale::Linear,
         series: vec![Series { name, mark, points }],
     };
     plot.svg()

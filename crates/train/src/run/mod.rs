@@ -11,7 +11,7 @@ mod shortage;
 mod trainer;
 
 pub use order::Order;
-pub use plan::Plan;
+pub use plan::{DiskPlan, Plan};
 pub use settings::RunSettings;
 pub use shortage::MemoryPlan;
 pub use trainer::{Ending, Observer, StepReport, Trainer};

@@ -29,10 +29,25 @@ pub struct Plan {
     pub seconds: f64,
     /// At most at a time.
     pub memory: MemoryPlan,
+    /// Its files.
+    #[serde(flatten)]
+    pub disk: DiskPlan,
+}
+
+/// What a run writes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DiskPlan {
     /// Files of the adapter.
     pub adapter_bytes: u64,
     /// Checkpoints, at most at a time.
     pub checkpoint_bytes: u64,
+}
+
+impl DiskPlan {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.adapter_bytes.saturating_add(self.checkpoint_bytes)
+    }
 }
 
 impl Trainer<'_> {
@@ -55,7 +70,6 @@ impl Trainer<'_> {
         let tokens_per_second = self.measure()?;
         // The way back costs as much as the way there, and twice with what is computed again.
         let passes = if self.engine.checkpointing() { 3.0 } else { 2.0 };
-        let (adapter_bytes, checkpoint_bytes) = self.disk(steps);
         Ok(Plan {
             steps,
             tokens,
@@ -63,8 +77,7 @@ impl Trainer<'_> {
             tokens_per_second,
             seconds: (tokens as f64 + eval_tokens as f64 / passes) / tokens_per_second,
             memory: self.memory(),
-            adapter_bytes,
-            checkpoint_bytes,
+            disk: self.disk(),
         })
     }
 
@@ -99,8 +112,9 @@ impl Trainer<'_> {
         Ok(rate)
     }
 
-    /// Bytes of the adapter's files and of all checkpoints that are there at a time.
-    fn disk(&self, steps: u64) -> (u64, u64) {
+    /// What the run writes from where it is.
+    pub fn disk(&self) -> DiskPlan {
+        let steps = self.total_steps() - self.step;
         let moments = self.settings.optimizer.moments;
         let (mut adapter, mut state) = (0, 0);
         let copies = if self.settings.patience.is_some() { 2 } else { 1 };
@@ -112,6 +126,9 @@ impl Trainer<'_> {
         let written = steps.checked_div(self.settings.save_steps).unwrap_or(0);
         // A new one is complete before the oldest is removed.
         let at_a_time = written.min(self.settings.save_total_limit as u64 + 1);
-        (adapter, at_a_time * (adapter + state))
+        DiskPlan {
+            adapter_bytes: adapter,
+            checkpoint_bytes: at_a_time.saturating_mul(adapter + state),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Search over settings, random or on a grid, with median pruning. What a trial does is its owner's business: it gets parameters
 //! and reports values. A search that was stopped goes on from `trials.jsonl`.
 
+mod page;
 mod pruning;
 mod space;
 mod table;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+pub use page::Page;
 pub use pruning::{Direction, MedianPruning};
 pub use space::{Dimension, DimensionType, Parameters, SearchSpace};
 pub use trial::{Decision, Reports, State, Trial, TrialEnd};
@@ -55,9 +57,11 @@ pub struct SearchSettings {
 #[derive(Debug)]
 pub struct Search {
     settings: SearchSettings,
-    names: Vec<String>,
+    space: SearchSpace,
     plan: Vec<Parameters>,
     trials: Vec<Trial>,
+    /// Number of the trial that ended last.
+    last: Option<usize>,
     lines: Lines,
 }
 
@@ -67,7 +71,7 @@ impl Search {
     /// # Errors
     /// A grid without end, a file that cannot be read or written, or one with trials of another search.
     pub fn open(file: &Path, space: &SearchSpace, settings: SearchSettings) -> Result<Self, TrainError> {
-        let plan = plan(space, settings.strategy)?;
+        let plan = points(space, settings.strategy)?;
         let (lines, ended) = Lines::open(file, |_: &Trial| true)?;
         let mut trials: Vec<Trial> = Vec::new();
         for (line, trial) in ended.into_iter().enumerate() {
@@ -88,25 +92,29 @@ impl Search {
         trials.sort_by_key(|trial| trial.trial);
         Ok(Self {
             settings,
-            names: space.names().map(str::to_owned).collect(),
+            space: space.clone(),
             plan,
             trials,
+            last: None,
             lines,
         })
     }
 
-    /// Runs what is left, in order; `objective` gets a trial's number and parameters. Returns whether all were run.
+    /// Runs what is left, in order; `objective` gets a trial's number and parameters, `ended` the search with that trial in it.
+    /// Returns whether all were run.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written, or what `ended` gives.
     pub fn run(
         &mut self,
         mut objective: impl FnMut(usize, &Parameters, &mut Reports<'_>) -> TrialEnd,
+        mut ended: impl FnMut(&Self) -> Result<(), TrainError>,
     ) -> Result<bool, TrainError> {
         let done = |trial: &&Trial| trial.state != State::Failed;
         let done: HashSet<usize> = self.trials.iter().filter(done).map(|trial| trial.trial).collect();
         for number in (0..self.plan.len()).filter(|number| !done.contains(number)) {
             let mut reports = Reports {
+                parameters: &self.plan[number],
                 others: &self.trials,
                 pruning: self.settings.pruning,
                 direction: self.settings.direction,
@@ -129,12 +137,14 @@ impl Search {
                 result,
                 error,
             })?;
+            ended(self)?;
         }
         Ok(true)
     }
 
     fn keep(&mut self, trial: Trial) -> Result<(), TrainError> {
         self.lines.append(&trial)?;
+        self.last = Some(trial.trial);
         self.trials.retain(|earlier| earlier.trial != trial.trial);
         let after = self.trials.partition_point(|earlier| earlier.trial < trial.trial);
         self.trials.insert(after, trial);
@@ -144,6 +154,11 @@ impl Search {
     /// The trials that have ended, by number.
     pub fn trials(&self) -> &[Trial] {
         &self.trials
+    }
+
+    /// The trial that ended last since the search was opened.
+    pub fn last(&self) -> Option<&Trial> {
+        self.trials.iter().find(|trial| Some(trial.trial) == self.last)
     }
 
     /// How many trials the search has in all.
@@ -163,8 +178,12 @@ impl Search {
     }
 }
 
-/// All points to try. It depends on nothing but the space and the strategy, so that a resumed search has the same.
-fn plan(space: &SearchSpace, strategy: Strategy) -> Result<Vec<Parameters>, TrainError> {
+/// All points to try, by the numbers of their trials. They depend on nothing but the space and the strategy, so that a resumed search
+/// has the same.
+///
+/// # Errors
+/// A grid without end.
+pub fn points(space: &SearchSpace, strategy: Strategy) -> Result<Vec<Parameters>, TrainError> {
     let (trials, seed) = match strategy {
         Strategy::Grid => return space.grid(LARGEST_GRID),
         Strategy::Random { trials, seed } => (trials, seed),

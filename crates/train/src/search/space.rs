@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::table::cell;
+use crate::report::Scale;
 use crate::{Random, TrainError};
 
 /// Values of the dimensions of a trial, by name.
@@ -99,6 +101,26 @@ impl SearchSpace {
             points = points.iter().flat_map(along).collect();
         }
         Ok(points)
+    }
+
+    /// How the values of a dimension lie along an axis, and where on it each lies.
+    pub(super) fn scale(&self, name: &str) -> (Scale, impl Fn(&Value) -> Option<f64>) {
+        let range = self.0.get(name);
+        let values: &[Value] = match range {
+            Some(Range::Values(values)) => values,
+            _ => &[],
+        };
+        let scale = match range {
+            Some(Range::Values(values)) => Scale::Named(values.iter().map(cell).collect()),
+            Some(Range::Float { log: true, .. } | Range::Int { log: true, .. }) => Scale::Log,
+            _ => Scale::Linear,
+        };
+        let named = matches!(scale, Scale::Named(_));
+        let place = move |value: &Value| match named {
+            true => values.iter().position(|known| known == value).map(|at| at as f64),
+            false => value.as_f64(),
+        };
+        (scale, place)
     }
 
     /// The names.

@@ -5,28 +5,26 @@ use serde_json::{Value, json};
 use super::trial::{State, Trial};
 use super::{Direction, Search};
 use crate::quantity::significant;
-use crate::report::{LinePlot, Mark, Series};
+use crate::report::{LinePlot, Mark, Scale, Series};
+use crate::table::aligned;
 
 impl Search {
     /// A row per trial that has ended: number, parameters, state, result; the best is marked.
     pub fn table(&self) -> String {
+        aligned(&self.rows())
+    }
+
+    /// The cells of the table, its header first.
+    pub(super) fn rows(&self) -> Vec<Vec<String>> {
         let best = self.best().map(|trial| trial.trial);
-        let header = ["trial"].into_iter().chain(self.names.iter().map(String::as_str));
+        let header = ["trial"].into_iter().chain(self.space.names());
         let header: Vec<String> = header.chain(["state", "result"]).map(str::to_owned).collect();
         let rows = self.trials.iter().map(|trial| self.row(trial, best));
-        let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-        let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            format!("{}\n", line.trim_end())
-        };
-        rows.iter().map(line).collect()
+        std::iter::once(header).chain(rows).collect()
     }
 
     fn row(&self, trial: &Trial, best: Option<usize>) -> Vec<String> {
-        let parameter = |name: &String| trial.parameters.get(name).map(cell).unwrap_or_default();
+        let parameter = |name: &str| trial.parameters.get(name).map(cell).unwrap_or_default();
         let result = match (&trial.error, trial.result) {
             (Some(error), _) => error.replace(char::is_control, " "),
             (None, Some(result)) if best == Some(trial.trial) => format!("{}  best", significant(result)),
@@ -39,7 +37,7 @@ impl Search {
             State::Failed => "failed",
         };
         let mut row = vec![trial.trial.to_string()];
-        row.extend(self.names.iter().map(parameter));
+        row.extend(self.space.names().map(parameter));
         row.extend([state.to_owned(), result]);
         row
     }
@@ -76,6 +74,7 @@ impl Search {
         LinePlot {
             title: format!("Results of trials, {kind}"),
             x_label: "trial".to_owned(),
+            x_scale: Scale::Linear,
             series: vec![
                 series("best so far", Mark::Line, best.collect()),
                 series("result", Mark::Dots, points.clone()),
@@ -84,8 +83,29 @@ impl Search {
     }
 }
 
+impl Search {
+    /// The results over each parameter.
+    pub fn plots(&self) -> Vec<LinePlot> {
+        let over = |name: &str| {
+            let (scale, place) = self.space.scale(name);
+            let point = |trial: &Trial| Some((place(trial.parameters.get(name)?)?, trial.result?));
+            LinePlot {
+                title: format!("Results over {name}"),
+                x_label: name.to_owned(),
+                x_scale: scale,
+                series: vec![Series {
+                    name: "result".to_owned(),
+                    mark: Mark::Dots,
+                    points: self.trials.iter().filter_map(point).collect(),
+                }],
+            }
+        };
+        self.space.names().map(over).collect()
+    }
+}
+
 /// Text without its quotes, but where they keep a line break or an escape code out of the table.
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value.as_str() {
         Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => value.to_string(),

@@ -47,7 +47,11 @@ fn file() -> (TempDir, PathBuf) {
 fn points(space: &SearchSpace, settings: SearchSettings) -> Vec<Parameters> {
     let (_folder, file) = file();
     let mut search = Search::open(&file, space, settings).unwrap();
-    assert!(search.run(|number, _, _| TrialEnd::Value(number as f64)).unwrap());
+    assert!(
+        search
+            .run(|number, _, _| TrialEnd::Value(number as f64), |_| Ok(()))
+            .unwrap()
+    );
     search.trials().iter().map(|trial| trial.parameters.clone()).collect()
 }
 
@@ -149,15 +153,22 @@ fn a_search_that_is_interrupted_anywhere_comes_to_the_same_trials() {
     };
     let (_folder, whole_file) = file();
     let mut whole = Search::open(&whole_file, &mixed(), settings).unwrap();
-    assert!(whole.run(|_, point, reports| objective(point, reports)).unwrap());
+    assert!(
+        whole
+            .run(|_, point, reports| objective(point, reports), |_| Ok(()))
+            .unwrap()
+    );
     assert!(whole.trials().iter().any(|trial| trial.state == State::Pruned));
     for at in 0..12 {
         let (_folder, file) = file();
         let mut first = Search::open(&file, &mixed(), settings).unwrap();
-        let stopped = first.run(|number, point, reports| match number == at {
-            true => TrialEnd::Interrupted,
-            false => objective(point, reports),
-        });
+        let stopped = first.run(
+            |number, point, reports| match number == at {
+                true => TrialEnd::Interrupted,
+                false => objective(point, reports),
+            },
+            |_| Ok(()),
+        );
         assert!(!stopped.unwrap());
         drop(first);
         // Killed while it wrote the next line.
@@ -166,7 +177,11 @@ fn a_search_that_is_interrupted_anywhere_comes_to_the_same_trials() {
         std::fs::write(&file, text).unwrap();
         let mut second = Search::open(&file, &mixed(), settings).unwrap();
         assert_eq!(second.trials().len(), at);
-        assert!(second.run(|_, point, reports| objective(point, reports)).unwrap());
+        assert!(
+            second
+                .run(|_, point, reports| objective(point, reports), |_| Ok(()))
+                .unwrap()
+        );
         assert_eq!(second.trials(), whole.trials());
         assert_eq!(std::fs::read(&file).unwrap(), std::fs::read(&whole_file).unwrap());
     }
@@ -180,15 +195,18 @@ fn a_trial_that_failed_is_tried_again_when_the_search_is_resumed() {
         1 => TrialEnd::Failed("disk\nfull".to_owned()),
         _ => TrialEnd::Value(loss(point)),
     };
-    assert!(search.run(|number, point, _| fails(number, point)).unwrap());
+    assert!(search.run(|number, point, _| fails(number, point), |_| Ok(())).unwrap());
     assert_eq!(search.trials()[1].state, State::Failed);
     assert!(search.table().contains("disk full"));
     let mut search = Search::open(&file, &mixed(), random(3, 1)).unwrap();
     let mut tried = Vec::new();
-    let again = search.run(|number, point, _| {
-        tried.push(number);
-        TrialEnd::Value(loss(point))
-    });
+    let again = search.run(
+        |number, point, _| {
+            tried.push(number);
+            TrialEnd::Value(loss(point))
+        },
+        |_| Ok(()),
+    );
     assert!(again.unwrap());
     assert_eq!(tried, [1]);
     let search = Search::open(&file, &mixed(), random(3, 1)).unwrap();
@@ -200,7 +218,9 @@ fn a_trial_that_failed_is_tried_again_when_the_search_is_resumed() {
 fn trials_of_another_search_are_refused_with_their_line() {
     let (_folder, file) = file();
     let mut search = Search::open(&file, &mixed(), random(3, 1)).unwrap();
-    search.run(|_, point, _| TrialEnd::Value(loss(point))).unwrap();
+    search
+        .run(|_, point, _| TrialEnd::Value(loss(point)), |_| Ok(()))
+        .unwrap();
     for settings in [random(3, 2), random(0, 1)] {
         let error = Search::open(&file, &mixed(), settings).unwrap_err().to_string();
         assert!(
@@ -222,7 +242,9 @@ fn told(pruning: MedianPruning, direction: Direction, levels: &[f64], level: f64
         error: None,
     };
     let others: Vec<Trial> = levels.iter().enumerate().map(finished).collect();
+    let point = Parameters::new();
     let mut reports = Reports {
+        parameters: &point,
         others: &others,
         pruning: Some(pruning),
         direction,
@@ -261,7 +283,9 @@ fn the_best_is_the_lowest_or_the_highest_result_and_never_no_number() {
             ..random(5, 1)
         };
         let mut search = Search::open(&file, &mixed(), settings).unwrap();
-        search.run(|number, _, _| TrialEnd::Value(results[number])).unwrap();
+        search
+            .run(|number, _, _| TrialEnd::Value(results[number]), |_| Ok(()))
+            .unwrap();
         search.best().map(|trial| trial.trial)
     };
     assert_eq!(
@@ -280,11 +304,14 @@ fn a_table_has_a_row_per_trial_and_marks_the_best() {
     .unwrap();
     let mut search = Search::open(&file, &space, grid()).unwrap();
     search
-        .run(|number, _, reports| {
-            let _ = reports.report(10, 2.0);
-            reports.pruned = number == 1;
-            TrialEnd::Value(0.5 - number as f64 / 8.0)
-        })
+        .run(
+            |number, _, reports| {
+                let _ = reports.report(10, 2.0);
+                reports.pruned = number == 1;
+                TrialEnd::Value(0.5 - number as f64 / 8.0)
+            },
+            |_| Ok(()),
+        )
         .unwrap();
     let expected = "trial  name          r  state     result\n\
                     0      plain         8  finished  0.5\n\

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pruning::{Direction, MedianPruning};
 use super::space::Parameters;
+use super::table::cell;
 
 /// How a trial ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,7 @@ pub enum TrialEnd {
 /// Where a running trial reports its values.
 #[derive(Debug)]
 pub struct Reports<'a> {
+    pub(super) parameters: &'a Parameters,
     pub(super) others: &'a [Trial],
     pub(super) pruning: Option<MedianPruning>,
     pub(super) direction: Direction,
@@ -77,6 +79,15 @@ pub struct Reports<'a> {
 }
 
 impl Reports<'_> {
+    /// What the trial tries, in a line.
+    pub fn parameters(&self) -> String {
+        let parameters = self.parameters.iter();
+        let parameters: Vec<_> = parameters
+            .map(|(name, value)| format!("{name} {}", cell(value)))
+            .collect();
+        parameters.join(", ")
+    }
+
     /// Reports the value at a step and hears whether the trial is worth going on.
     pub fn report(&mut self, step: u64, value: f64) -> Decision {
         self.values.push((step, value.is_finite().then_some(value)));

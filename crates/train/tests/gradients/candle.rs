@@ -27,7 +27,7 @@ fn in_f32(model: &FrozenModel, checkpointing: bool) -> Box<dyn Backend> {
 
 #[test]
 fn every_way_of_training_has_pefts_gradients() {
-    for name in ["lora", "rslora-patterns", "dora", "saved-modules", "qlora"] {
+    for name in ["lora", "rslora-patterns", "dora", "saved-modules", "qlora", "qlora-nf4"] {
         let file = fixture(name).join("expected.safetensors");
         has_the_gradients_of(name, Case::of(name), &file, in_f32);
     }
@@ -35,7 +35,7 @@ fn every_way_of_training_has_pefts_gradients() {
 
 #[test]
 fn every_way_of_training_goes_where_peft_does() {
-    for name in ["lora", "rslora-patterns", "dora", "saved-modules", "qlora"] {
+    for name in ["lora", "rslora-patterns", "dora", "saved-modules", "qlora", "qlora-nf4"] {
         has_the_tensors_of(name, in_f32);
     }
 }

@@ -40,10 +40,14 @@ pub fn tiny(path: &str) -> PathBuf {
 }
 
 impl Case {
-    /// The adapter of a folder on a base.
+    /// The adapter of a folder on a base as it is stored.
     pub fn load(base: &Path, adapter: &Path) -> Self {
+        Self::rounded(base, WeightPrecision::Stored, adapter)
+    }
+
+    fn rounded(base: &Path, precision: WeightPrecision, adapter: &Path) -> Self {
         let packing = Packing {
-            precision: WeightPrecision::Stored,
+            precision,
             four_bit_output: false,
             threads: 1,
         };
@@ -56,8 +60,12 @@ impl Case {
 
     /// A case of the base of its own.
     pub fn of(name: &str) -> Self {
-        let base = if name == "qlora" { "base.gguf" } else { "base" };
-        Self::load(&fixture(base), &fixture(name))
+        let (base, precision) = match name {
+            "qlora" => ("base.gguf", WeightPrecision::Stored),
+            "qlora-nf4" => ("base", WeightPrecision::Nf4),
+            _ => ("base", WeightPrecision::Stored),
+        };
+        Self::rounded(&fixture(base), precision, &fixture(name))
     }
 
     /// Mean loss of a batch over `learned` tokens and its gradients.
@@ -96,8 +104,12 @@ pub fn gradients(attached: &Attached) -> Tensors {
 
 /// An engine that computes in f32.
 pub fn engine(checkpointing: bool, threads: usize) -> Engine {
+    engine_in(Arithmetic::F32, checkpointing, threads)
+}
+
+pub fn engine_in(arithmetic: Arithmetic, checkpointing: bool, threads: usize) -> Engine {
     let settings = StepSettings {
-        arithmetic: Arithmetic::F32,
+        arithmetic,
         checkpointing,
         threads,
     };

@@ -79,6 +79,7 @@ cases! {
     dora_has_pefts_gradients, dora_trains_as_peft_does: "dora";
     whole_modules_have_pefts_gradients, whole_modules_train_as_peft_does: "saved-modules";
     pairs_on_four_bit_weights_have_pefts_gradients, pairs_on_four_bit_weights_train_as_peft_does: "qlora";
+    pairs_on_nf4_weights_have_pefts_gradients, pairs_on_nf4_weights_train_as_peft_does: "qlora-nf4";
 }
 
 fn family(arch: &str) {

@@ -1,11 +1,15 @@
 //! What must hold between gradients of our own, whatever they are.
 
+use rootstock_kernels::Arithmetic;
 use rootstock_train::run::{Row, RunSettings};
 
-use crate::cases::{Case, Tensors, batch, compare, engine, gradients, learned, samples, train};
+use crate::cases::{Case, Tensors, batch, compare, engine, engine_in, gradients, learned, samples, train};
 
 /// Sums are the same but for the order that they are made in.
 const BOUND: f64 = 1e-5;
+
+/// Of gradients through two layers of products whose operands have eight bits of precision.
+const ROUNDING: f64 = 0.03;
 
 fn sum(parts: &[Tensors]) -> Tensors {
     let mut sum = parts[0].clone();
@@ -57,16 +61,17 @@ fn two_batches_of_two_have_the_gradients_of_one_of_four() {
 #[test]
 fn one_thread_and_three_give_the_same_bits() {
     let samples = samples();
-    for name in ["dora", "saved-modules", "qlora"] {
+    let cases = ["dora", "saved-modules", "qlora", "qlora-nf4"].map(|name| (name, Arithmetic::F32));
+    for (name, arithmetic) in cases.into_iter().chain([("dora", Arithmetic::Bf16)]) {
         let mut case = Case::of(name);
         let mut on = |threads| {
-            let mut engine = engine(false, threads);
+            let mut engine = engine_in(arithmetic, false, threads);
             let (loss, gradients) = case.gradients(&mut engine, &batch(&samples), learned(&samples));
             let bits = |values: &Vec<f32>| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             let gradients = gradients.iter().map(|(name, values)| (name.clone(), bits(values)));
             (loss.to_bits(), gradients.collect::<Vec<_>>())
         };
-        assert!(on(1) == on(3), "{name}");
+        assert!(on(1) == on(3), "{name}, {arithmetic:?}");
     }
 }
 
@@ -74,11 +79,31 @@ fn one_thread_and_three_give_the_same_bits() {
 fn checkpointing_changes_no_bit() {
     let samples = samples();
     let mut case = Case::of("dora");
-    let mut with = |checkpointing| {
-        let mut engine = engine(checkpointing, 2);
-        case.gradients(&mut engine, &batch(&samples), learned(&samples))
-    };
-    assert_eq!(with(false), with(true));
+    for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+        let mut with = |checkpointing| {
+            let mut engine = engine_in(arithmetic, checkpointing, 2);
+            case.gradients(&mut engine, &batch(&samples), learned(&samples))
+        };
+        assert_eq!(with(false), with(true), "{arithmetic:?}");
+    }
+}
+
+#[test]
+fn gradients_in_bfloat16_are_those_of_f32_within_its_rounding() {
+    let samples = samples();
+    for name in ["lora", "dora", "saved-modules", "qlora"] {
+        let mut case = Case::of(name);
+        let mut within = |arithmetic| {
+            let mut engine = engine_in(arithmetic, false, 2);
+            case.gradients(&mut engine, &batch(&samples), learned(&samples))
+        };
+        let ((exact, expected), (loss, got)) = (within(Arithmetic::F32), within(Arithmetic::Bf16));
+        assert!(
+            (loss / exact - 1.0).abs() < 1e-3,
+            "{name}: a loss of {loss} for {exact}"
+        );
+        compare(name, &got, &expected, ROUNDING);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use rootstock_train::dataset::{self, Example, Place, Shape};
+use rootstock_train::metrics::Words;
 
 use crate::UsageError;
 use crate::settings::{EvalSettings, Evidence, Measure};
@@ -19,6 +20,8 @@ pub struct Examples {
     pub labels: Option<Labels>,
     /// In the order of the table.
     pub measures: BTreeSet<Measure>,
+    /// What rouge compares of a word.
+    pub words: Words,
 }
 
 /// What completions are chosen from.
@@ -59,6 +62,7 @@ impl Examples {
             places,
             labels,
             measures,
+            words: settings.words,
         })
     }
 

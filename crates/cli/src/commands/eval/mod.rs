@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::args::EvalArgs;
-use crate::settings::{BaseSettings, EvalSettings};
+use crate::settings::{BaseSettings, EvalSettings, Measure};
 
 use candidates::Team;
 use examples::Examples;
@@ -51,6 +51,20 @@ pub fn run(args: EvalArgs) -> Result<()> {
         false => write!(out, "{}", report.table())?,
     }
     report.verdict()
+}
+
+/// A number of the one adapter that the settings have, on the one model.
+///
+/// # Errors
+/// Rows, model or adapter that cannot be used, or rows that the measure cannot be taken of.
+pub fn value(settings: &EvalSettings, measure: Measure) -> Result<f64> {
+    let examples = Examples::read(settings)?;
+    let mut rows = Vec::new();
+    for model in &settings.models {
+        rows.extend(evaluate(model, settings, &examples)?);
+    }
+    let value = rows.first().and_then(|row| row.value(measure));
+    value.with_context(|| format!("{} was not measured", measure.name()))
 }
 
 /// A model and the adapters on it; it is gone from memory afterwards.

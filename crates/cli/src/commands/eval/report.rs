@@ -50,6 +50,7 @@ impl Row {
                 .labels
                 .as_ref()
                 .map(|labels| Confusion::new(labels.texts.len())),
+            rouge: Rouge::new(examples.words),
             ..Tally::default()
         };
         for (index, (example, answer)) in examples.list.iter().zip(answers).enumerate() {
@@ -73,7 +74,8 @@ impl Row {
         }
     }
 
-    fn value(&self, measure: Measure) -> Option<f64> {
+    /// Of a column.
+    pub fn value(&self, measure: Measure) -> Option<f64> {
         let found = self.values.iter().find(|(own, _)| *own == measure);
         found.map(|(_, value)| *value)
     }

@@ -250,6 +250,18 @@ fn generations_are_compared_with_the_completion_and_labels_with_none() {
 }
 
 #[test]
+fn rouge_compares_stems_where_that_is_asked_for() {
+    let answers = ["spamming", "hams", "ham", "spam"].map(|text| Answer {
+        text: Some(text.to_owned()),
+        ..Answer::default()
+    });
+    let rouge =
+        |flags: &[&str]| report(flags, "small", None, &answers).json()["models"][0]["metrics"]["rouge-1"].as_f64();
+    assert_eq!(rouge(&["--metrics", "rouge"]), Some(0.5));
+    assert_eq!(rouge(&["--metrics", "rouge", "--use-stemmer"]), Some(1.0));
+}
+
+#[test]
 fn a_bound_that_is_not_kept_says_of_whom_and_by_how_much() {
     let answers = [
         answer(-9.0, -1.0),

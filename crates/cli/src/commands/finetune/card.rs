@@ -11,7 +11,7 @@ use crate::settings::FinetuneSettings;
 
 /// Writes the card; without an outcome, that of a checkpoint.
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
-    let name = name(settings);
+    let name = &settings.title;
     let mut card = header(&facts.base);
     let _ = write!(
         card,
@@ -32,7 +32,7 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
             table(heading, &rows, &mut card);
         }
     }
-    card.push_str(&usage(&name, settings, facts));
+    card.push_str(&usage(name, settings, facts));
     card
 }
 
@@ -44,10 +44,13 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         Targets::Names(names) => names.join(", "),
         Targets::Expression(expression) => expression.clone(),
     };
+    let method = facts
+        .quant_type
+        .map_or(facts.method.to_owned(), |kind| format!("{}, {kind}", facts.method));
     let rows = [
         ("base", facts.base.clone()),
         ("base hash", facts.base_hash.clone()),
-        ("method", facts.method.to_owned()),
+        ("method", method),
         ("trained parameters", count(facts.trainable_parameters as u64)),
         ("lora_r", lora.rank.to_string()),
         ("lora_alpha", significant(lora.alpha)),
@@ -63,14 +66,6 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("seed", run.seed.to_string()),
     ];
     rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
-}
-
-/// The adapter's name: that of its folder.
-pub fn name(settings: &FinetuneSettings) -> String {
-    let output = settings.output.canonicalize();
-    let output = output.as_deref().unwrap_or(&settings.output);
-    let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|| "adapter".to_owned())
 }
 
 /// Strings in JSON are strings in YAML.
@@ -124,8 +119,9 @@ fn table(heading: &str, rows: &[(String, String)], card: &mut String) {
 
 fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
     let base = &facts.base;
-    let quantize = match (&facts.gguf, facts.method) {
-        (None, "qlora") => " --quantize 4",
+    let quantize = match (&facts.gguf, facts.quant_type) {
+        (_, Some("nf4")) => " --quantize nf4",
+        (None, Some("q4")) => " --quantize 4",
         _ => "",
     };
     let parent = match settings.output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -151,13 +147,21 @@ fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
 
 /// On which weights the adapter is at its best.
 fn precision(facts: &Facts) -> String {
-    match (&facts.gguf, facts.method) {
+    match (&facts.gguf, facts.quant_type) {
+        (_, Some("nf4")) => {
+            let parts = [
+                "It was trained on weights rounded to NF4 with double quantization and has learned to make up for that: serve it with",
+                "`--quantize nf4` (the weights of bitsandbytes' `load_in_4bit` with `nf4` and `bnb_4bit_use_double_quant`), and measure it",
+                "with `rootstock eval` before serving it otherwise.",
+            ];
+            parts.join(" ")
+        }
         (Some(file), _) => format!(
             "It was trained on the weights of `{file}` as they are quantized there, and has learned to make up for that. Other \
              precisions of the same model are other weights: rootstock refuses it there until `rootstock_base_hash` is taken out of its \
              adapter_config.json; measure it then with `rootstock eval`."
         ),
-        (None, "qlora") => {
+        (None, Some("q4")) => {
             let parts = [
                 "It was trained on weights rounded to 4 bits and has learned to make up for that: serve it with `--quantize 4`, and",
                 "measure it with `rootstock eval` before serving it otherwise.",

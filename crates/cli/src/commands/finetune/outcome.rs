@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rootstock_model::packing::WeightPrecision;
 use rootstock_model::{ArchSpec, Checkpoint};
 use rootstock_train::adapter::Attached;
 use rootstock_train::quantity::count;
@@ -25,6 +26,8 @@ pub struct Facts {
     pub gguf: Option<String>,
     /// `lora` or `qlora`.
     pub method: &'static str,
+    /// `q4` or `nf4`, of `qlora`.
+    pub quant_type: Option<&'static str>,
     /// File or folder of the rows, without where it lies.
     pub data_name: String,
     /// What is in it.
@@ -88,6 +91,11 @@ impl Facts {
             method: match settings.method {
                 Method::Lora => "lora",
                 Method::Qlora => "qlora",
+            },
+            quant_type: match settings.weights() {
+                WeightPrecision::Four => Some("q4"),
+                WeightPrecision::Nf4 => Some("nf4"),
+                WeightPrecision::Stored | WeightPrecision::Eight => None,
             },
             data_name: name(&settings.rows).unwrap_or_default(),
             dataset: rows.facts(),

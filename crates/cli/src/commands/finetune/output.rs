@@ -14,14 +14,14 @@ use rootstock_train::report::{Cost, Report, Sample};
 use rootstock_train::run::checkpoint;
 use serde_json::Value;
 
-use super::card::{card, name, parameters};
+use super::card::{card, parameters};
 use super::outcome::{Facts, Outcome};
 use crate::UsageError;
 use crate::settings::FinetuneSettings;
 
 /// Where a run's files go.
-pub struct Output<'a> {
-    settings: &'a FinetuneSettings,
+pub struct Output {
+    settings: FinetuneSettings,
     config: Value,
     spec: ArchSpec,
     facts: Facts,
@@ -44,15 +44,20 @@ pub fn check(settings: &FinetuneSettings) -> Result<()> {
     Ok(())
 }
 
-impl<'a> Output<'a> {
+impl Output {
     /// For an adapter of this configuration on a base of this architecture.
-    pub fn new(settings: &'a FinetuneSettings, config: Value, spec: ArchSpec, facts: Facts) -> Self {
+    pub fn new(settings: FinetuneSettings, config: Value, spec: ArchSpec, facts: Facts) -> Self {
         Self {
             settings,
             config,
             spec,
             facts,
         }
+    }
+
+    /// What the run was asked to do.
+    pub fn settings(&self) -> &FinetuneSettings {
+        &self.settings
     }
 
     /// The folder.
@@ -93,31 +98,27 @@ impl<'a> Output<'a> {
             config: &self.config,
             parameters,
             spec: &self.spec,
-            card: &card(self.settings, &self.facts, outcome),
+            card: &card(&self.settings, &self.facts, outcome),
         };
         write_folder(dir, folder)
     }
 
-    /// Writes what there is beside the adapter, and says where it is.
+    /// Writes what there is beside the adapter.
     ///
     /// # Errors
     /// Files that cannot be written.
-    pub fn finish(&self, outcome: &Outcome, samples: Vec<Sample>, json: bool) -> Result<()> {
+    pub fn write_report(&self, outcome: &Outcome, samples: Vec<Sample>) -> Result<()> {
         let mut results = serde_json::to_vec_pretty(outcome)?;
         results.push(b'\n');
         write_whole(&self.dir().join("train_results.json"), &results)?;
         self.report(outcome, samples).write(&self.dir().join("report.html"))?;
-        match json {
-            true => println!("{}", serde_json::to_string(outcome)?),
-            false => println!("{}", self.dir().display()),
-        }
         Ok(())
     }
 
     fn report(&self, outcome: &Outcome, samples: Vec<Sample>) -> Report {
         Report {
-            title: format!("{} on {}", name(self.settings), self.facts.base),
-            settings: parameters(self.settings, &self.facts),
+            title: format!("{} on {}", self.settings.title, self.facts.base),
+            settings: parameters(&self.settings, &self.facts),
             records: outcome.records.clone(),
             best: outcome.best,
             samples,

@@ -3,79 +3,112 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use rootstock_train::memory;
 use rootstock_train::quantity::{bytes, count, duration};
 use rootstock_train::run::{MemoryPlan, Plan, Trainer};
-use serde_json::json;
+use rootstock_train::{disk, memory};
+use serde_json::{Value, json};
 
 use crate::args::Device;
 use crate::settings::FinetuneSettings;
 
-/// Plans a run and prints it; nothing is written.
-///
-/// # Errors
-/// Not even one row at a time fits into memory.
-pub fn show(settings: &FinetuneSettings, trainer: &mut Trainer<'_>, json: bool) -> Result<()> {
-    let warnings = trainer.fit()?;
-    let plan = trainer.plan()?;
-    let room = settings.run.memory_limit.or_else(memory::room);
-    let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    if settings.device != Device::Cpu {
-        warnings.push(format!(
-            "memory and rows at a time do not count what {} takes: weights, activations and gradients there are not known before",
-            settings.device
-        ));
-    }
-    if json {
-        let mut object = serde_json::to_value(plan)?;
-        object["memory"]["total"] = json!(plan.memory.total());
-        object["memory"]["room"] = json!(room);
-        object["rows_at_a_time"] = json!(trainer.rows_at_a_time());
-        object["warnings"] = json!(warnings);
-        println!("{object}");
-        return Ok(());
-    }
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    for (name, value) in table(&plan, trainer.rows_at_a_time(), room) {
-        println!("{name:<16} {value}");
-    }
-    Ok(())
+/// What a run will take.
+pub struct Planned {
+    plan: Plan,
+    /// Rows computed at a time.
+    rows: usize,
+    /// Memory that it may take.
+    room: Option<u64>,
+    /// Bytes free where its files go.
+    free: Option<u64>,
+    warnings: Vec<String>,
 }
 
-fn table(plan: &Plan, rows: usize, room: Option<u64>) -> Vec<(&'static str, String)> {
-    let MemoryPlan {
-        program,
-        model,
-        trained,
-        rows: of_rows,
-        activations,
-        gradients,
-        logits,
-    } = plan.memory;
-    let room = room.map_or(String::new(), |room| format!(" of {}", bytes(room)));
-    let time = |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
-    vec![
-        ("steps", count(plan.steps)),
-        (
-            "tokens",
-            format!("{}, and {} evaluated", count(plan.tokens), count(plan.eval_tokens)),
-        ),
-        (
-            "time",
-            format!("{} at {:.0} tokens/s", time(plan.seconds), plan.tokens_per_second),
-        ),
-        (
-            "memory",
-            format!("{}{room}, {rows} rows at a time", bytes(plan.memory.total())),
-        ),
-        ("  model", bytes(model)),
-        ("  trained", bytes(trained)),
-        ("  activations", bytes(activations)),
-        ("  gradients", bytes(gradients)),
-        ("  logits", bytes(logits)),
-        ("  rows, program", bytes(of_rows + program)),
-        ("disk", bytes(plan.adapter_bytes + plan.checkpoint_bytes)),
-        ("  adapter", bytes(plan.adapter_bytes)),
-        ("  checkpoints", bytes(plan.checkpoint_bytes)),
+impl Planned {
+    /// Plans a run; nothing is written.
+    ///
+    /// # Errors
+    /// Not even one row at a time fits into memory, or a device fails.
+    pub fn new(settings: &FinetuneSettings, trainer: &mut Trainer<'_>) -> Result<Self> {
+        let warnings = trainer.fit()?;
+        let plan = trainer.plan()?;
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(
+            disk::check(&settings.output, plan.disk)
+                .err()
+                .map(|error| error.to_string()),
+        );
+        if settings.device != Device::Cpu {
+            warnings.push(format!(
+                "memory and rows at a time do not count what {} takes: weights, activations and gradients there are not known before",
+                settings.device
+            ));
+        }
+        Ok(Self {
+            plan,
+            rows: trainer.rows_at_a_time(),
+            room: settings.run.memory_limit.or_else(memory::room),
+            free: disk::free(&settings.output),
+            warnings,
+        })
+    }
+
+    /// For programs.
+    ///
+    /// # Errors
+    /// None that is known: numbers can be written.
+    pub fn json(&self) -> Result<Value> {
+        let mut object = serde_json::to_value(self.plan)?;
+        object["memory"]["total"] = json!(self.plan.memory.total());
+        object["memory"]["room"] = json!(self.room);
+        object["disk_free"] = json!(self.free);
+        object["rows_at_a_time"] = json!(self.rows);
+        object["warnings"] = json!(self.warnings);
+        Ok(object)
+    }
+
+    /// For people: warnings to stderr, a table to stdout.
+    pub fn print(&self) {
+        self.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        for (name, value) in self.table() {
+            println!("{name:<16} {value}");
+        }
+    }
+
+    fn table(&self) -> Vec<(&'static str, String)> {
+        let Plan { memory, disk, .. } = &self.plan;
+        let of =
+            |room: Option<u64>, rest: &str| room.map_or(String::new(), |room| format!(" of {}{rest}", bytes(room)));
+        let rows = format!(", {} rows at a time", self.rows);
+        let (room, free) = (of(self.room, ""), of(self.free, " free"));
+        let mut table = self.work();
+        table.push(("memory", format!("{}{room}{rows}", bytes(memory.total()))));
+        table.extend(parts(memory));
+        table.push(("disk", format!("{}{free}", bytes(disk.total()))));
+        table.push(("  adapter", bytes(disk.adapter_bytes)));
+        table.push(("  checkpoints", bytes(disk.checkpoint_bytes)));
+        table
+    }
+
+    fn work(&self) -> Vec<(&'static str, String)> {
+        let plan = &self.plan;
+        let time = duration(Duration::try_from_secs_f64(plan.seconds).unwrap_or(Duration::MAX));
+        let tokens = format!("{}, and {} evaluated", count(plan.tokens), count(plan.eval_tokens));
+        vec![
+            ("steps", count(plan.steps)),
+            ("tokens", tokens),
+            ("time", format!("{time} at {:.0} tokens/s", plan.tokens_per_second)),
+        ]
+    }
+}
+
+/// What memory is taken for.
+fn parts(memory: &MemoryPlan) -> [(&'static str, String); 6] {
+    [
+        ("  model", bytes(memory.model)),
+        ("  trained", bytes(memory.trained)),
+        ("  activations", bytes(memory.activations)),
+        ("  gradients", bytes(memory.gradients)),
+        ("  logits", bytes(memory.logits)),
+        ("  rows, program", bytes(memory.rows + memory.program)),
     ]
 }

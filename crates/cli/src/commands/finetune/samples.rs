@@ -1,16 +1,14 @@
 //! Answers before and after: what the base and the adapter say to rows that were held out, as `generate` gives them.
 
 use anyhow::{Context, Result};
-use rootstock_engine::native::{ActivationPrecision, WeightPrecision};
-use rootstock_model::Checkpoint;
 use rootstock_model::text::TokenId;
 use rootstock_train::dataset::{Example, Message};
 use rootstock_train::report::Sample;
 use serde_json::{Value, json};
 
-use crate::args::{Method, SamplingArgs};
+use crate::args::SamplingArgs;
 use crate::base::{Base, Call, Held};
-use crate::settings::{BaseSettings, FinetuneSettings, GenerationSettings, SINGLE};
+use crate::settings::{FinetuneSettings, GenerationSettings, SINGLE, served_base};
 
 /// Most tokens of an answer.
 const ANSWER_TOKENS: usize = 64;
@@ -78,7 +76,7 @@ impl Prompt {
 }
 
 fn ask(settings: &FinetuneSettings, prompts: &[Prompt]) -> Result<Vec<Sample>> {
-    let base = Base::start(&base_settings(settings)?)?;
+    let base = Base::start(&served_base(settings, (1, ANSWER_TOKENS), SINGLE)?)?;
     let load = base.adapters.load(ADAPTER, &settings.output);
     load.with_context(|| format!("{} is not served", settings.output.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -114,32 +112,4 @@ async fn answer(base: &Base, prompt: &Prompt, most: usize, adapter: Option<(&str
         settings: &greedy,
     };
     Ok(base.start_generation(call)?.finish(|_| Ok(())).await?.text)
-}
-
-/// The base as the adapter is served on it, with room for one sequence.
-fn base_settings(settings: &FinetuneSettings) -> Result<BaseSettings> {
-    let spec = Checkpoint::open(&settings.model.path)?.spec().clone();
-    let context = (settings.max_length + ANSWER_TOKENS).min(spec.context_length);
-    let widths = spec
-        .layers
-        .iter()
-        .map(|layer| layer.attention.kv_heads * layer.attention.head_dim);
-    // Keys and values, and blocks that are not full.
-    let kv_bytes = 2 * size_of::<f32>() * widths.sum::<usize>() * (context + 256);
-    Ok(BaseSettings {
-        model: settings.model.path.clone(),
-        name: settings.model.name.clone(),
-        threads: settings.threads,
-        max_context: Some(context),
-        kv_bytes,
-        adapter_bytes: usize::MAX >> 1,
-        max_rank: usize::MAX,
-        activations: ActivationPrecision::Auto,
-        weights: match settings.method {
-            Method::Lora => WeightPrecision::Stored,
-            Method::Qlora => WeightPrecision::Four,
-        },
-        four_bit_output: false,
-        engine: SINGLE,
-    })
 }

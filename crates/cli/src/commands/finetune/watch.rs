@@ -1,9 +1,6 @@
 //! What is told and written down while a run goes on.
 
-use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -12,23 +9,29 @@ use rootstock_train::display::Display;
 use rootstock_train::memory::Memory;
 use rootstock_train::records::{Record, RunLog, Throughput, Warning};
 use rootstock_train::run::{Ending, Observer, StepReport, Trainer, checkpoint};
+use rootstock_train::search::Decision;
 
+use super::interrupt::Interrupt;
 use super::outcome::Outcome;
 use super::output::Output;
-use crate::settings::FinetuneSettings;
-use crate::signals::{INTERRUPTED, Signals};
 
 /// Seconds of the run so far, over all its parts, as records keep them.
 const SECONDS: &str = "seconds";
 
+/// Sees the step and the loss of every evaluation, and says whether the run is worth going on.
+pub type Judge<'a> = &'a mut (dyn FnMut(u64, f64) -> Decision + 'a);
+
 /// Watches a run: records, checkpoints, warnings, the terminal.
-pub struct Watch<'a> {
-    output: &'a Output<'a>,
+pub struct Watch<'a, 'j> {
+    output: &'a Output,
     log: RunLog,
     records: Vec<Record>,
     throughput: Throughput,
     warnings: Vec<String>,
-    interrupt: Arc<Interrupt>,
+    interrupt: &'a Interrupt,
+    judge: Option<Judge<'j>>,
+    /// Whether the judge has ended the run.
+    pruned: bool,
     /// Whether the weights of the best evaluation are put back at the end.
     best_restored: bool,
     start: Instant,
@@ -36,35 +39,33 @@ pub struct Watch<'a> {
     before: f64,
 }
 
-/// What the thread that waits for Ctrl-C and the run share.
-struct Interrupt {
-    display: Mutex<Display>,
-    asked: AtomicBool,
-}
-
-impl Interrupt {
-    fn display(&self) -> MutexGuard<'_, Display> {
-        // A bar that was torn while it was drawn is drawn again.
-        self.display.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<'a> Watch<'a> {
+impl<'a, 'j> Watch<'a, 'j> {
     /// Begins a run's log, or goes on with it.
     ///
     /// # Errors
     /// Files that cannot be written.
     pub fn new(
-        settings: &FinetuneSettings,
-        output: &'a Output<'a>,
+        output: &'a Output,
         trainer: &Trainer<'_>,
         resumed: bool,
+        (interrupt, mut judge): (&'a Interrupt, Option<Judge<'j>>),
     ) -> Result<Self> {
+        let settings = output.settings();
         let metrics = settings.output.join("metrics.jsonl");
         let (log, records) = match resumed {
             true => RunLog::resume(&metrics, settings.events.as_deref(), trainer.step())?,
             false => (RunLog::create(&metrics, settings.events.as_deref())?, Vec::new()),
         };
+        if let Some(judge) = &mut judge {
+            // What was seen before the run was broken off is seen again, in a process that does not know it.
+            let losses = records
+                .iter()
+                .filter_map(|record| Some((record.step, record.eval_loss?)));
+            losses.for_each(|(step, loss)| {
+                let _ = judge(step, loss);
+            });
+        }
+        interrupt.begin(Display::new(trainer.total_steps(), settings.run.logging_steps));
         let runtime = |record: &Record| record.more.get(SECONDS).copied();
         Ok(Self {
             output,
@@ -73,7 +74,9 @@ impl<'a> Watch<'a> {
             records,
             throughput: Throughput::default(),
             warnings: output.facts().warning().into_iter().collect(),
-            interrupt: interrupt(Display::new(trainer.total_steps(), settings.run.logging_steps))?,
+            interrupt,
+            judge,
+            pruned: false,
             best_restored: settings.run.patience.is_some(),
             start: Instant::now(),
         })
@@ -81,7 +84,6 @@ impl<'a> Watch<'a> {
 
     /// What came of the run.
     pub fn finish(self, trainer: &Trainer<'_>, ending: Ending) -> Outcome {
-        self.interrupt.display().finish();
         let (runtime, [tokens, learned_tokens], best) = (self.runtime(), trainer.tokens(), trainer.best());
         let last = |of: fn(&Record) -> Option<f64>| self.records.iter().rev().find_map(of);
         let of_best = best.filter(|_| self.best_restored && ending != Ending::Interrupted);
@@ -90,7 +92,10 @@ impl<'a> Watch<'a> {
             .or_else(|| last(|record| record.eval_loss));
         Outcome {
             output: self.output.dir().display().to_string(),
-            ending: format!("{ending:?}").to_lowercase(),
+            ending: match self.pruned {
+                true => "pruned".to_owned(),
+                false => format!("{ending:?}").to_lowercase(),
+            },
             steps: trainer.step(),
             epoch: trainer.epoch(),
             tokens,
@@ -120,7 +125,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl Observer for Watch<'_> {
+impl Observer for Watch<'_, '_> {
     fn step(&mut self, trainer: &Trainer<'_>, report: &StepReport) -> Result<ControlFlow<()>, TrainError> {
         self.throughput.step(report.tokens[0], report.took);
         let record = Record {
@@ -135,11 +140,11 @@ impl Observer for Watch<'_> {
             ..Record::default()
         };
         let left = self.throughput.time_for(trainer.total_steps() - report.step);
-        self.interrupt.display().step(&record, left);
+        self.interrupt.show(|display| display.step(&record, left));
         if report.logged.is_some() {
             self.record(record)?;
         }
-        Ok(match self.interrupt.asked.load(Ordering::Relaxed) {
+        Ok(match self.interrupt.asked() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })
@@ -153,9 +158,14 @@ impl Observer for Watch<'_> {
             ..Record::default()
         };
         let left = self.throughput.time_for(trainer.total_steps() - trainer.step());
-        self.interrupt.display().step(&record, left);
+        self.interrupt.show(|display| display.step(&record, left));
         self.record(record)?;
-        Ok(ControlFlow::Continue(()))
+        let decision = self.judge.as_mut().map(|judge| judge(trainer.step(), loss));
+        self.pruned = decision == Some(Decision::Prune);
+        Ok(match self.pruned {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
     }
 
     fn checkpoint(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
@@ -163,36 +173,12 @@ impl Observer for Watch<'_> {
         let path = checkpoint::save(trainer, output.dir(), |dir| {
             output.write_adapter(dir, &trainer.attached().parameters, None)
         })?;
-        self.interrupt.display().say(&format!("saved {}", path.display()));
+        self.interrupt.say(&format!("saved {}", path.display()));
         Ok(())
     }
 
     fn warning(&mut self, warning: &Warning) {
-        self.interrupt.display().say(&format!("warning: {warning}"));
+        self.interrupt.say(&format!("warning: {warning}"));
         self.warnings.push(warning.to_string());
     }
-}
-
-/// Waits for a signal: the run ends after its step, with a checkpoint where those are written. A second one ends the process.
-fn interrupt(display: Display) -> io::Result<Arc<Interrupt>> {
-    let interrupt = Arc::new(Interrupt {
-        display: Mutex::new(display),
-        asked: AtomicBool::new(false),
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut signals = {
-        let _within = runtime.enter();
-        Signals::new()?
-    };
-    let shared = Arc::clone(&interrupt);
-    std::thread::spawn(move || {
-        loop {
-            runtime.block_on(signals.next());
-            if shared.asked.swap(true, Ordering::Relaxed) {
-                std::process::exit(INTERRUPTED);
-            }
-            shared.display().say("ends after this step; press again to end at once");
-        }
-    });
-    Ok(interrupt)
 }

@@ -35,7 +35,7 @@ const GROUP_BLOCKS: usize = COARSE_GROUP / BLOCK;
 
 /// The product of rows in coarse groups.
 pub(super) fn product(job: Job<'_>) {
-    with_types(job.operands.matrix.format(), job.blocks, Coarse(job));
+    with_types(job.blocks, Coarse(job));
 }
 
 struct Coarse<'a>(Job<'a>);

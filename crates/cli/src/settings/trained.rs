@@ -1,0 +1,83 @@
+//! How what `finetune` has trained is run afterwards: its base as it is served, and what an adapter is measured on.
+
+use std::path::Path;
+
+use rootstock_engine::EngineSettings;
+use rootstock_engine::native::ActivationPrecision;
+use rootstock_model::Checkpoint;
+use rootstock_train::dataset::Slice;
+use rootstock_train::metrics::Words;
+
+use super::evaluation::EVALUATION;
+use super::{BaseSettings, EvalSettings, FinetuneSettings, Measure, Result};
+use crate::models::Located;
+
+/// Most tokens that are generated to be compared with a completion.
+const COMPARED_TOKENS: usize = 128;
+/// Sequences that keys and values of a measurement have room for.
+const MEASURED_SEQUENCES: usize = 8;
+
+/// The base as the adapter is served on it, with room for so many sequences and answers of so many tokens.
+///
+/// # Errors
+/// A model that cannot be read.
+pub fn served_base(
+    settings: &FinetuneSettings,
+    (sequences, answer): (usize, usize),
+    engine: EngineSettings,
+) -> Result<BaseSettings> {
+    let spec = Checkpoint::open(&settings.model.path)?.spec().clone();
+    let context = (settings.max_length + answer).min(spec.context_length);
+    let widths = spec
+        .layers
+        .iter()
+        .map(|layer| layer.attention.kv_heads * layer.attention.head_dim);
+    // Keys and values, and blocks that are not full.
+    let kv_bytes = 2 * size_of::<f32>() * widths.sum::<usize>() * (context + 256) * sequences;
+    Ok(BaseSettings {
+        model: settings.model.path.clone(),
+        name: settings.model.name.clone(),
+        threads: settings.threads,
+        max_context: Some(context),
+        kv_bytes,
+        adapter_bytes: usize::MAX >> 1,
+        max_rank: usize::MAX,
+        activations: ActivationPrecision::Auto,
+        weights: settings.weights(),
+        four_bit_output: false,
+        engine,
+    })
+}
+
+/// What `eval` runs with to measure an adapter on rows that its training held out.
+///
+/// # Errors
+/// A model that cannot be read.
+pub fn measured(
+    settings: &FinetuneSettings,
+    held_out: &Slice,
+    (adapter, measure): (&Path, Measure),
+) -> Result<EvalSettings> {
+    Ok(EvalSettings {
+        models: vec![served_base(
+            settings,
+            (MEASURED_SEQUENCES, COMPARED_TOKENS),
+            EVALUATION,
+        )?],
+        adapters: vec![Located {
+            name: settings.title.clone(),
+            path: adapter.to_owned(),
+        }],
+        bases: false,
+        rows: settings.rows.clone(),
+        slice: held_out.clone(),
+        template: settings.template.clone(),
+        max_length: Some(settings.max_length),
+        measures: [measure].into(),
+        labels: Vec::new(),
+        max_tokens: COMPARED_TOKENS,
+        words: Words::default(),
+        least: Vec::new(),
+        most: Vec::new(),
+    })
+}

@@ -1,0 +1,69 @@
+//! The report of a search as one HTML file: the best trial, results by trial and over each parameter, all trials, what they have in
+//! common.
+
+use std::fmt::Write;
+
+use super::Search;
+use super::trial::State;
+use crate::quantity::{count, significant};
+use crate::report::Sample;
+use crate::report::escape::escape;
+use crate::report::page::{document, facts, heading, samples, tiles};
+
+/// What the page says beside the trials.
+#[derive(Debug, Clone, Copy)]
+pub struct Page<'a> {
+    /// Above it.
+    pub title: &'a str,
+    /// What the results are.
+    pub metric: &'a str,
+    /// Settings that all trials have, by name.
+    pub settings: &'a [(String, String)],
+    /// Answers of the base and of the best adapter.
+    pub samples: &'a [Sample],
+}
+
+impl Search {
+    /// The page. It needs nothing beside itself and runs nothing.
+    pub fn html(&self, page: &Page<'_>) -> String {
+        let mut body = String::new();
+        self.headline(page.metric, &mut body);
+        heading("Results", &mut body);
+        for plot in std::iter::once(self.plot()).chain(self.plots()) {
+            body.push_str(&plot.svg());
+        }
+        samples(page.samples, &mut body);
+        heading("Trials", &mut body);
+        self.trial_table(&mut body);
+        heading("Settings of all trials", &mut body);
+        facts(page.settings, &mut body);
+        document(page.title, &body)
+    }
+
+    fn headline(&self, metric: &str, body: &mut String) {
+        let best = self.best();
+        let count_of = |state: State| {
+            let trials = self.trials().iter().filter(|trial| trial.state == state).count();
+            (trials > 0).then(|| count(trials as u64))
+        };
+        let known = [
+            (metric, best.and_then(|best| best.result).map(significant)),
+            ("best trial", best.map(|best| best.trial.to_string())),
+            ("trials of the search", Some(count(self.planned() as u64))),
+            ("finished", count_of(State::Finished)),
+            ("pruned", count_of(State::Pruned)),
+            ("failed", count_of(State::Failed)),
+        ];
+        tiles(known.into_iter().filter_map(|(name, value)| Some((name, value?))), body);
+    }
+
+    fn trial_table(&self, body: &mut String) {
+        body.push_str("<table>");
+        for (index, row) in self.rows().iter().enumerate() {
+            let tag = if index == 0 { "th" } else { "td" };
+            let cells = row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)));
+            let _ = writeln!(body, "<tr>{}</tr>", cells.collect::<String>());
+        }
+        body.push_str("</table>\n");
+    }
+}
