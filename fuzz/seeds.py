@@ -168,6 +168,8 @@ TENSORS, END = laid_out(PAIRS, SIZES)
 write("gguf_adapter", "pair", gguf(3, keys(LORA_FILE), TENSORS, struct.pack("<f", 0.5) * (END // 4)))
 
 copy("adapter_folder", "saved-modules.json", "tiny-adapters/saved-modules/adapter_config.json")
+copy("bottleneck_config", "houlsby.json", "bottleneck/houlsby/adapter_config.json")
+copy("bottleneck_config", "some-layers.json", "bottleneck/houlsby-some-layers/adapter_config.json")
 DEFAULTS = """system_prompt = "Be brief, {{ name }}."
 chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
 

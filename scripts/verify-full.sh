@@ -5,6 +5,7 @@
 # ROOTSTOCK_TEST_MODEL    the base, default the one `make model` fetches
 # THREADS, PORT           of the servers, default all processors and 18431
 # PEFT_PYTHON             a python with torch, transformers and peft, default one that is made for it
+# ADAPTERS_PYTHON         a python with torch, transformers and adapters, default one that is made for it
 # LLAMA_SERVER            a llama-server binary to measure beside
 # LLAMA_MODEL             its GGUF, default the same base
 set -euo pipefail
@@ -77,6 +78,14 @@ if [ -z "${PEFT_PYTHON:-}" ]; then
     PEFT_PYTHON=$work/peft/bin/python
 fi
 "$PEFT_PYTHON" scripts/verify-peft.py "$rootstock" | tee "$out/peft.md"
+
+say "bottleneck adapters go to AdapterHub's library and come back"
+if [ -z "${ADAPTERS_PYTHON:-}" ]; then
+    python3 -m venv "$work/adapterhub"
+    "$work/adapterhub/bin/pip" install --quiet --disable-pip-version-check torch==2.15.0 transformers==4.57.6 adapters==1.3.0
+    ADAPTERS_PYTHON=$work/adapterhub/bin/python
+fi
+"$ADAPTERS_PYTHON" scripts/verify-adapterhub.py "$rootstock" | tee "$out/adapterhub.md"
 
 say "hot swap for ${ROOTSTOCK_SOAK_SECONDS:=120} s"
 export ROOTSTOCK_SOAK_SECONDS

@@ -1,27 +1,25 @@
-"""Adapters go back and forth between `rootstock finetune` and the real peft, and mean the same to both.
+"""Adapters go back and forth between `rootstock finetune` and the real peft, and mean the same to both; models go to transformers.
 
     scripts/verify-peft.py ROOTSTOCK        (torch 2.15, transformers 5.23, peft 0.21)
 
 Ours: trained here, loaded in peft. Theirs: made by peft, trained further here (`--adapter`), loaded in peft again. Each time the
 log-probabilities of peft are held against those that `rootstock serve --activations f32` gives for the same adapter. Prints a table, and
-fails where they are more than 1e-3 apart.
+fails where they are more than 1e-3 apart. Then every tiny checkpoint is trained whole here (`--method full`), and what was written is
+loaded in transformers and held against what is served.
 """
 
 import json
-import math
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 import warnings
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from served import Server, apart
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 warnings.filterwarnings("ignore")
 ROOTSTOCK = pathlib.Path(sys.argv[1]).resolve()
@@ -33,6 +31,8 @@ OURS = {
     "DoRA": ["--use-dora", "true"],
     "rsLoRA, patterns": ["--use-rslora", "true", "--rank-pattern", "down_proj=8", "--alpha-pattern", "1.self_attn.q_proj=3"],
     "LoRA, modules_to_save": ["--target-modules", "q_proj", "v_proj", "--modules-to-save", "lm_head", "input_layernorm"],
+    "PiSSA": ["--init-lora-weights", "pissa"],
+    "PiSSA, rsLoRA": ["--init-lora-weights", "pissa_niter_8", "--use-rslora", "true"],
 }
 THEIRS = {
     "LoRA": {},
@@ -71,46 +71,37 @@ def peft_logprobs(model, adapter, ids):
     return [logits[at, token].item() for at, token in enumerate(ids[1:])]
 
 
-class Server:
-    """`rootstock serve` with the adapters of a folder."""
-
-    def __init__(self, model, adapters):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [ROOTSTOCK, "serve", "--model", model, "--served-model-name", "base", "--adapters", adapters, "--activations", "f32",
-                   "--port", str(port)]
-        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            try:
-                return urllib.request.urlopen(f"{self.url}/ready").close()
-            except OSError:
-                assert self.process.poll() is None, "the server ended"
-                time.sleep(0.1)
-        raise TimeoutError("the server is not ready")
-
-    def logprobs(self, name, ids):
-        body = json.dumps({"model": name, "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 1}).encode()
-        request = urllib.request.Request(f"{self.url}/v1/completions", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request) as response:
-            return json.load(response)["choices"][0]["logprobs"]["token_logprobs"][1:]
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
+def tiny(arch, to):
+    shutil.copytree(FIXTURES / "tiny" / arch, to, ignore=shutil.ignore_patterns("adapter", "expected.safetensors"))
+    shutil.copytree(FIXTURES / "tiny-tokenizer", to, dirs_exist_ok=True)
 
 
-def apart(some, others):
-    assert len(some) == len(others) and all(map(math.isfinite, some + others))
-    return max(abs(a - b) for a, b in zip(some, others))
+def full(work, ids):
+    """Models of every architecture with all their weights trained."""
+    print("\n| model, trained whole | largest distance to transformers | distance to its beginning |\n|---|---|---|")
+    worst = 0.0
+    for arch in sorted(folder.name for folder in (FIXTURES / "tiny").iterdir()):
+        base, output = work / arch, work / f"{arch}-trained"
+        tiny(arch, base)
+        finetune(base, output, work / "rows.jsonl", ["--method", "full", "--save-dtype", "f32", "--report-samples", "0"])
+        AutoTokenizer.from_pretrained(output / "model")
+        begin, theirs = ([value for text in ids for value in peft_logprobs(model, None, text)] for model in (base, output / "model"))
+        server = Server(ROOTSTOCK, output)
+        try:
+            ours = [value for text in ids for value in server.logprobs("base", text)]
+        finally:
+            server.stop()
+        distance, moved = apart(ours, theirs), apart(theirs, begin)
+        print(f"| {arch} | {distance:.1e} | {moved:.2f} |", flush=True)
+        assert moved > 0.1, f"{arch} learned nothing"
+        worst = max(worst, distance)
+    assert worst < BOUND, f"{worst} is not below {BOUND}"
 
 
 def make(work):
     """Every adapter, by the name of its folder: what it is, and the adapter that it began as."""
     model, adapters, rows = work / "model", work / "adapters", work / "rows.jsonl"
-    shutil.copytree(FIXTURES / "tiny" / "llama3-rope", model, ignore=shutil.ignore_patterns("adapter", "expected.safetensors"))
-    shutil.copytree(FIXTURES / "tiny-tokenizer", model, dirs_exist_ok=True)
+    tiny("llama3-rope", model)
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     adapters.mkdir()
     made = {}
@@ -131,7 +122,7 @@ def main(work):
     ids = [[byte + 3 for byte in text.encode()] for text in TEXTS[:4]]
     flat = lambda logprobs: [value for text in ids for value in logprobs(text)]
     begin = {None: flat(lambda text: peft_logprobs(model, None, text))}
-    server = Server(model, adapters)
+    server = Server(ROOTSTOCK, model, adapters)
     print("| adapter | largest distance to peft | distance to its beginning | mean loss, from | to |\n|---|---|---|---|---|")
     worst = 0.0
     try:
@@ -148,6 +139,7 @@ def main(work):
     finally:
         server.stop()
     assert worst < BOUND, f"{worst} is not below {BOUND}"
+    full(work, ids)
 
 
 with tempfile.TemporaryDirectory() as work:

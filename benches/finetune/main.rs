@@ -9,11 +9,10 @@
 use std::time::Instant;
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, Subject};
-use rootstock_formats::peft::AdapterConfig;
 use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{LoraSettings, adapter_config, attach};
+use rootstock_train::adapter::{Configuration, LoraSettings, adapter_config, attach};
 use rootstock_train::optimizer::{AdamW, AdamWSettings, Parameter, Step};
 
 fn main() {
@@ -44,7 +43,7 @@ fn main() {
     };
     let model = FrozenModel::load(&checkpoint, length, packing).expect("a model to train");
     let json = adapter_config(&LoraSettings::default(), "bench", checkpoint.hash()).to_string();
-    let config = AdapterConfig::parse(json.as_bytes()).expect("our own configuration");
+    let config = Configuration::parse(json.as_bytes()).expect("our own configuration");
     let mut attached = attach(&config, 0.0, &model, 1).expect("an adapter");
     // Its mapped file would count as ours.
     drop(checkpoint);

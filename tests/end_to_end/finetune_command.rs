@@ -203,7 +203,7 @@ fn a_dry_run_says_what_a_run_takes_and_writes_nothing() {
     let size = |name: &str| fs::metadata(bench.path("planned").join(name)).unwrap().len();
     let adapter = size("adapter_model.safetensors");
     assert!(
-        adapter.abs_diff(number(&plan["adapter_bytes"])) < adapter / 4,
+        adapter.abs_diff(number(&plan["output_bytes"])) < adapter / 4,
         "{adapter} of {plan}"
     );
     let checkpoint =

@@ -8,6 +8,7 @@ mod api;
 mod bad_input;
 mod base_replacement;
 mod bits;
+mod bottlenecks;
 mod clients;
 mod commands;
 mod dataset;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
-use rootstock_decoder::{ParameterId, Parameters, Rows};
+use rootstock_decoder::{LowRank, ParameterId, Parameters, Rows};
 
 /// Trained tensors, moved when they are first asked for; they change between steps.
 pub struct Leaves<'a> {
@@ -13,6 +13,8 @@ pub struct Leaves<'a> {
     /// Whether a way back follows.
     learns: bool,
     tensors: BTreeMap<ParameterId, Tensor>,
+    /// Values that tensors began with.
+    initial: BTreeMap<ParameterId, Tensor>,
     gradients: BTreeMap<ParameterId, Tensor>,
 }
 
@@ -24,6 +26,7 @@ impl<'a> Leaves<'a> {
             device: device.clone(),
             learns,
             tensors: BTreeMap::new(),
+            initial: BTreeMap::new(),
             gradients: BTreeMap::new(),
         }
     }
@@ -45,11 +48,27 @@ impl<'a> Leaves<'a> {
 
     /// Some rows of a tensor, f32.
     pub fn rows(&mut self, rows: &Rows) -> Result<Tensor> {
-        let tensor = self.get(rows.id)?;
-        match rows.rows.len() == tensor.dim(0)? {
-            true => Ok(tensor),
-            false => tensor.narrow(0, rows.rows.start, rows.rows.len()),
+        taken(self.get(rows.id)?, rows)
+    }
+
+    /// A and a site's rows of B as they began, f32 and without a gradient, where they are subtracted.
+    pub fn initial(&mut self, pair: &LowRank) -> Result<Option<(Tensor, Tensor)>> {
+        let (a, b) = (self.begun(pair.a)?, self.begun(pair.b.id)?);
+        let Some((a, b)) = a.zip(b) else { return Ok(None) };
+        Ok(Some((a, taken(b, &pair.b)?)))
+    }
+
+    fn begun(&mut self, id: ParameterId) -> Result<Option<Tensor>> {
+        if let Some(tensor) = self.initial.get(&id) {
+            return Ok(Some(tensor.clone()));
         }
+        let parameter = self.parameters.get(id);
+        let Some(values) = &parameter.initial else {
+            return Ok(None);
+        };
+        let tensor = Tensor::from_slice(values, parameter.shape.as_slice(), &self.device)?;
+        self.initial.insert(id, tensor.clone());
+        Ok(Some(tensor))
     }
 
     /// Adds what a graph has found.
@@ -73,5 +92,12 @@ impl<'a> Leaves<'a> {
             to.iter_mut().zip(found).for_each(|(to, found)| *to += found);
         }
         Ok(())
+    }
+}
+
+fn taken(tensor: Tensor, rows: &Rows) -> Result<Tensor> {
+    match rows.rows.len() == tensor.dim(0)? {
+        true => Ok(tensor),
+        false => tensor.narrow(0, rows.rows.start, rows.rows.len()),
     }
 }

@@ -6,7 +6,9 @@
 //! a layer at a time, so that its store of gradients, which keeps those of constants too, is never larger than a layer's.
 
 mod attention;
+mod bottleneck;
 mod device;
+mod embedding;
 mod engine;
 mod entropy;
 mod frozen;

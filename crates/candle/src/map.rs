@@ -36,16 +36,26 @@ impl Walk<'_> {
         y.to_dtype(weights.kind)
     }
 
-    /// `scale * B A x`
+    /// `scale * B A x`, less `scale * B0 A0 x` of a pair with initial values. Products in 16 bits would round away how far such
+    /// a pair has come from its beginning.
     fn through_pair(&mut self, x: &Tensor, site: Site, pair: &LowRank) -> Result<Tensor> {
-        let kind = self.weights.kind;
+        let initial = self.leaves.initial(pair)?;
+        let kind = match initial {
+            None => self.weights.kind,
+            Some(_) => DType::F32,
+        };
+        let x = x.to_dtype(kind)?;
         let a = self.leaves.get(pair.a)?.to_dtype(kind)?;
         let b = self.leaves.rows(&pair.b)?.to_dtype(kind)?;
-        let x = match self.dropout_mask(x, site, pair)? {
-            Some(mask) => (x * mask)?,
+        let seen = match self.dropout_mask(&x, site, pair)? {
+            Some(mask) => (&x * mask)?,
             None => x.clone(),
         };
-        x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(pair.scale)
+        let mut y = seen.matmul(&a.t()?)?.matmul(&b.t()?)?;
+        if let Some((a, b)) = initial {
+            y = (y - frozen_map(&frozen_map(&x, &a)?, &b)?)?;
+        }
+        (y * f64::from(pair.scale))?.to_dtype(self.weights.kind)
     }
 
     /// Factors on what the pair sees, the same that our own kernels draw; `None` where it sees all.

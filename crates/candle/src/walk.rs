@@ -9,7 +9,8 @@ use std::ptr;
 use candle_core::{D, DType, Error, Result, Tensor};
 use rootstock_decoder::{Batch, FrozenModel, Graph, Trained};
 use rootstock_kernels::{Context, RotaryTable};
-use rootstock_model::{Activation, NormKind, NormSite, Site};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{Activation, BlockSite, NormKind, NormSite, Site};
 
 use crate::groups::Groups;
 use crate::leaves::Leaves;
@@ -68,38 +69,6 @@ impl Walk<'_> {
             }
         }
         Some(self.values.len() - 1)
-    }
-
-    /// Rows of the residual stream for the batch's tokens.
-    pub fn embedded(&mut self) -> Result<Tensor> {
-        let (spec, device) = (self.model.spec(), &self.weights.device);
-        let (tokens, hidden) = (self.batch.tokens(), spec.hidden_size);
-        let training = self.trained.sites.get(&Site::Embedding);
-        let trained = training.and_then(|training| training.weight.as_ref());
-        let mut rows = vec![0.0; tokens.len() * hidden];
-        if trained.is_none() {
-            let table = self.model.matrix(Site::Embedding);
-            for (&token, row) in tokens.iter().zip(rows.chunks_exact_mut(hidden)) {
-                table.dequantize_row(token as usize, row);
-                row.iter_mut().for_each(|value| *value *= spec.embedding_scale);
-            }
-        }
-        if let Some(table) = self.model.positions() {
-            let mut learned = vec![0.0; hidden];
-            for (&position, row) in self.batch.positions().iter().zip(rows.chunks_exact_mut(hidden)) {
-                table.dequantize_row(position, &mut learned);
-                row.iter_mut()
-                    .zip(&learned)
-                    .for_each(|(value, learned)| *value += learned);
-            }
-        }
-        let rows = Tensor::from_vec(rows, (tokens.len(), hidden), device)?;
-        let Some(table) = trained else { return Ok(rows) };
-        let taken = self
-            .leaves
-            .rows(table)?
-            .index_select(&Tensor::new(tokens, device)?, 0)?;
-        (taken * f64::from(spec.embedding_scale))? + rows
     }
 
     fn normed(&mut self, x: &Tensor, site: NormSite) -> Result<Tensor> {
@@ -169,9 +138,11 @@ impl Walk<'_> {
     }
 }
 
-fn activated(activation: Activation, x: &Tensor) -> Result<Tensor> {
+/// An activation of every element.
+pub fn activated(activation: Activation, x: &Tensor) -> Result<Tensor> {
     match activation {
         Activation::Silu => x.silu(),
+        Activation::Relu => x.relu(),
         // The cube in its backward pass leaves float16 at 40.
         Activation::GeluTanh => x.to_dtype(DType::F32)?.gelu()?.to_dtype(x.dtype()),
     }
@@ -206,6 +177,14 @@ impl Graph for Walk<'_> {
 
     fn activate(&mut self, activation: Activation, x: Value) -> Value {
         self.push(|walk| activated(activation, &walk.at(x)?))
+    }
+
+    fn bottleneck(&mut self, x: Value, site: BlockSite, input: BottleneckInput) -> Value {
+        let training = self.trained.bottlenecks.get(&site);
+        match training.filter(|training| training.input == input) {
+            Some(training) => self.push(|walk| walk.with_bottleneck(&walk.at(x)?, training)),
+            None => x,
+        }
     }
 
     fn add(&mut self, residual: Value, x: Value) -> Value {

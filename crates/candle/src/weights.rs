@@ -21,7 +21,7 @@ pub struct Weights {
     pub device: Device,
     /// Of values between normalisations, and of `maps`.
     pub kind: DType,
-    /// `[outputs, inputs]`
+    /// `[outputs, inputs]`; those are missing that the model let go of, since others are trained in their place.
     pub maps: BTreeMap<Site, Tensor>,
     /// f32
     pub biases: BTreeMap<Site, Tensor>,
@@ -34,10 +34,11 @@ impl Weights {
         let spec = model.spec();
         let (mut maps, mut biases, mut norms) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for site in spec.sites().filter(|site| *site != Site::Embedding) {
-            let matrix = model.matrix(site);
-            let shape = (matrix.outputs(), matrix.inputs());
-            let weight = Tensor::from_vec(decode(matrix, threads), shape, &Device::Cpu)?;
-            maps.insert(site, weight.to_dtype(kind)?.to_device(device)?);
+            if let Some(matrix) = model.kept_matrix(site) {
+                let shape = (matrix.outputs(), matrix.inputs());
+                let weight = Tensor::from_vec(decode(matrix, threads), shape, &Device::Cpu)?;
+                maps.insert(site, weight.to_dtype(kind)?.to_device(device)?);
+            }
             if let Some(bias) = model.bias(site) {
                 biases.insert(site, Tensor::new(bias, device)?);
             }

@@ -2,7 +2,8 @@
 //! say how wide their values are. It follows what [`crate::tape`] keeps and what it returns.
 
 use rootstock_kernels::Arithmetic;
-use rootstock_model::{Activation, ArchSpec, NormSite, Site};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{Activation, ArchSpec, BlockSite, NormSite, Site};
 
 use crate::graph::{Graph, layer};
 use crate::step::logits_rows;
@@ -198,8 +199,7 @@ impl Graph for Walk<'_> {
     type Value = usize;
 
     fn embed(&mut self) -> usize {
-        let trained = self.trained.sites.get(&Site::Embedding);
-        let needs = trained.is_some_and(|site| site.weight.is_some());
+        let needs = self.trained.weight(Site::Embedding).is_some() || self.trained.positions.is_some();
         self.push(self.spec.hidden_size, needs)
     }
 
@@ -243,6 +243,19 @@ impl Graph for Walk<'_> {
         let needs = self.needs(&[x]);
         self.goes_back(&[x, x]);
         self.push_cheap(x, needs)
+    }
+
+    fn bottleneck(&mut self, x: usize, site: BlockSite, input: BottleneckInput) -> usize {
+        let training = self
+            .trained
+            .bottlenecks
+            .get(&site)
+            .filter(|training| training.input == input);
+        let Some(training) = training else { return x };
+        // What lies between its maps.
+        self.kept.firm += self.parameters.get(training.down).shape[0];
+        self.goes_back(&[x, x]);
+        self.push(self.values[x].elements, true)
     }
 
     fn add(&mut self, residual: usize, x: usize) -> usize {

@@ -7,12 +7,13 @@ use rootstock_kernels::{AttentionHeads, NormFormula, NormWeights, PackedMatrix, 
 use rootstock_model::packing::{Packing, Role, pack};
 use rootstock_model::{ArchSpec, Checkpoint, Norm, NormKind, NormSite, Position, Site};
 
-use crate::DecoderError;
+use crate::{DecoderError, Trained};
 
 /// Weights that do not change.
 pub struct FrozenModel {
     spec: ArchSpec,
-    embedding: PackedMatrix,
+    /// `None` once it is trained.
+    embedding: Option<PackedMatrix>,
     positions: Option<PackedMatrix>,
     output: Option<PackedMatrix>,
     maps: BTreeMap<Site, PackedMatrix>,
@@ -59,7 +60,7 @@ impl FrozenModel {
             .transpose()?;
         let (rotaries, tables) = rotaries(&spec, max_length);
         Ok(Self {
-            embedding: vocabulary(checkpoint.embedding())?,
+            embedding: Some(vocabulary(checkpoint.embedding())?),
             positions,
             output: (!spec.tied_output)
                 .then(|| vocabulary(checkpoint.output()))
@@ -81,12 +82,40 @@ impl FrozenModel {
     /// The matrix of a map, `[outputs, inputs]`; of the embedding `[vocabulary, hidden]`.
     ///
     /// # Panics
-    /// On a site that the model does not have.
+    /// On a site that the model does not have, or whose weight was let go of.
     pub fn matrix(&self, site: Site) -> &PackedMatrix {
+        self.kept_matrix(site)
+            .unwrap_or_else(|| panic!("no frozen weight: {site}"))
+    }
+
+    /// The same, `None` of one that was let go of.
+    pub fn kept_matrix(&self, site: Site) -> Option<&PackedMatrix> {
         match site {
-            Site::Embedding => &self.embedding,
-            Site::Output => self.output.as_ref().unwrap_or(&self.embedding),
-            Site::Layer { .. } => &self.maps[&site],
+            Site::Embedding => self.embedding.as_ref(),
+            Site::Output => self.output.as_ref().or(self.embedding.as_ref()),
+            Site::Layer { .. } => self.maps.get(&site),
+        }
+    }
+
+    /// Whether every matrix is there.
+    pub fn is_whole(&self) -> bool {
+        let mut maps = self.spec.sites().filter(|site| matches!(site, Site::Layer { .. }));
+        self.embedding.is_some() && maps.all(|site| self.maps.contains_key(&site))
+    }
+
+    /// Lets go of the matrices in whose place others are trained: nothing reads them again.
+    pub fn release(&mut self, trained: &Trained) {
+        let is_trained = |site| trained.weight(site).is_some();
+        self.maps.retain(|&site, _| !is_trained(site));
+        if is_trained(Site::Output) {
+            self.output = None;
+        }
+        // A tied output reads the embedding.
+        if is_trained(Site::Embedding) && (!self.spec.tied_output || is_trained(Site::Output)) {
+            self.embedding = None;
+        }
+        if trained.positions.is_some() {
+            self.positions = None;
         }
     }
 
@@ -110,7 +139,7 @@ impl FrozenModel {
 
     /// Bytes of all matrices.
     pub fn bytes(&self) -> usize {
-        let others = [Some(&self.embedding), self.output.as_ref(), self.positions.as_ref()];
+        let others = [&self.embedding, &self.output, &self.positions].map(Option::as_ref);
         let matrices = self.maps.values().chain(others.into_iter().flatten());
         matrices.map(PackedMatrix::bytes).sum()
     }

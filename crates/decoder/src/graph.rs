@@ -1,6 +1,9 @@
 //! The walk through a decoder, over the operations that a way of computing provides.
 
-use rootstock_model::{Activation, ArchSpec, FeedForward, LayerSpec, NormSite, Position, Projection, Site};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{
+    Activation, ArchSpec, Block, BlockSite, FeedForward, LayerSpec, NormSite, Position, Projection, Site,
+};
 
 /// Operations on rows of values; each gives a new value.
 pub trait Graph {
@@ -21,6 +24,8 @@ pub trait Graph {
     fn gate(&mut self, activation: Activation, gate: Self::Value, up: Self::Value) -> Self::Value;
     /// `activation(x)`.
     fn activate(&mut self, activation: Activation, x: Self::Value) -> Self::Value;
+    /// `x` and what the bottleneck after a block makes of it, where one that sees such an input is trained there; else `x`.
+    fn bottleneck(&mut self, x: Self::Value, site: BlockSite, input: BottleneckInput) -> Self::Value;
     /// `residual + x`. `x` is not used again.
     fn add(&mut self, residual: Self::Value, x: Self::Value) -> Self::Value;
 }
@@ -29,10 +34,11 @@ pub trait Graph {
 pub fn layer<G: Graph>(graph: &mut G, spec: &ArchSpec, index: usize, x: G::Value) -> G::Value {
     let layer = &spec.layers[index];
     let attended = attention(graph, layer, index, x);
-    let x = join(graph, layer, x, attended, NormSite::PostAttention(index));
+    let site = |block| BlockSite { layer: index, block };
+    let x = join(graph, layer, x, attended, site(Block::Attention));
     let normed = graph.norm(x, NormSite::FeedForward(index));
     let fed = feed_forward(graph, layer, index, normed);
-    join(graph, layer, x, fed, NormSite::PostFeedForward(index))
+    join(graph, layer, x, fed, site(Block::FeedForward))
 }
 
 fn at(layer: usize, projection: Projection) -> Site {
@@ -72,7 +78,13 @@ fn feed_forward<G: Graph>(graph: &mut G, layer: &LayerSpec, index: usize, x: G::
 }
 
 /// What a block gives joins the residual stream, normalised where the layer says so.
-fn join<G: Graph>(graph: &mut G, layer: &LayerSpec, residual: G::Value, x: G::Value, post: NormSite) -> G::Value {
+fn join<G: Graph>(graph: &mut G, layer: &LayerSpec, residual: G::Value, x: G::Value, site: BlockSite) -> G::Value {
+    let post = match site.block {
+        Block::Attention => NormSite::PostAttention(site.layer),
+        Block::FeedForward => NormSite::PostFeedForward(site.layer),
+    };
     let x = if layer.post_norms { graph.norm(x, post) } else { x };
-    graph.add(residual, x)
+    let x = graph.bottleneck(x, site, BottleneckInput::Output);
+    let sum = graph.add(residual, x);
+    graph.bottleneck(sum, site, BottleneckInput::Sum)
 }

@@ -24,4 +24,4 @@ pub use frozen::FrozenModel;
 pub use graph::{Graph, layer};
 pub use parameters::{Parameter, ParameterId, ParameterKind, Parameters};
 pub use step::{Engine, Learn, StepSettings, Subject, logits_rows};
-pub use trained::{LowRank, NormTraining, Rows, SiteTraining, Trained};
+pub use trained::{BottleneckTraining, LowRank, NormTraining, Rows, SiteTraining, Trained};

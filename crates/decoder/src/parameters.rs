@@ -38,6 +38,8 @@ pub struct Parameter {
     pub values: Vec<f32>,
     /// Sum of gradients since it was last cleared; as long as `values`.
     pub gradient: Vec<f32>,
+    /// For A and B of a pair of which only the difference from its beginning takes effect: the values that it began with.
+    pub initial: Option<Vec<f32>>,
 }
 
 impl Parameter {
@@ -72,6 +74,7 @@ impl Parameters {
             kind,
             gradient: vec![0.0; values.len()],
             values,
+            initial: None,
         });
         ParameterId(self.0.len() - 1)
     }
@@ -90,6 +93,12 @@ impl Parameters {
     pub fn rows(&self, rows: &Rows) -> &[f32] {
         let parameter = self.get(rows.id);
         &parameter.values[parameter.elements_of(rows)]
+    }
+
+    /// The values that some rows of a tensor began with, where they are subtracted.
+    pub fn initial_rows(&self, rows: &Rows) -> Option<&[f32]> {
+        let parameter = self.get(rows.id);
+        Some(&parameter.initial.as_ref()?[parameter.elements_of(rows)])
     }
 
     /// The gradient of some rows of a tensor.

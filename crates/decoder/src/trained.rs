@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use rootstock_model::{NormSite, Site};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{Activation, BlockSite, NormSite, Site};
 
 use crate::ParameterId;
 
@@ -16,7 +17,9 @@ pub struct Rows {
     pub rows: Range<usize>,
 }
 
-/// A low-rank pair on a map: `y += scale * B A x` (Hu et al., 2021).
+/// A low-rank pair on a map: `y += scale * B A x` (Hu et al., 2021). Where A and B have initial values (PiSSA), only their
+/// difference takes effect: `y += scale * (B A x - B0 A0 x)`, which is a pair on the weight less `scale * B0 A0` without such
+/// a weight in memory. Dropout is of the first term alone, as it is where that weight exists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LowRank {
     /// `[rank, inputs]`
@@ -51,6 +54,26 @@ pub struct NormTraining {
     pub bias: Option<ParameterId>,
 }
 
+/// A bottleneck after a block: `scale * (up activation(down x + down_bias) + up_bias)` is added to the residual stream (Houlsby et al.,
+/// 2019; Pfeiffer et al., 2020).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BottleneckTraining {
+    /// What x is.
+    pub input: BottleneckInput,
+    /// Between the maps.
+    pub activation: Activation,
+    /// Factor on what it gives.
+    pub scale: f32,
+    /// `[width, hidden]`
+    pub down: ParameterId,
+    /// `[width]`
+    pub down_bias: ParameterId,
+    /// `[hidden, width]`
+    pub up: ParameterId,
+    /// `[hidden]`
+    pub up_bias: ParameterId,
+}
+
 /// Everything that is trained.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trained {
@@ -58,4 +81,15 @@ pub struct Trained {
     pub sites: BTreeMap<Site, SiteTraining>,
     /// Normalisations.
     pub norms: BTreeMap<NormSite, NormTraining>,
+    /// The table of learned positions, `[positions, hidden]`.
+    pub positions: Option<ParameterId>,
+    /// Bottlenecks.
+    pub bottlenecks: BTreeMap<BlockSite, BottleneckTraining>,
+}
+
+impl Trained {
+    /// The weight that is trained in place of the frozen one at a site.
+    pub fn weight(&self, site: Site) -> Option<&Rows> {
+        self.sites.get(&site)?.weight.as_ref()
+    }
 }

@@ -103,6 +103,10 @@ pub trait PreparedAdapter: Any + Send + Sync {
     fn bytes(&self) -> usize;
     /// Hash of the adapter it was made from.
     fn content_hash(&self) -> ContentHash;
+    /// Whether a request may apply it together with others. What is not linear in its input has no sum with them.
+    fn adds_up(&self) -> bool {
+        true
+    }
 }
 
 /// Makes [`PreparedAdapter`]s; shared with the threads that load adapters, so that loading never waits for a step.

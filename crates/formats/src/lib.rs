@@ -1,6 +1,7 @@
-//! Bytes to typed views: GGUF, safetensors, PEFT configurations. Parses untrusted input without panicking and
+//! Bytes to typed views: GGUF, safetensors, configurations of adapters. Parses untrusted input without panicking and
 //! without allocating more than a constant times the input's size; computes nothing.
 
+pub mod adapterhub;
 mod dtype;
 mod error;
 pub mod gguf;

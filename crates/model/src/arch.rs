@@ -117,6 +117,8 @@ pub enum Activation {
     Silu,
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))` (Hendrycks & Gimpel, 2016).
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// The linear maps of a layer that an adapter can change.
@@ -200,6 +202,35 @@ impl fmt::Display for Site {
             Self::Layer { layer, projection } => write!(f, "layer {layer} {projection:?}"),
             Self::Output => f.write_str("output"),
         }
+    }
+}
+
+/// The parts of a layer, each of which adds what it gives to the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Block {
+    /// Self-attention, its output projection included.
+    Attention,
+    /// The feed-forward.
+    FeedForward,
+}
+
+impl Block {
+    /// Both, in order of use.
+    pub const ALL: [Self; 2] = [Self::Attention, Self::FeedForward];
+}
+
+/// One block of one layer, in the order of a forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockSite {
+    /// Layer index from 0.
+    pub layer: usize,
+    /// Which block of the layer.
+    pub block: Block,
+}
+
+impl fmt::Display for BlockSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "layer {} {:?}", self.layer, self.block)
     }
 }
 

@@ -21,6 +21,14 @@ pub enum ModelError {
         /// The field or tensor, what was found and what is supported.
         reason: String,
     },
+    /// A file that cannot be written.
+    #[error("{}: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
     /// The tokenizer or the chat template cannot be built or used.
     #[error("{0}")]
     Text(String),

@@ -11,10 +11,10 @@ pub mod text;
 mod weights;
 
 pub use arch::{
-    Activation, ArchSpec, AttentionSpec, FeedForward, LayerSpec, NormKind, NormSite, NormSpec, Position, Projection,
-    ProjectionSet, Site,
+    Activation, ArchSpec, AttentionSpec, Block, BlockSite, FeedForward, LayerSpec, NormKind, NormSite, NormSpec,
+    Position, Projection, ProjectionSet, Site,
 };
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, FloatType, ModelFolder, SaveSettings, WeightSource};
 pub use error::ModelError;
 pub use hash::ContentHash;
 pub use weights::{MatrixView, Norm, RowOrder, append_floats};

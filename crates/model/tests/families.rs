@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use half::bf16;
 use rootstock_formats::DType;
-use rootstock_model::{ArchSpec, Checkpoint, LayerSpec, MatrixView, NormSite, Position};
+use rootstock_model::{
+    ArchSpec, Checkpoint, FloatType, LayerSpec, MatrixView, ModelFolder, NormSite, Position, SaveSettings,
+};
 
 const FAMILIES: [&str; 8] = [
     "llama", "mistral", "qwen2", "qwen3", "gemma3", "phi3", "smollm3", "gpt2",
@@ -179,6 +181,113 @@ fn what_makes_a_family_its_own_is_read() {
     let without: Vec<bool> = gguf("smollm3").spec().layers.iter().map(none).collect();
     assert_eq!(without, [false, false, false, true]);
     assert_eq!(gguf("gpt2").spec().position_embeddings, Some(64));
+}
+
+fn settings(float: FloatType) -> SaveSettings<'static> {
+    SaveSettings {
+        float,
+        shard_bytes: SaveSettings::SHARD_BYTES,
+        card: "# A model\n",
+    }
+}
+
+/// The folder that is written of a model, as bfloat16: the fixtures hold no more.
+fn written(model: &Checkpoint, settings: &SaveSettings<'_>) -> (tempfile::TempDir, Checkpoint) {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("model");
+    ModelFolder::of(model).unwrap().write(&dir, model, settings).unwrap();
+    let read = Checkpoint::open(&dir).unwrap_or_else(|error| panic!("{error}"));
+    (place, read)
+}
+
+#[test]
+fn a_written_folder_is_read_as_the_model_that_it_was_made_of() {
+    for family in FAMILIES {
+        for model in [gguf(family), open(family)] {
+            let (_place, read) = written(&model, &settings(FloatType::Bf16));
+            let (mut got, mut expected) = (read.spec().clone(), model.spec().clone());
+            // Files of Mistral's say llama where nothing else tells the two apart.
+            got.family.clear();
+            expected.family.clear();
+            // Down to the bits of the angles.
+            assert_eq!(got, expected, "{family}");
+            assert_same_weights(&read, &model, family);
+        }
+    }
+}
+
+#[test]
+fn a_written_folder_names_its_tensors_and_fields_as_transformers_does() {
+    for family in FAMILIES {
+        let (place, _) = written(&gguf(family), &settings(FloatType::Bf16));
+        let header = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap();
+            let header = rootstock_formats::safetensors::SafeTensors::parse(&bytes).unwrap();
+            let tensors = header
+                .tensors()
+                .iter()
+                .map(|(name, info)| (name.clone(), info.dtype, info.shape.clone()));
+            tensors.collect::<Vec<_>>()
+        };
+        let saved = fixture(family).join("model.safetensors");
+        assert_eq!(
+            header(&place.path().join("model/model.safetensors")),
+            header(&saved),
+            "{family}"
+        );
+        let config =
+            |path: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+        let (got, expected) = (
+            config(&place.path().join("model/config.json")),
+            config(&fixture(family).join("config.json")),
+        );
+        // The name of Mistral's family is not in its GGUF file, and does not matter where no window does.
+        let fields: &[&str] = if family == "mistral" {
+            &[]
+        } else {
+            &["architectures", "model_type"]
+        };
+        for field in fields {
+            assert_eq!(got[field], expected[field], "{family}");
+        }
+    }
+}
+
+#[test]
+fn large_models_are_written_in_several_files() {
+    let model = gguf("qwen3");
+    let settings = SaveSettings {
+        shard_bytes: 10_000,
+        ..settings(FloatType::F32)
+    };
+    let (place, read) = written(&model, &settings);
+    let names = std::fs::read_dir(place.path().join("model")).unwrap();
+    let names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let shards: Vec<_> = names.iter().filter(|name| name.ends_with(".safetensors")).collect();
+    assert!(
+        shards.len() > 2 && shards.iter().all(|name| name.starts_with("model-0000")),
+        "{names:?}"
+    );
+    assert!(names.contains(&"model.safetensors.index.json".to_owned()), "{names:?}");
+    assert_same_weights(&read, &model, "qwen3");
+}
+
+#[test]
+fn a_folder_takes_the_place_of_the_one_before_whole() {
+    let (model, other) = (open("qwen3"), open("gpt2"));
+    let (place, _) = written(&model, &settings(FloatType::F16));
+    let dir = place.path().join("model");
+    std::fs::write(dir.join("left.txt"), "old").unwrap();
+    ModelFolder::of(&other)
+        .unwrap()
+        .write(&dir, &other, &settings(FloatType::Bf16))
+        .unwrap();
+    assert_same_weights(&Checkpoint::open(&dir).unwrap(), &other, "gpt2");
+    assert!(!dir.join("left.txt").exists());
+    let entries = std::fs::read_dir(place.path()).unwrap().count();
+    assert_eq!(entries, 1, "nothing is left beside it");
 }
 
 #[test]

@@ -58,16 +58,31 @@ fn folder(name: &str) -> Tokenizer {
     hf::tokenizer(target.path(), ROWS).unwrap()
 }
 
-fn smollm2() -> Tokenizer {
-    let path = std::env::var_os("ROOTSTOCK_TEST_MODEL").map_or_else(
+fn smollm2_path() -> PathBuf {
+    std::env::var_os("ROOTSTOCK_TEST_MODEL").map_or_else(
         || {
             let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
             workspace.join(".rootstock/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
         },
         PathBuf::from,
-    );
+    )
+}
+
+fn smollm2() -> Tokenizer {
+    let path = smollm2_path();
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{error}; `make model` fetches the test model"));
     gguf::tokenizer(&Gguf::parse(&bytes).unwrap(), ROWS).unwrap()
+}
+
+/// The tokenizer of a folder that is written of a GGUF file.
+fn rewritten(bytes: &[u8]) -> Tokenizer {
+    let target = tempfile::tempdir().unwrap();
+    for (name, bytes) in gguf::saved(&Gguf::parse(bytes).unwrap(), ROWS, 2048).unwrap().files {
+        let path = target.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    hf::tokenizer(target.path(), ROWS).unwrap()
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -121,6 +136,20 @@ fn folders_of_every_kind_are_as_in_transformers() {
     for name in ["byte-level", "byte-fallback", "word-piece", "unigram"] {
         compare(name, &folder(name));
     }
+}
+
+#[test]
+fn folders_that_are_written_of_gguf_are_as_in_transformers() {
+    compare("smollm2.gguf", &rewritten(&std::fs::read(smollm2_path()).unwrap()));
+    for name in ["phi-3.gguf", "bge.gguf", "unigram.gguf"] {
+        compare(name, &rewritten(&unpacked(&fixture(&format!("{name}.gz")))));
+    }
+}
+
+#[test]
+fn an_end_of_a_turn_survives_being_written() {
+    let bytes = std::fs::read(smollm2_path()).unwrap();
+    assert_eq!(rewritten(&bytes).end_tokens(), smollm2().end_tokens());
 }
 
 #[test]

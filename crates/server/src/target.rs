@@ -85,6 +85,15 @@ impl Target {
             WaitError::Full(error) => ApiError::Submit(error),
             WaitError::Acquire(error) => ApiError::acquire(error, self.param),
         })?;
+        if let [_, _, ..] = leases.as_slice()
+            && let Some(lease) = leases.iter().find(|lease| !lease.weights().adds_up())
+        {
+            let problem = format!(
+                "{:?} has bottlenecks, which are not linear: it has no sum with others",
+                &**lease.name()
+            );
+            return Err(ApiError::invalid(self.param, problem));
+        }
         let graft = |(lease, (_, scale)): (_, &(Arc<str>, f32))| Graft { lease, scale: *scale };
         Ok(leases.into_iter().zip(&self.adapters).map(graft).collect())
     }

@@ -53,7 +53,7 @@ mod tests {
 
     fn plan(checkpoint_bytes: u64) -> DiskPlan {
         DiskPlan {
-            adapter_bytes: 1 << 20,
+            output_bytes: 1 << 20,
             checkpoint_bytes,
         }
     }

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod display;
 mod error;
 pub mod files;
+pub mod full;
 mod lines;
 pub mod memory;
 pub mod metrics;

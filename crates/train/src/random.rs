@@ -38,6 +38,13 @@ impl Random {
         (self.0.next_u32() >> 8) as f32 / (1u32 << 24) as f32
     }
 
+    /// A number from the normal distribution (Box & Muller, 1958).
+    pub fn normal(&mut self) -> f32 {
+        // In (0, 1]: its logarithm is a number.
+        let radius = (-2.0 * (1.0 - f64::from(self.uniform())).ln()).sqrt();
+        (radius * (std::f64::consts::TAU * f64::from(self.uniform())).cos()) as f32
+    }
+
     /// Any 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
@@ -64,6 +71,16 @@ mod tests {
         assert_eq!(draw(7, "shuffle"), draw(7, "shuffle"));
         assert_ne!(draw(7, "shuffle"), draw(8, "shuffle"));
         assert_ne!(draw(7, "shuffle"), draw(7, "dropout"));
+    }
+
+    #[test]
+    fn normal_numbers_have_mean_zero_and_variance_one() {
+        let mut random = Random::new(2, "test");
+        let drawn: Vec<f64> = (0..20_000).map(|_| f64::from(random.normal())).collect();
+        let mean = |of: &dyn Fn(f64) -> f64| drawn.iter().map(|x| of(*x)).sum::<f64>() / drawn.len() as f64;
+        assert!(mean(&|x| x).abs() < 0.03 && (mean(&|x| x * x) - 1.0).abs() < 0.05);
+        let beyond = mean(&|x| f64::from(u8::from(x.abs() > 1.96)));
+        assert!((0.04..0.06).contains(&beyond), "{beyond}");
     }
 
     #[test]

@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, StepShapes, Subject};
-use rootstock_formats::peft::AdapterConfig;
 use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{Attached, LoraSettings, Targets, adapter_config, attach};
+use rootstock_train::adapter::{
+    Attached, BottleneckKind, BottleneckSettings, Configuration, LoraSettings, Targets, adapter_config, attach,
+    bottleneck_config,
+};
+use rootstock_train::full::attach_all;
+use serde_json::Value;
 
 const ARCHITECTURES: [&str; 9] = [
     "llama3-rope",
@@ -29,7 +33,7 @@ const WAYS: [(Arithmetic, bool); 4] = [
     (Arithmetic::Bf16, true),
 ];
 
-fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
+fn model(arch: &str) -> (FrozenModel, Checkpoint) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures/tiny")
         .join(arch);
@@ -39,10 +43,35 @@ fn subject(arch: &str, lora: &LoraSettings) -> (FrozenModel, Attached) {
         four_bit_output: false,
         threads: 1,
     };
-    let model = FrozenModel::load(&checkpoint, 128, packing).unwrap();
-    let json = adapter_config(lora, "tiny", checkpoint.hash()).to_string();
-    let attached = attach(&AdapterConfig::parse(json.as_bytes()).unwrap(), 0.0, &model, 1).unwrap();
+    (FrozenModel::load(&checkpoint, 128, packing).unwrap(), checkpoint)
+}
+
+fn whole(arch: &str) -> (FrozenModel, Attached) {
+    let (mut model, _) = model(arch);
+    let attached = attach_all(&mut model).unwrap();
     (model, attached)
+}
+
+/// A base, and what a configuration trains on it.
+fn subject(arch: &str, config: impl Fn(&Checkpoint) -> Value) -> (FrozenModel, Attached) {
+    let (model, checkpoint) = model(arch);
+    let config = Configuration::parse(config(&checkpoint).to_string().as_bytes()).unwrap();
+    let attached = attach(&config, 0.0, &model, 1).unwrap();
+    (model, attached)
+}
+
+fn pairs(lora: &LoraSettings) -> impl Fn(&Checkpoint) -> Value {
+    |checkpoint| adapter_config(lora, "tiny", checkpoint.hash())
+}
+
+fn bottlenecks(kind: BottleneckKind) -> impl Fn(&Checkpoint) -> Value {
+    let settings = BottleneckSettings {
+        kind,
+        reduction_factor: 4.0,
+        non_linearity: None,
+        left_out: Vec::new(),
+    };
+    move |checkpoint| bottleneck_config(&settings, checkpoint.spec(), "tiny", checkpoint.hash())
 }
 
 /// `rows` sequences of `length` tokens, all learned.
@@ -92,16 +121,32 @@ fn a_step_takes_what_its_footprint_says() {
     };
     let mut ratios = Vec::new();
     for arch in ARCHITECTURES {
-        for lora in [&LoraSettings::default(), &some] {
+        let subjects = [
+            ("LoRA", subject(arch, pairs(&LoraSettings::default()))),
+            ("DoRA", subject(arch, pairs(&some))),
+            ("all weights", whole(arch)),
+        ];
+        for (what, mut subject) in subjects {
             for (arithmetic, checkpointing) in WAYS {
                 let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
-                let (mut subject, batch) = (subject(arch, lora), batch(4, 100));
+                let batch = batch(4, 100);
                 step(&mut engine, &mut subject, &batch);
                 let ratio = ratio(&engine, &subject, &batch);
-                let dora = lora.dora;
-                let named = format!("{arch}, DoRA {dora}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}");
+                let named = format!("{arch}, {what}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}");
                 ratios.push((ratio, named));
             }
+        }
+    }
+    for kind in [BottleneckKind::Houlsby, BottleneckKind::Pfeiffer] {
+        for (arithmetic, checkpointing) in WAYS {
+            let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
+            let (mut subject, batch) = (subject("mistral", bottlenecks(kind)), batch(4, 100));
+            step(&mut engine, &mut subject, &batch);
+            let ratio = ratio(&engine, &subject, &batch);
+            ratios.push((
+                ratio,
+                format!("{kind:?}, {arithmetic:?}, checkpointing {checkpointing}: {ratio:.2}"),
+            ));
         }
     }
     assert!(
@@ -113,7 +158,7 @@ fn a_step_takes_what_its_footprint_says() {
 #[test]
 fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one() {
     let mut engine = Engine::new(settings(Arithmetic::F32, false)).unwrap();
-    let mut subject = subject("mistral", &LoraSettings::default());
+    let mut subject = subject("mistral", pairs(&LoraSettings::default()));
     for rows in [1, 2, 4, 7, 12, 5, 1] {
         let batch = batch(rows, 100);
         step(&mut engine, &mut subject, &batch);
@@ -131,7 +176,7 @@ fn short_steps_leave_nothing_beside_a_long_one_nor_long_ones_beside_a_short_one(
 fn steps_of_one_size_take_no_more_after_the_first() {
     for (arithmetic, checkpointing) in WAYS {
         let mut engine = Engine::new(settings(arithmetic, checkpointing)).unwrap();
-        let (mut subject, batch) = (subject("qwen3", &LoraSettings::default()), batch(3, 100));
+        let (mut subject, batch) = (subject("qwen3", pairs(&LoraSettings::default())), batch(3, 100));
         let mut kept = (0..4).map(|_| {
             step(&mut engine, &mut subject, &batch);
             engine.kept_bytes()

@@ -1,9 +1,9 @@
-//! `--device`: candle's kernels train the adapter that our own do; float16 there; devices that the binary was built without.
+//! `--device`: candle's kernels train what our own do, by every method; float16 there; devices that the binary was built without.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use super::{Workplace, fail, succeed};
-use crate::adapter_files::AdapterFiles;
+use crate::tiny::Expected;
 
 /// Dropout and magnitudes, rows of several lengths in a step.
 const FLAGS: [&str; 14] = [
@@ -23,30 +23,18 @@ const FLAGS: [&str; 14] = [
     "--eval-share=0",
 ];
 
-/// Every tensor of an adapter.
-fn tensors(folder: &Path) -> Vec<(String, Vec<f32>)> {
-    let mut files = AdapterFiles::read(folder);
-    let floats = |bytes: &[u8]| {
-        bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&word| f32::from_le_bytes(word))
-            .collect()
-    };
-    let names = files
-        .tensors(".weight")
-        .into_iter()
-        .chain(files.tensors("_magnitude_vector"));
-    let names: Vec<String> = names.collect();
-    names
-        .into_iter()
-        .map(|name| (name.clone(), floats(files.bytes_mut(&name))))
-        .collect()
-}
-
 fn norm(values: impl Iterator<Item = f32>) -> f64 {
     values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Checks that the tensors of two files are the same but for rounding.
+fn agree(own: &BTreeMap<String, Vec<f32>>, candle: &BTreeMap<String, Vec<f32>>) {
+    assert!(own.keys().eq(candle.keys()));
+    for (name, own) in own {
+        let off = own.iter().zip(&candle[name]).map(|(own, candle)| own - candle);
+        let error = norm(off) / norm(own.iter().copied());
+        assert!(error < 1e-3, "{name} is off by {error:.2e}");
+    }
 }
 
 #[test]
@@ -56,16 +44,46 @@ fn an_adapter_trained_on_candle_is_that_of_our_own_kernels() {
         let mut command = work.finetune(output, &FLAGS);
         succeed(command.args(["--device", device, "--precision", "f32"]));
     }
-    let (own, candle) = (tensors(&work.path("own")), tensors(&work.path("candle")));
-    assert_eq!(own.len(), candle.len());
-    for ((name, own), (_, candle)) in own.iter().zip(&candle) {
-        let error = norm(own.iter().zip(candle).map(|(own, candle)| own - candle)) / norm(own.iter().copied());
-        assert!(error < 1e-3, "{name} is off by {error:.2e}");
+    let [own, candle] =
+        ["own", "candle"].map(|output| Expected::read(&work.path(output).join("adapter_model.safetensors")).floats());
+    agree(&own, &candle);
+    assert!(own.keys().any(|name| name.contains("magnitude")), "DoRA was trained");
+}
+
+#[test]
+fn every_other_method_gives_on_candle_what_it_gives_on_our_own_kernels() {
+    let work = Workplace::new();
+    let steps = [
+        "--max-steps",
+        "6",
+        "--learning-rate",
+        "1e-3",
+        "--report-samples",
+        "0",
+        "--eval-share=0",
+    ];
+    for (flags, written) in [
+        (["--method", "full", "--save-dtype", "f32"], "model/model.safetensors"),
+        (
+            ["--method", "houlsby", "--reduction-factor", "4"],
+            "adapter.safetensors",
+        ),
+        (
+            ["--init-lora-weights", "pissa", "--lora-r", "4"],
+            "adapter_model.safetensors",
+        ),
+    ] {
+        let read = |output: &str, device| {
+            let mut command = work.finetune(output, &steps);
+            succeed(
+                command
+                    .args(flags)
+                    .args(["--overwrite", "--precision", "f32", "--device", device]),
+            );
+            Expected::read(&work.path(output).join(written))
+        };
+        agree(&read("own", "cpu").floats(), &read("candle", "candle-cpu").floats());
     }
-    assert!(
-        own.iter().any(|(name, _)| name.contains("magnitude")),
-        "DoRA was trained"
-    );
 }
 
 #[test]

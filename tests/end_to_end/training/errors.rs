@@ -16,7 +16,12 @@ fn refuses(work: &Workplace, command: &mut Command, code: i32, words: &[&str]) {
         assert!(error.contains(word), "{word:?} is not in {error}");
     }
     let left = work.entries("out");
-    let half = |name: &&String| name.starts_with("adapter") || name.starts_with("checkpoint") || name.contains(".part");
+    let half = |name: &&String| {
+        name.starts_with("adapter")
+            || name.contains("model")
+            || name.starts_with("checkpoint")
+            || name.contains(".part")
+    };
     assert_eq!(left.iter().find(half), None, "{left:?} after {error}");
 }
 
@@ -75,7 +80,7 @@ fn a_template_names_columns_that_are_there() {
 #[test]
 fn settings_out_of_range_or_that_match_nothing_are_named() {
     let work = Workplace::new();
-    let cases: [(&[&str], &[&str]); 5] = [
+    let cases: [(&[&str], &[&str]); 9] = [
         (&["--lora-r", "0"], &["--lora-r", "0"]),
         (
             &["--target-modules", "query"],
@@ -87,6 +92,22 @@ fn settings_out_of_range_or_that_match_nothing_are_named() {
         ),
         (&["--precision", "fp16"], &["--precision fp16", "bf16"]),
         (&["--quant-type", "nf4"], &["--quant-type nf4", "--method qlora"]),
+        (
+            &["--method", "full", "--lora-r", "4"],
+            &["--lora-r", "--method full trains every weight"],
+        ),
+        (
+            &["--init-lora-weights", "olora"],
+            &["--init-lora-weights", "expected true, pissa or pissa_niter_N"],
+        ),
+        (
+            &["--init-lora-weights", "pissa", "--use-dora"],
+            &["init_lora_weights", "without use_dora"],
+        ),
+        (
+            &["--init-lora-weights", "pissa", "--lora-r", "33"],
+            &["lora_r", "self_attn.k_proj", "at most 32", "got 33"],
+        ),
     ];
     for (flags, words) in cases {
         let mut command = work.finetune("out", &["--max-steps", "2"]);
@@ -129,6 +150,14 @@ fn a_file_that_cannot_grow_leaves_no_half_of_an_adapter() {
         "out",
         &["--max-steps", "2", "--save-steps", "1", "--lora-r", "8", "--overwrite"],
     );
+    refuses(&work, &mut with_small_files(&run), 1, &words);
+}
+
+#[test]
+fn a_file_that_cannot_grow_leaves_no_half_of_a_model() {
+    let work = Workplace::new();
+    let run = work.finetune("out", &["--max-steps", "2", "--method", "full"]);
+    let words = ["model.safetensors", "File too large"];
     refuses(&work, &mut with_small_files(&run), 1, &words);
 }
 

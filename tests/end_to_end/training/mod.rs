@@ -3,7 +3,9 @@
 #[cfg(feature = "candle")]
 mod devices;
 mod errors;
+mod full;
 mod nf4;
+mod pissa;
 mod resume;
 mod rows;
 

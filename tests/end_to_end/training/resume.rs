@@ -8,11 +8,10 @@ use serde_json::{Map, Value};
 
 use super::{Workplace, fail, names_in, rows, succeed};
 
-const STEPS: u64 = 80;
 /// Records, evaluations and checkpoints fall on different steps. Dropout makes a step depend on its random numbers, DoRA on its
 /// magnitudes.
-const FLAGS: &str = "--max-steps 80 --save-steps 3 --logging-steps 4 --eval-steps 10 --lora-dropout 0.1 --use-dora true --lora-r 4 \
-                     --gradient-accumulation-steps 2 --early-stopping-patience 50";
+const FLAGS: &str =
+    "--save-steps 3 --logging-steps 4 --eval-steps 10 --gradient-accumulation-steps 2 --early-stopping-patience 50";
 
 fn adapter(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("adapter_model.safetensors")).unwrap()
@@ -56,28 +55,48 @@ fn killed_after(command: &mut Command, folder: &Path, wanted: u64, delay: Durati
 
 #[test]
 fn a_run_killed_at_random_steps_ends_with_the_bytes_of_one_that_was_not() {
+    let dora = "--lora-dropout 0.1 --use-dora true --lora-r 4";
+    goes_on_as_if_nothing_had_been(dora, ("adapter_model.safetensors", 80, 4));
+}
+
+#[test]
+fn pairs_that_began_as_components_go_on_with_the_same_bytes() {
+    let pissa = "--lora-dropout 0.1 --init-lora-weights pissa --lora-r 4";
+    goes_on_as_if_nothing_had_been(pissa, ("adapter_model.safetensors", 40, 2));
+}
+
+#[test]
+fn a_model_with_all_its_weights_in_training_goes_on_with_the_same_bytes() {
+    goes_on_as_if_nothing_had_been("--method full", ("model/model.safetensors", 40, 2));
+}
+
+/// A run of so many steps, killed at most so many times, writes the same file.
+fn goes_on_as_if_nothing_had_been(flags: &str, (file, all_steps, most_kills): (&str, u64, usize)) {
     let work = Workplace::new();
     let (whole, pieces) = (work.path("whole"), work.path("pieces"));
-    let flags: Vec<&str> = FLAGS.split(' ').collect();
+    let last = all_steps.to_string();
+    let flags = flags.split(' ').chain(FLAGS.split(' ')).chain(["--max-steps", &last]);
+    let flags: Vec<&str> = flags.collect();
     succeed(&mut work.finetune("whole", &flags));
     let goes_on = || {
         let mut command = work.finetune("pieces", &flags);
         command.arg("--resume-from-checkpoint");
         command
     };
-    let mut steps: Vec<u64> = (0..4).map(|_| fastrand::u64(1..STEPS - 20)).collect();
+    let mut steps: Vec<u64> = (0..most_kills).map(|_| fastrand::u64(1..all_steps - 20)).collect();
     steps.sort_unstable();
     let mut kills = 0;
     for &wanted in &steps {
         let delay = Duration::from_micros(fastrand::u64(0..5_000));
         kills += u32::from(killed_after(&mut goes_on(), &pieces, wanted, delay));
     }
-    assert!(kills >= 2, "killed {kills} times after {steps:?}");
+    assert!(kills as usize >= most_kills / 2, "killed {kills} times after {steps:?}");
     succeed(&mut goes_on());
-    assert!(adapter(&whole) == adapter(&pieces), "other bytes after {steps:?}");
+    let bytes = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+    assert!(bytes(&whole) == bytes(&pieces), "other bytes after {steps:?}");
     assert_eq!(records(&whole), records(&pieces), "after {steps:?}");
     assert_eq!(names_in(&whole), names_in(&pieces), "after {steps:?}");
-    assert_eq!(step(&whole), STEPS);
+    assert_eq!(step(&whole), all_steps);
 }
 
 /// The flags of a short run, one of them with another value or added.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
+use rootstock_train::adapter::Initialisation;
 use rootstock_train::dataset::Slice;
 
 use super::{Device, Task};
@@ -24,7 +25,7 @@ pub struct FinetuneArgs {
     /// Catalog to use in place of the built-in one
     #[arg(long, value_name = "FILE")]
     pub catalog: Option<PathBuf>,
-    /// Folder that the adapter is written to
+    /// Folder that the adapter is written to, or the model below it
     #[arg(long, short = 'o', value_name = "DIR", alias = "output-path")]
     pub output: Option<PathBuf>,
     /// Begin anew in a folder that has something in it
@@ -36,6 +37,9 @@ pub struct FinetuneArgs {
     /// What qlora rounds weights to
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = QuantType::Q4, alias = "bnb-4bit-quant-type")]
     pub quant_type: QuantType,
+    /// Element type of the weights that --method full writes
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = SaveDtype::Bf16)]
+    pub save_dtype: SaveDtype,
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]
@@ -78,6 +82,26 @@ pub enum Method {
     Lora,
     /// Low-rank pairs beside weights in 4 bits (--quant-type)
     Qlora,
+    /// Every weight, in f32; what is written is a model of its own
+    Full,
+    /// Bottlenecks after attention and feed-forward (Houlsby et al., 2019), for AdapterHub's library
+    Houlsby,
+    /// Bottlenecks after the feed-forward (Pfeiffer et al., 2020), for AdapterHub's library
+    Pfeiffer,
+}
+
+/// Element types of a model's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SaveDtype {
+    /// Upper half of f32
+    #[value(alias = "bfloat16")]
+    Bf16,
+    /// IEEE half
+    #[value(alias = "float16")]
+    F16,
+    /// As they are trained
+    #[value(alias = "float32")]
+    F32,
 }
 
 /// 4 bits of frozen weights.
@@ -154,6 +178,19 @@ pub struct AdapterArgs {
     /// Train the length of every output's weights apart (DoRA)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub use_dora: bool,
+    /// What pairs begin as: true for no effect, pissa for their weights' largest singular components, pissa_niter_N for those after
+    /// N iterations
+    #[arg(long, value_name = "INIT", default_value = "true", value_parser = initialisation)]
+    pub init_lora_weights: Initialisation,
+    /// How much narrower than the model a bottleneck is [default: 16]
+    #[arg(long, value_name = "X")]
+    pub reduction_factor: Option<f64>,
+    /// Function within a bottleneck: relu, swish, gelu_new [default: houlsby swish, pfeiffer relu]
+    #[arg(long, value_name = "NAME")]
+    pub non_linearity: Option<String>,
+    /// Layers without bottlenecks, by index
+    #[arg(long, value_name = "LAYERS", num_args = 1.., value_delimiter = ',')]
+    pub leave_out: Vec<usize>,
     /// Go on from this adapter, whose configuration then decides
     #[arg(long, value_name = "DIR", alias = "adapter-path")]
     pub adapter: Option<PathBuf>,
@@ -313,6 +350,19 @@ pub enum ReportTo {
     /// TensorBoard's event files
     #[value(alias = "all")]
     Tensorboard,
+}
+
+/// peft's `init_lora_weights`, as far as it is known here.
+fn initialisation(text: &str) -> Result<Initialisation, String> {
+    let iterations = text.strip_prefix("pissa_niter_").map(str::parse);
+    match (text, iterations) {
+        ("true" | "default", _) => Ok(Initialisation::Default),
+        ("pissa", _) => Ok(Initialisation::Pissa { iterations: None }),
+        (_, Some(Ok(iterations))) => Ok(Initialisation::Pissa {
+            iterations: Some(iterations),
+        }),
+        _ => Err(format!("expected true, pissa or pissa_niter_N, got {text:?}")),
+    }
 }
 
 /// `NAME=VALUE`

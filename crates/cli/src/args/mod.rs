@@ -22,7 +22,8 @@ pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use device::Device;
 pub use eval::{EvalArgs, Metric};
 pub use finetune::{
-    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, QuantType, RecordArgs, ReportTo, TrainingArgs,
+    AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, QuantType, RecordArgs, ReportTo, SaveDtype,
+    TrainingArgs,
 };
 pub use parse::parse;
 pub use search::{SearchArgs, StrategyName};
@@ -98,14 +99,14 @@ stemmer unless --use-stemmer) from a greedy generation per example. The rows hav
 completion, input and output, messages, text, or any with --text-template.
 Exit codes: 0 measured and within --fail-below and --fail-above, 1 not, 2 wrong usage.")]
     Eval(EvalArgs),
-    /// Train an adapter
+    /// Train an adapter, or a model
     #[command(after_help = "\
 Examples:
   rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter
   rootstock finetune --model smollm2-135m-instruct --data-name mails.csv --output my-adapter --dry-run
   rootstock serve --model smollm2-135m-instruct --adapters .
 
-The output folder is an adapter that serve, generate, eval and peft read.
+The output folder is an adapter that serve, generate, eval and peft read; with --method full it holds a model.
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
     Finetune(Box<FinetuneArgs>),
     /// Train adapters with different settings and keep the best

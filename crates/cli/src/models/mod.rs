@@ -27,7 +27,7 @@ pub struct Located {
 }
 
 /// Where a run that wrote its output to a folder has put the model.
-const OUTPUT: &str = "model";
+pub const OUTPUT_MODEL: &str = "model";
 
 /// Where models are looked for.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl Models {
                 path: path.to_owned(),
             });
         }
-        let output = path.join(OUTPUT);
+        let output = path.join(OUTPUT_MODEL);
         if is_model_folder(&output) {
             return Ok(Located {
                 name: name_of(path),

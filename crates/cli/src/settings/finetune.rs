@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rootstock_decoder::Precision;
 use rootstock_formats::peft::TrainedBiases;
+use rootstock_model::FloatType;
 use rootstock_model::packing::WeightPrecision;
-use rootstock_train::adapter::{Initialisation, LoraSettings, Targets};
+use rootstock_train::adapter::{BottleneckKind, BottleneckSettings, Initialisation, LoraSettings, Targets};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
 use rootstock_train::run::RunSettings;
@@ -17,7 +18,7 @@ use super::device::{built_in, precision};
 use super::{usage, within};
 use crate::args::{
     AdapterArgs, Biases, Device, FinetuneArgs, Method, ModelArgs, Optimizer, QuantType, RecordArgs, ReportTo,
-    TrainingArgs,
+    SaveDtype, TrainingArgs,
 };
 use crate::models::{Located, Models};
 
@@ -26,7 +27,7 @@ use crate::models::{Located, Models};
 pub struct FinetuneSettings {
     /// The base.
     pub model: Located,
-    /// Where the adapter goes.
+    /// Where the adapter goes, or the model.
     pub output: PathBuf,
     /// What it is called: the name of that folder.
     pub title: String,
@@ -36,6 +37,8 @@ pub struct FinetuneSettings {
     pub method: Method,
     /// What `qlora` rounds the weights to.
     pub quant_type: QuantType,
+    /// Element type of a model that is written.
+    pub save_float: FloatType,
     /// Rows.
     pub rows: PathBuf,
     /// How rows become text, where their columns do not tell.
@@ -52,6 +55,8 @@ pub struct FinetuneSettings {
     pub packing: bool,
     /// The adapter.
     pub lora: LoraSettings,
+    /// Bottlenecks in place of pairs, where the method says so.
+    pub bottleneck: Option<BottleneckSettings>,
     /// The adapter to go on from.
     pub adapter: Option<PathBuf>,
     /// The run.
@@ -106,6 +111,9 @@ impl FinetuneSettings {
             ReportTo::None => None,
             ReportTo::Tensorboard => Some(args.records.logging_dir.clone().unwrap_or_else(|| output.join("runs"))),
         };
+        if args.method == Method::Full {
+            has_no_pairs(&args.adapter, &args.training)?;
+        }
         let template = data.text_template.as_deref().map(TextTemplate::typed);
         Ok(Self {
             model,
@@ -114,6 +122,7 @@ impl FinetuneSettings {
             overwrite: args.overwrite,
             method: args.method,
             quant_type: quant_type(args.method, args.quant_type)?,
+            save_float: float(args.save_dtype),
             rows: rows(data.data_name)?,
             template: template
                 .transpose()
@@ -123,6 +132,7 @@ impl FinetuneSettings {
             eval_share: within("eval-share", data.eval_share, 0.0, 0.9)?,
             max_length: within("max-length", data.max_length, 2, 1 << 20)?,
             packing: data.packing,
+            bottleneck: bottleneck(args.method, &args.adapter)?,
             lora: lora(args.adapter.clone())?,
             adapter: args.adapter.adapter,
             precision: precision(args.training.precision, device)?,
@@ -146,7 +156,7 @@ impl FinetuneSettings {
     /// Precision of the frozen weights.
     pub fn weights(&self) -> WeightPrecision {
         match (self.method, self.quant_type) {
-            (Method::Lora, _) => WeightPrecision::Stored,
+            (Method::Lora | Method::Full | Method::Houlsby | Method::Pfeiffer, _) => WeightPrecision::Stored,
             (Method::Qlora, QuantType::Q4) => WeightPrecision::Four,
             (Method::Qlora, QuantType::Nf4) => WeightPrecision::Nf4,
         }
@@ -172,6 +182,11 @@ impl FinetuneSettings {
             )
         };
         of(self) == of(other)
+    }
+
+    /// Whether pairs begin as components of the weights; those of an adapter to go on from are plain.
+    pub fn starts_from_components(&self) -> bool {
+        self.adapter.is_none() && self.lora.initialisation != Initialisation::Default
     }
 
     /// Sequences are no longer than the model's; says so where that is shorter than what was asked for.
@@ -211,10 +226,10 @@ fn has_no_code(model: &Path) -> Result<()> {
 
 fn quant_type(method: Method, quant_type: QuantType) -> Result<QuantType> {
     match (method, quant_type) {
-        (Method::Lora, QuantType::Nf4) => Err(usage(
-            "--quant-type nf4: lora trains beside the weights as they are stored; take --method qlora",
+        (Method::Qlora, _) | (_, QuantType::Q4) => Ok(quant_type),
+        (_, QuantType::Nf4) => Err(usage(
+            "--quant-type nf4: this method takes the weights as they are stored; take --method qlora",
         )),
-        _ => Ok(quant_type),
     }
 }
 
@@ -257,14 +272,17 @@ impl FinetuneSettings {
     /// Has a run that goes on compare what is trained, on what, and how it is computed, with the run that it goes on from.
     pub fn decide_by(&mut self, config: &Value) {
         let of_config = DECISIVE.map(|(setting, field)| (setting.to_owned(), config[field].clone()));
+        let of_bottlenecks = config["config"].as_object().into_iter().flatten();
+        let of_bottlenecks = of_bottlenecks.map(|(field, value)| (field.clone(), value.clone()));
         let own = [
             ("method", format!("{:?}", self.method)),
             ("quant_type", format!("{:?}", self.quant_type)),
             ("device", self.device.to_string()),
             ("precision", format!("{:?}", self.precision)),
+            ("init_lora_weights", format!("{:?}", self.lora.initialisation)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
-        self.run.decisive = of_config.into_iter().chain(own).collect();
+        self.run.decisive = of_config.into_iter().chain(of_bottlenecks).chain(own).collect();
     }
 }
 
@@ -286,8 +304,85 @@ fn lora(args: AdapterArgs) -> Result<LoraSettings> {
         saved: args.modules_to_save,
         rank_stabilized: args.use_rslora,
         dora: args.use_dora,
-        initialisation: Initialisation::Default,
+        initialisation: args.init_lora_weights,
     })
+}
+
+fn float(dtype: SaveDtype) -> FloatType {
+    match dtype {
+        SaveDtype::Bf16 => FloatType::Bf16,
+        SaveDtype::F16 => FloatType::F16,
+        SaveDtype::F32 => FloatType::F32,
+    }
+}
+
+/// Full fine-tuning has no pairs: flags that say what they are would have no effect.
+fn has_no_pairs(adapter: &AdapterArgs, training: &TrainingArgs) -> Result<()> {
+    let (given, plain) = (lora(adapter.clone())?, LoraSettings::default());
+    let differs = [
+        ("adapter", adapter.adapter.is_some()),
+        ("lora-r", given.rank != plain.rank),
+        ("lora-alpha", given.alpha != plain.alpha),
+        ("lora-dropout", given.dropout != plain.dropout),
+        ("target-modules", given.targets != plain.targets),
+        ("exclude-modules", given.excluded != plain.excluded),
+        ("layers-to-transform", given.layers != plain.layers),
+        ("rank-pattern", given.rank_pattern != plain.rank_pattern),
+        ("alpha-pattern", given.alpha_pattern != plain.alpha_pattern),
+        ("modules-to-save", given.saved != plain.saved),
+        ("bias", given.biases != plain.biases),
+        ("use-rslora", given.rank_stabilized),
+        ("use-dora", given.dora),
+        ("init-lora-weights", given.initialisation != plain.initialisation),
+        ("loraplus-lr-ratio", training.loraplus_lr_ratio != 1.0),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((flag, _)) => Err(usage(format!(
+            "--{flag}: is about adapters, and --method full trains every weight; leave it out, or take --method lora"
+        ))),
+    }
+}
+
+/// Bottlenecks, where the method asks for them. Settings of the other kind of adapter would be without effect, and are refused.
+fn bottleneck(method: Method, args: &AdapterArgs) -> Result<Option<BottleneckSettings>> {
+    let kind = match method {
+        Method::Houlsby => BottleneckKind::Houlsby,
+        Method::Pfeiffer => BottleneckKind::Pfeiffer,
+        Method::Lora | Method::Qlora | Method::Full => {
+            let given = [
+                ("reduction-factor", args.reduction_factor.is_some()),
+                ("non-linearity", args.non_linearity.is_some()),
+                ("leave-out", !args.leave_out.is_empty()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                Some((flag, _)) => Err(usage(format!("--{flag}: is for --method houlsby and pfeiffer"))),
+                None => Ok(None),
+            };
+        }
+    };
+    let of_pairs = [
+        ("use-dora", args.use_dora),
+        ("use-rslora", args.use_rslora),
+        ("lora-dropout", args.lora_dropout > 0.0),
+        ("bias", args.bias != Biases::None),
+        ("modules-to-save", !args.modules_to_save.is_empty()),
+        ("exclude-modules", !args.exclude_modules.is_empty()),
+        ("layers-to-transform", !args.layers_to_transform.is_empty()),
+        ("rank-pattern", !args.rank_pattern.is_empty()),
+        ("alpha-pattern", !args.alpha_pattern.is_empty()),
+    ];
+    if let Some((flag, _)) = of_pairs.into_iter().find(|(_, given)| *given) {
+        return Err(usage(format!(
+            "--{flag}: is for low-rank pairs, and bottlenecks have none"
+        )));
+    }
+    Ok(Some(BottleneckSettings {
+        kind,
+        reduction_factor: within("reduction-factor", args.reduction_factor.unwrap_or(16.0), 0.0625, 1e6)?,
+        non_linearity: args.non_linearity.clone(),
+        left_out: args.leave_out.clone(),
+    }))
 }
 
 fn resume(from: Option<&str>) -> Option<Resume> {

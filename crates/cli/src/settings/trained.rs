@@ -1,4 +1,4 @@
-//! How what `finetune` has trained is run afterwards: its base as it is served, and what an adapter is measured on.
+//! How what `finetune` has trained is run afterwards: its base as it is served, and what an adapter or a model is measured on.
 
 use std::path::Path;
 
@@ -10,23 +10,25 @@ use rootstock_train::metrics::Words;
 
 use super::evaluation::EVALUATION;
 use super::{BaseSettings, EvalSettings, FinetuneSettings, Measure, Result};
-use crate::models::Located;
+use crate::args::Method;
+use crate::models::{Located, OUTPUT_MODEL};
 
 /// Most tokens that are generated to be compared with a completion.
 const COMPARED_TOKENS: usize = 128;
 /// Sequences that keys and values of a measurement have room for.
 const MEASURED_SEQUENCES: usize = 8;
 
-/// The base as the adapter is served on it, with room for so many sequences and answers of so many tokens.
+/// A model as it is served, the base or what was made of it, with room for so many sequences and answers of so many tokens.
 ///
 /// # Errors
 /// A model that cannot be read.
 pub fn served_base(
     settings: &FinetuneSettings,
+    model: &Path,
     (sequences, answer): (usize, usize),
     engine: EngineSettings,
 ) -> Result<BaseSettings> {
-    let spec = Checkpoint::open(&settings.model.path)?.spec().clone();
+    let spec = Checkpoint::open(model)?.spec().clone();
     let context = (settings.max_length + answer).min(spec.context_length);
     let widths = spec
         .layers
@@ -35,7 +37,7 @@ pub fn served_base(
     // Keys and values, and blocks that are not full.
     let kv_bytes = 2 * size_of::<f32>() * widths.sum::<usize>() * (context + 256) * sequences;
     Ok(BaseSettings {
-        model: settings.model.path.clone(),
+        model: model.to_owned(),
         name: settings.model.name.clone(),
         threads: settings.threads,
         max_context: Some(context),
@@ -49,26 +51,31 @@ pub fn served_base(
     })
 }
 
-/// What `eval` runs with to measure an adapter on rows that its training held out.
+/// What `eval` runs with to measure what a run wrote on rows that its training held out.
 ///
 /// # Errors
 /// A model that cannot be read.
 pub fn measured(
     settings: &FinetuneSettings,
     held_out: &Slice,
-    (adapter, measure): (&Path, Measure),
+    (output, measure): (&Path, Measure),
 ) -> Result<EvalSettings> {
+    let model = output.join(OUTPUT_MODEL);
+    let (model, adapters) = match settings.method {
+        Method::Full => (model.as_path(), Vec::new()),
+        _ => {
+            let adapter = Located {
+                name: settings.title.clone(),
+                path: output.to_owned(),
+            };
+            (settings.model.path.as_path(), vec![adapter])
+        }
+    };
+    let room = (MEASURED_SEQUENCES, COMPARED_TOKENS);
     Ok(EvalSettings {
-        models: vec![served_base(
-            settings,
-            (MEASURED_SEQUENCES, COMPARED_TOKENS),
-            EVALUATION,
-        )?],
-        adapters: vec![Located {
-            name: settings.title.clone(),
-            path: adapter.to_owned(),
-        }],
-        bases: false,
+        models: vec![served_base(settings, model, room, EVALUATION)?],
+        bases: adapters.is_empty(),
+        adapters,
         rows: settings.rows.clone(),
         slice: held_out.clone(),
         template: settings.template.clone(),

@@ -10,7 +10,7 @@ use rootstock_kernels::{Gemm, Right, View, gemm};
 use rootstock_model::{Activation, NormSite, Site};
 
 use super::forward::{kernel, weights_of};
-use super::{Map, Mark, Op, Tape, Value};
+use super::{Bottleneck, Map, Mark, Op, Tape, Value};
 use crate::Rows;
 
 impl Tape<'_, '_> {
@@ -43,6 +43,7 @@ impl Tape<'_, '_> {
             Op::Gate {
                 gate, up, activation, ..
             } => self.activation_backward((gate, up), activation, &gradient),
+            Op::Bottleneck(bottleneck) => return self.bottleneck_backward(bottleneck, gradient),
             Op::Add { residual, x, .. } => {
                 self.pass_gradient(residual, Rc::clone(&gradient));
                 return self.pass_gradient(x, gradient);
@@ -54,14 +55,20 @@ impl Tape<'_, '_> {
     fn embed_backward(&mut self, gradient: &[f32]) {
         let hidden = self.machine.model.spec().hidden_size;
         let scale = self.machine.model.spec().embedding_scale;
-        let training = self.machine.trained.sites.get(&Site::Embedding);
-        let Some(table) = training.and_then(|training| training.weight.as_ref()) else {
-            return;
+        let (trained, parameters) = (self.machine.trained, &mut *self.machine.parameters);
+        let add = |table: &mut [f32], at: usize, row: &[f32], factor: f32| {
+            let to = &mut table[at * hidden..][..hidden];
+            to.iter_mut().zip(row).for_each(|(to, value)| *to += value * factor);
         };
-        let table = self.machine.parameters.gradient_of(table);
-        for (&token, row) in self.batch.tokens().iter().zip(gradient.chunks_exact(hidden)) {
-            let to = &mut table[token as usize * hidden..][..hidden];
-            to.iter_mut().zip(row).for_each(|(to, value)| *to += value * scale);
+        if let Some(table) = trained.weight(Site::Embedding) {
+            let table = parameters.gradient_of(table);
+            let rows = self.batch.tokens().iter().zip(gradient.chunks_exact(hidden));
+            rows.for_each(|(&token, row)| add(table, token as usize, row, scale));
+        }
+        if let Some(id) = trained.positions {
+            let table = &mut parameters.get_mut(id).gradient;
+            let rows = self.batch.positions().iter().zip(gradient.chunks_exact(hidden));
+            rows.for_each(|(&position, row)| add(table, position, row, 1.0));
         }
     }
 
@@ -107,7 +114,7 @@ impl Tape<'_, '_> {
         } = map;
         let trained = self.machine.trained;
         let training = trained.sites.get(&site);
-        let weight = training.and_then(|training| training.weight.as_ref());
+        let weight = trained.weight(site);
         let mut gradient = gradient;
         if let Some(bias) = training.and_then(|training| training.bias.as_ref()) {
             column_sums(&gradient, None, self.machine.parameters.gradient_of(bias));
@@ -223,6 +230,7 @@ impl Op {
             | Self::Rotate { out, .. }
             | Self::Attend { out, .. }
             | Self::Gate { out, .. }
+            | Self::Bottleneck(Bottleneck { out, .. })
             | Self::Add { out, .. } => *out,
         }
     }

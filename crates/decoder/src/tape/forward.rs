@@ -3,12 +3,13 @@
 use rootstock_kernels::training::{
     AttentionInputs, AttentionShape, Rotation, activate, add_rows, attend_segments, gated, norm_rows, rotate_rows,
 };
-use rootstock_kernels::{self as kernels, Gemm, NormWeights, PackedMatrix, Right, View, gemm};
-use rootstock_model::{Activation, NormSite, Site};
+use rootstock_kernels::{self as kernels, Gemm, NormWeights, Right, View, gemm};
+use rootstock_model::adapter::BottleneckInput;
+use rootstock_model::{Activation, BlockSite, NormSite, Site};
 
 use super::{Map, Op, Tape, Value};
 use crate::frozen::norm_weights;
-use crate::{Graph, Parameters};
+use crate::{Batch, Graph, Parameters};
 
 impl Graph for Tape<'_, '_> {
     type Value = Value;
@@ -16,8 +17,7 @@ impl Graph for Tape<'_, '_> {
     fn embed(&mut self) -> Value {
         let model = self.machine.model;
         let hidden = model.spec().hidden_size;
-        let trained = self.machine.trained.sites.get(&Site::Embedding);
-        let trained = trained.and_then(|site| site.weight.as_ref());
+        let trained = self.machine.trained.weight(Site::Embedding);
         let mut rows = self.machine.memory.take(self.batch.tokens().len() * hidden);
         for (&token, row) in self.batch.tokens().iter().zip(rows.chunks_exact_mut(hidden)) {
             match trained {
@@ -29,11 +29,28 @@ impl Graph for Tape<'_, '_> {
             }
             row.iter_mut().for_each(|value| *value *= model.spec().embedding_scale);
         }
-        if let Some(table) = model.positions() {
-            add_positions(table, self.batch.positions(), &mut rows);
+        let positions = self.machine.trained.positions;
+        match (positions, model.positions()) {
+            (Some(id), _) => {
+                let table = &self.machine.parameters.get(id).values;
+                add_positions(
+                    self.batch,
+                    hidden,
+                    |position, row| row.copy_from_slice(&table[position * hidden..][..hidden]),
+                    &mut rows,
+                );
+            }
+            (None, Some(table)) => add_positions(
+                self.batch,
+                hidden,
+                |position, row| table.dequantize_row(position, row),
+                &mut rows,
+            ),
+            (None, None) => {}
         }
-        let out = self.push(rows, hidden, trained.is_some());
-        if trained.is_some() {
+        let needs = trained.is_some() || positions.is_some();
+        let out = self.push(rows, hidden, needs);
+        if needs {
             self.ops.push(Op::Embed { out });
         }
         out
@@ -60,7 +77,7 @@ impl Graph for Tape<'_, '_> {
             .expect("the walk visits maps of the architecture");
         let from = View::new(&self.nodes[x.0].values, inputs);
         let mut to = machine.memory.take(from.rows * outputs);
-        let product = match training.and_then(|training| training.weight.as_ref()) {
+        let product = match trained.weight(site) {
             Some(weight) => {
                 let weight = View::new(machine.parameters.rows(weight), inputs);
                 Gemm::new(from, Right::Dense(weight.transposed()))
@@ -135,6 +152,10 @@ impl Graph for Tape<'_, '_> {
 
     fn activate(&mut self, activation: Activation, x: Value) -> Value {
         self.activation(activation, x, None)
+    }
+
+    fn bottleneck(&mut self, x: Value, site: BlockSite, input: BottleneckInput) -> Value {
+        self.add_bottleneck(x, site, input)
     }
 
     fn add(&mut self, residual: Value, x: Value) -> Value {
@@ -212,6 +233,7 @@ pub(super) fn kernel(activation: Activation) -> kernels::Activation {
     match activation {
         Activation::Silu => kernels::Activation::Silu,
         Activation::GeluTanh => kernels::Activation::GeluTanh,
+        Activation::Relu => kernels::Activation::Relu,
     }
 }
 
@@ -232,10 +254,11 @@ pub(super) fn weights_of<'a>(
     }
 }
 
-fn add_positions(table: &PackedMatrix, positions: &[usize], rows: &mut [f32]) {
-    let mut learned = vec![0.0; table.inputs()];
-    for (&position, row) in positions.iter().zip(rows.chunks_exact_mut(table.inputs())) {
-        table.dequantize_row(position, &mut learned);
+/// Adds to every row what `read` gives for its position.
+fn add_positions(batch: &Batch, hidden: usize, read: impl Fn(usize, &mut [f32]), rows: &mut [f32]) {
+    let mut learned = vec![0.0; hidden];
+    for (&position, row) in batch.positions().iter().zip(rows.chunks_exact_mut(hidden)) {
+        read(position, &mut learned);
         row.iter_mut()
             .zip(&learned)
             .for_each(|(value, learned)| *value += learned);

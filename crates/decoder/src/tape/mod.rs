@@ -5,6 +5,7 @@
 //! depend on nothing trained are computed and not written down: below the first trained layer there is no way back.
 
 mod backward;
+mod bottleneck;
 mod forward;
 mod magnitude;
 mod memory;
@@ -15,6 +16,7 @@ mod storage;
 use rootstock_kernels::{Arithmetic, Context};
 use rootstock_model::{Activation, NormSite, Site};
 
+use self::bottleneck::Bottleneck;
 pub use self::magnitude::WeightNorms;
 pub use self::memory::Memory;
 use self::nodes::Node;
@@ -90,6 +92,7 @@ enum Op {
         out: Value,
         activation: Activation,
     },
+    Bottleneck(Bottleneck),
     Add {
         residual: Value,
         x: Value,

@@ -1,7 +1,7 @@
 //! Low-rank pairs beside a map, forward and backward.
 
 use rootstock_kernels::training::{add_rows, dropout};
-use rootstock_kernels::{Gemm, Right, View, gemm};
+use rootstock_kernels::{Arithmetic, Gemm, Right, View, gemm};
 use rootstock_model::{Projection, Site};
 
 use super::{Tape, Value};
@@ -12,11 +12,19 @@ impl Tape<'_, '_> {
         self.machine.trained.sites.get(&site)?.pair.clone()
     }
 
+    /// Products in bfloat16 would round away how far a pair has come from its beginning.
+    fn arithmetic(&self, pair: &LowRank) -> Arithmetic {
+        match initial(self.machine.parameters, pair) {
+            None => self.pass.arithmetic,
+            Some(_) => Arithmetic::F32,
+        }
+    }
+
     /// Adds `scale * B A x` to the rows of a map's outputs, and gives `A x` for the way back.
     pub(super) fn add_pair(&mut self, x: Value, site: Site, to: &mut [f32]) -> Option<Value> {
         let pair = self.pair(site)?;
         let dropped = self.dropped(&pair, site, x);
-        let arithmetic = self.pass.arithmetic;
+        let arithmetic = self.arithmetic(&pair);
         let machine = &mut *self.machine;
         let (a, inputs) = matrix(machine.parameters, pair.a);
         let rank = a.rows;
@@ -36,7 +44,30 @@ impl Tape<'_, '_> {
         };
         gemm(machine.context, &through_b, to);
         dropped.into_iter().for_each(|values| machine.memory.give(values));
+        self.subtract_initial(&pair, x, to);
         Some(self.push(hidden, rank, false))
+    }
+
+    /// Subtracts what the pair gave at its beginning, where only the difference takes effect.
+    fn subtract_initial(&mut self, pair: &LowRank, x: Value, to: &mut [f32]) {
+        let machine = &mut *self.machine;
+        let Some((a, b)) = initial(machine.parameters, pair) else {
+            return;
+        };
+        let rows = View::new(&self.nodes[x.0].values, a.columns);
+        let mut hidden = machine.memory.take(rows.rows * a.rows);
+        gemm(
+            machine.context,
+            &Gemm::new(rows, Right::Dense(a.transposed())),
+            &mut hidden,
+        );
+        let product = Gemm {
+            scale: -pair.scale,
+            accumulate: true,
+            ..Gemm::new(View::new(&hidden, a.rows), Right::Dense(b.transposed()))
+        };
+        gemm(machine.context, &product, to);
+        machine.memory.give(hidden);
     }
 
     /// The rows of `x` without those elements that the pair does not see; `None` where it sees all.
@@ -59,19 +90,21 @@ impl Tape<'_, '_> {
         self.restore(hidden);
         let hidden = self.take_values(hidden);
         self.b_backward(&pair, &hidden, gradient);
+        let arithmetic = self.arithmetic(&pair);
         let machine = &mut *self.machine;
         let mut of_hidden = machine.memory.take(hidden.len());
         machine.memory.give(hidden);
         let b = outputs(machine.parameters, &pair);
         let back = Gemm {
             scale: pair.scale,
-            arithmetic: self.pass.arithmetic,
+            arithmetic,
             ..Gemm::new(View::new(gradient, b.rows), Right::Dense(b))
         };
         gemm(machine.context, &back, &mut of_hidden);
         self.a_backward(&pair, (x, site), &of_hidden);
         if let Some(to_x) = to_x {
             self.pair_input_backward(&pair, site, &of_hidden, to_x);
+            self.initial_backward(&pair, gradient, of_hidden.as_mut_slice(), to_x);
         }
         self.machine.memory.give(of_hidden);
     }
@@ -79,12 +112,13 @@ impl Tape<'_, '_> {
     /// Adds to the gradient of B. The product is computed lying down, `[rank, outputs]`: the long rows of `gradient` are read
     /// as they are.
     fn b_backward(&mut self, pair: &LowRank, hidden: &[f32], gradient: &[f32]) {
+        let arithmetic = self.arithmetic(pair);
         let machine = &mut *self.machine;
         let (rank, width) = (machine.parameters.get(pair.a).shape[0], pair.b.rows.len());
         let mut lying = machine.memory.take(rank * width);
         let product = Gemm {
             scale: pair.scale,
-            arithmetic: self.pass.arithmetic,
+            arithmetic,
             ..Gemm::new(
                 View::new(hidden, rank).transposed(),
                 Right::Dense(View::new(gradient, width)),
@@ -102,13 +136,14 @@ impl Tape<'_, '_> {
     /// Adds to the gradient of A.
     fn a_backward(&mut self, pair: &LowRank, (x, site): (Value, Site), of_hidden: &[f32]) {
         let dropped = self.dropped(pair, site, x);
+        let arithmetic = self.arithmetic(pair);
         let machine = &mut *self.machine;
         let (a, inputs) = matrix(machine.parameters, pair.a);
         let rank = a.rows;
         let rows = dropped.as_ref().unwrap_or(&self.nodes[x.0].values);
         let product = Gemm {
             accumulate: true,
-            arithmetic: self.pass.arithmetic,
+            arithmetic,
             ..Gemm::new(
                 View::new(of_hidden, rank).transposed(),
                 Right::Dense(View::new(rows, inputs)),
@@ -122,12 +157,31 @@ impl Tape<'_, '_> {
         dropped.into_iter().for_each(|values| machine.memory.give(values));
     }
 
+    /// The gradient that reaches the map's input through the pair's beginning. `of_hidden` is overwritten.
+    fn initial_backward(&mut self, pair: &LowRank, gradient: &[f32], of_hidden: &mut [f32], to_x: &mut [f32]) {
+        let machine = &mut *self.machine;
+        let Some((a, b)) = initial(machine.parameters, pair) else {
+            return;
+        };
+        let back = Gemm {
+            scale: -pair.scale,
+            ..Gemm::new(View::new(gradient, b.rows), Right::Dense(b))
+        };
+        gemm(machine.context, &back, of_hidden);
+        let product = Gemm {
+            accumulate: true,
+            ..Gemm::new(View::new(of_hidden, a.rows), Right::Dense(a))
+        };
+        gemm(machine.context, &product, to_x);
+    }
+
     /// The gradient that reaches the map's input through the pair.
     fn pair_input_backward(&mut self, pair: &LowRank, site: Site, of_hidden: &[f32], to_x: &mut [f32]) {
+        let arithmetic = self.arithmetic(pair);
         let machine = &mut *self.machine;
         let (a, _) = matrix(machine.parameters, pair.a);
         let product = Gemm {
-            arithmetic: self.pass.arithmetic,
+            arithmetic,
             ..Gemm::new(View::new(of_hidden, a.rows), Right::Dense(a))
         };
         let key = self.pass.dropout_key.filter(|_| pair.dropout > 0.0);
@@ -159,6 +213,16 @@ fn matrix(parameters: &Parameters, id: ParameterId) -> (View<'_>, usize) {
 /// The rows of B that are a site's outputs.
 fn outputs<'a>(parameters: &'a Parameters, pair: &LowRank) -> View<'a> {
     View::new(parameters.rows(&pair.b), parameters.get(pair.b.id).width())
+}
+
+/// A and a site's rows of B as they began, where they are subtracted.
+fn initial<'a>(parameters: &'a Parameters, pair: &LowRank) -> Option<(View<'a>, View<'a>)> {
+    let a = parameters.get(pair.a);
+    let b = parameters.initial_rows(&pair.b)?;
+    Some((
+        View::new(a.initial.as_ref()?, a.shape[1]),
+        View::new(b, parameters.get(pair.b.id).width()),
+    ))
 }
 
 /// What decides the elements that a site's pair does not see, from the key of the pass.

@@ -2,9 +2,12 @@
 
 mod prepare;
 
-use rootstock_kernels::{LowRankPair, PackedMatrix};
-use rootstock_model::{ContentHash, NormSite, Projection, Site};
+use std::collections::BTreeMap;
 
+use rootstock_kernels::{LowRankPair, PackedMatrix};
+use rootstock_model::{BlockSite, ContentHash, NormSite, Projection, Site};
+
+use super::bottleneck::PackedBottleneck;
 use super::dora::Magnitude;
 use super::embed::EmbeddingChange;
 use crate::runner::PreparedAdapter;
@@ -18,6 +21,7 @@ pub(super) struct NativeAdapter {
     maps: Vec<Option<MapChange>>,
     pub embedding: Option<EmbeddingChange>,
     norms: Vec<(NormSite, NormChange)>,
+    bottlenecks: BTreeMap<BlockSite, PackedBottleneck>,
     /// Whether any map has a magnitude.
     pub has_magnitudes: bool,
 }
@@ -79,6 +83,11 @@ impl NativeAdapter {
             .map(|(_, change)| change)
     }
 
+    /// The adapter's bottleneck after a block, if it has one.
+    pub fn bottleneck(&self, site: BlockSite) -> Option<&PackedBottleneck> {
+        self.bottlenecks.get(&site)
+    }
+
     /// Whether it has an effect under the factor `scale`: a magnitude has one even under 0, which makes the norms of the
     /// base's rows those that the adapter learned.
     pub fn is_active(&self, scale: f32) -> bool {
@@ -114,5 +123,9 @@ impl PreparedAdapter for NativeAdapter {
 
     fn content_hash(&self) -> ContentHash {
         self.hash
+    }
+
+    fn adds_up(&self) -> bool {
+        self.bottlenecks.is_empty()
     }
 }

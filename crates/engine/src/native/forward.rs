@@ -4,6 +4,7 @@ use rootstock_kernels::{Context, KvCache, Part, Precision, Source, Then};
 use rootstock_model::{NormSite, Site};
 
 use super::batch::{Segment, StepLayout};
+use super::bottleneck::BottleneckMemory;
 use super::changes::SegmentRows;
 use super::embed::embed;
 use super::layer::Pass;
@@ -32,6 +33,7 @@ pub(super) struct Buffers {
     /// Rows of the residual stream that give logits.
     selected: Vec<f32>,
     pub products: Products,
+    pub bottlenecks: BottleneckMemory,
 }
 
 impl Buffers {
@@ -44,6 +46,7 @@ impl Buffers {
             joining: Vec::new(),
             selected: Vec::new(),
             products: Products::new(precision),
+            bottlenecks: BottleneckMemory::new(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! One layer of a step: attention, then the feed-forward. Each call of a kernel is one parallel region.
 
 use rootstock_kernels::{HeadTransform, KvCache, Source, Then, attend, rotate_and_store};
-use rootstock_model::{Norm, NormSite, Projection, Site};
+use rootstock_model::{Block, BlockSite, Norm, NormSite, Projection, Site};
 
+use super::bottleneck::{BottleneckMemory, Bottlenecks};
 use super::changes::{OwnNorms, row_norms};
 use super::forward::{Buffers, Step};
 use super::rows::{Chunk, Group, Products, Rows};
@@ -43,8 +44,12 @@ impl Pass<'_> {
         let post = post.map(|norm| (NormSite::PostAttention(self.index), norm));
         for chunk in self.chunks {
             let source = Source::dense(&buffers.attended[chunk.of(heads.width())], heads.width(), None);
-            let to = (&mut buffers.joining, &mut buffers.residual[..]);
-            self.leave(chunk, Projection::Output, source, post, &mut buffers.products, to);
+            let to = (
+                &mut buffers.joining,
+                &mut buffers.residual[..],
+                &mut buffers.bottlenecks,
+            );
+            self.leave(chunk, Block::Attention, source, post, &mut buffers.products, to);
         }
     }
 
@@ -91,8 +96,12 @@ impl Pass<'_> {
                 stride,
                 ..Source::dense(&buffers.inner, width, None)
             };
-            let to = (&mut buffers.joining, &mut buffers.residual[..]);
-            self.leave(chunk, Projection::Down, source, post, &mut buffers.products, to);
+            let to = (
+                &mut buffers.joining,
+                &mut buffers.residual[..],
+                &mut buffers.bottlenecks,
+            );
+            self.leave(chunk, Block::FeedForward, source, post, &mut buffers.products, to);
         }
     }
 
@@ -120,16 +129,20 @@ impl Pass<'_> {
         self.rows.part(chunk).map(group, memory, (out, stride));
     }
 
-    /// The product at the exit of a half of the layer, into the chunk's rows of the residual stream.
+    /// The product at the exit of a block, into the chunk's rows of the residual stream, and the bottlenecks after it.
     fn leave(
         &mut self,
         chunk: &Chunk<'_>,
-        projection: Projection,
+        block: Block,
         source: Source<'_>,
         post: Option<(NormSite, &Norm)>,
         memory: &mut Products,
-        (joining, residual): (&mut Vec<f32>, &mut [f32]),
+        (joining, residual, bottlenecks): (&mut Vec<f32>, &mut [f32], &mut BottleneckMemory),
     ) {
+        let projection = match block {
+            Block::Attention => Projection::Output,
+            Block::FeedForward => Projection::Down,
+        };
         let (parts, _) = self.layer.parts(&[projection]);
         let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
         let group = Group {
@@ -139,8 +152,14 @@ impl Pass<'_> {
             parts: &parts,
             then: Then::Add,
         };
-        let residual = &mut residual[chunk.of(self.rows.model.spec.hidden_size)];
-        self.rows.part(chunk).join(group, post, memory, (joining, residual));
+        let (layer, hidden) = (self.index, self.rows.model.spec.hidden_size);
+        let residual = &mut residual[chunk.of(hidden)];
+        let own = Bottlenecks::of(chunk.segments(), BlockSite { layer, block }, hidden);
+        own.before(residual, bottlenecks);
+        self.rows
+            .part(chunk)
+            .join(group, post, memory, (joining, &mut *residual));
+        own.after(self.rows.context, residual, bottlenecks);
     }
 
     fn sites(&self, projections: &[Projection]) -> Vec<Site> {

@@ -3,6 +3,7 @@
 
 mod adapter;
 mod batch;
+mod bottleneck;
 mod changes;
 mod dora;
 mod embed;

@@ -21,7 +21,12 @@ pub(super) struct Chunk<'a> {
     segments: Vec<SegmentRows<'a>>,
 }
 
-impl Chunk<'_> {
+impl<'a> Chunk<'a> {
+    /// Their segments, in terms of places among them.
+    pub fn segments(&self) -> &[SegmentRows<'a>] {
+        &self.segments
+    }
+
     /// Their elements in rows of `width`.
     pub fn of(&self, width: usize) -> Range<usize> {
         self.rows.start * width..self.rows.end * width

@@ -282,11 +282,17 @@ fn heads(attention: &AttentionSpec) -> AttentionHeads {
     }
 }
 
-fn activation(layer: &LayerSpec) -> Then {
-    let function = match layer.feed_forward.activation() {
+/// An activation as the kernels call it.
+pub(super) fn kernel(activation: model::Activation) -> Activation {
+    match activation {
         model::Activation::Silu => Activation::Silu,
         model::Activation::GeluTanh => Activation::GeluTanh,
-    };
+        model::Activation::Relu => Activation::Relu,
+    }
+}
+
+fn activation(layer: &LayerSpec) -> Then {
+    let function = kernel(layer.feed_forward.activation());
     match layer.feed_forward {
         FeedForward::Gated { .. } => Then::Gate(function),
         FeedForward::Plain { .. } => Then::Activate(function),

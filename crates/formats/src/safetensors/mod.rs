@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

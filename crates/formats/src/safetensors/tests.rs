@@ -189,3 +189,28 @@ proptest! {
         let _ = SafeTensors::parse(&file(&header, data));
     }
 }
+
+#[test]
+fn a_written_header_is_read_here_and_by_the_formats_own_reader() {
+    let entry = |name: &str, dtype, shape: &[usize], bytes| write::Entry {
+        name: name.to_owned(),
+        dtype,
+        shape: shape.to_vec(),
+        bytes,
+    };
+    let entries = [entry("b \"quoted\"", "BF16", &[2, 3], 12), entry("a", "F32", &[1], 4)];
+    let mut file = write::header(&entries, &[("format", "pt")]);
+    assert!(file.len().is_multiple_of(8));
+    file.extend(0..16u8);
+    let read = SafeTensors::parse(&file).unwrap();
+    let tensor = |name: &str| read.tensors()[name].clone();
+    assert_eq!((tensor("a").dtype, tensor("a").shape), (DType::F32, vec![1]));
+    assert_eq!(tensor("a").bytes(&file).unwrap(), [12, 13, 14, 15]);
+    let theirs = ::safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert_eq!(theirs.tensor("b \"quoted\"").unwrap().shape(), [2, 3]);
+    assert_eq!(
+        theirs.tensor("b \"quoted\"").unwrap().data(),
+        (0..12).collect::<Vec<u8>>()
+    );
+    assert_eq!(theirs.len(), 2);
+}

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mutate::Mutator;
 use peak_alloc::PeakAlloc;
+use rootstock_formats::adapterhub::BottleneckConfig;
 use rootstock_formats::gguf::Gguf;
 use rootstock_formats::peft::{AdapterConfig, ModuleKind};
 use rootstock_formats::safetensors::SafeTensors;
@@ -46,6 +47,13 @@ const SAFETENSORS: Bound = Bound {
 const CONFIG: Bound = Bound {
     per_byte: 64,
     constant: 24 << 20,
+};
+
+/// A list of one number takes 4 bytes in the file; in memory 80 for itself, three times that while the list around it grows, and room for
+/// four numbers.
+const VALUES: Bound = Bound {
+    per_byte: 256,
+    constant: 64 << 10,
 };
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -132,6 +140,24 @@ fn parse_config(input: &[u8]) -> bool {
         assert!(config.rank_for(module) > 0);
     }
     true
+}
+
+fn parse_bottleneck_config(input: &[u8]) -> bool {
+    let Ok(config) = BottleneckConfig::parse(input) else {
+        return false;
+    };
+    let mut widths = (0..40).filter_map(|layer| config.width(layer, 576).ok().flatten());
+    assert!(widths.all(|width| (1..=576 * 16).contains(&width)));
+    true
+}
+
+#[test]
+fn mutated_bottleneck_configurations_stay_within_bounds() {
+    let _alone = alone();
+    fuzz("bottleneck_config", &VALUES, parse_bottleneck_config);
+    let list = |item: &str| format!("{{\"config\": [{}]}}", vec![item; 20_000].join(","));
+    let dear_ones = ["0", "[]", "[0]", "{}", "\"\""].map(|item| list(item).into_bytes());
+    dear(&VALUES, &dear_ones, parse_bottleneck_config);
 }
 
 #[test]

@@ -10,9 +10,11 @@ pub enum Activation {
     Silu,
     /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: the approximation of GELU by tanh.
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
 }
 
-/// `-2 sqrt(2 / pi)`: with `0.5 (1 + tanh u) = 1 / (1 + e^-2u)` both activations are `x / (1 + e^y)`.
+/// `-2 sqrt(2 / pi)`: with `0.5 (1 + tanh u) = 1 / (1 + e^-2u)` the smooth activations are `x / (1 + e^y)`.
 const GELU_LINEAR: f32 = -1.595_769;
 /// `-2 sqrt(2 / pi) * 0.044715`.
 const GELU_CUBIC: f32 = -0.071_354_814;
@@ -23,6 +25,8 @@ impl Activation {
         let exponent = match self {
             Self::Silu => s.sub(s.splat(0.0), x),
             Self::GeluTanh => s.mul(s.mul_add(s.mul(x, x), s.splat(GELU_CUBIC), s.splat(GELU_LINEAR)), x),
+            // In this order NaN stays one.
+            Self::Relu => return s.max(s.splat(0.0), x),
         };
         s.div(x, s.add(s.splat(1.0), exp(s, exponent)))
     }

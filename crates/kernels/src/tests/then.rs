@@ -13,6 +13,7 @@ fn act(activation: Activation, x: f64) -> f64 {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             0.5 * x * (1.0 + u.tanh())
         }
+        Activation::Relu => x.max(0.0),
     }
 }
 
@@ -51,6 +52,8 @@ fn biases_activations_and_gates_follow_their_definitions() {
         Then::Gate(Activation::GeluTanh),
         Then::Activate(Activation::Silu),
         Then::Activate(Activation::GeluTanh),
+        Then::Gate(Activation::Relu),
+        Then::Activate(Activation::Relu),
     ];
     for (rows, outputs) in [(1, 64), (2, 45), (7, 1), (13, 33), (30, 19)] {
         let maps = [(); 2].map(|()| random.matrix(BlockFormat::Q8_0, outputs, 64));
@@ -103,7 +106,7 @@ fn gelu_is_accurate_where_it_bends_and_where_it_ends() {
     let mut x: Vec<f32> = (0..32 * 256).map(|i| (i as f32 - 4096.0) / 512.0).collect();
     x[..6].copy_from_slice(&[0.0, -0.0, 1e30, -1e30, 60.0, -60.0]);
     for mut context in contexts() {
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
             let got = run(&mut context, &x, [(&identity, None); 2], Then::Activate(activation));
             for (x, got) in x.chunks_exact(32).zip(got.chunks_exact(64)) {
                 for (x, got) in x.iter().zip(&got[..32]) {

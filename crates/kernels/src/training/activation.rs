@@ -141,9 +141,17 @@ impl Part for Backward<'_> {
     }
 }
 
+/// `max(x, 0)` and its derivative, 0 at 0.
+#[inline(always)]
+fn relu<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
+    let value = s.max(s.splat(0.0), x);
+    // A positive value by itself, else 0 by the smallest number that is not.
+    (value, s.div(value, s.max(value, s.splat(f32::MIN_POSITIVE))))
+}
+
 /// The function and its derivative.
 ///
-/// With `t` the sigmoid of `k(x)`, both kinds are `x * t`: `k = x` for SiLU, `k = 2 sqrt(2 / pi) (x + 0.044715 x^3)` for
+/// With `t` the sigmoid of `k(x)`, the smooth kinds are `x * t`: `k = x` for SiLU, `k = 2 sqrt(2 / pi) (x + 0.044715 x^3)` for
 /// GELU's tanh form, since `(1 + tanh(a)) / 2` is the sigmoid of `2 a`. The derivative is `t + x * t * (1 - t) * k'`.
 #[inline(always)]
 fn value_and_slope<S: Simd>(s: S, activation: Activation, x: S::F) -> (S::F, S::F) {
@@ -157,6 +165,7 @@ fn value_and_slope<S: Simd>(s: S, activation: Activation, x: S::F) -> (S::F, S::
             let slope = s.mul(s.splat(factor), s.mul_add(s.splat(3.0 * 0.044_715), square, one));
             (inner, slope)
         }
+        Activation::Relu => return relu(s, x),
     };
     let sigmoid = s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), inner))));
     let value = s.mul(x, sigmoid);

@@ -130,6 +130,7 @@ fn activated(activation: Activation, x: f64) -> f64 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::Relu => x.max(0.0),
     }
 }
 
@@ -138,7 +139,7 @@ fn activations_and_their_gradients_are_those_of_the_reference() {
     let mut random = Random(2);
     let count = 1024 + 48;
     let scaled = |values: Vec<f32>| values.into_iter().map(|value| value * 4.0).collect::<Vec<_>>();
-    for activation in [Activation::Silu, Activation::GeluTanh] {
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
         let [gate, up, gradient] = [(); 3].map(|()| scaled(random.numbers(count)));
         let product = |gate: &[f64], up: &[f64]| {
             let pairs = gate.iter().zip(up);

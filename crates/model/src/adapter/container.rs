@@ -1,19 +1,24 @@
-//! The files of an adapter: a PEFT folder, or a GGUF file by itself or alone in a folder; opened, bounded in size, and told
+//! The files of an adapter: a PEFT or AdapterHub folder, or a GGUF file by itself or alone in a folder; opened, bounded in size, and told
 //! apart from what must not be read. They may change or vanish at any moment, so they are read, never mapped.
+
+mod adapterhub;
 
 use std::fs;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use rootstock_formats::FormatError;
+use rootstock_formats::adapterhub::{BottleneckConfig, is_adapterhub};
 use rootstock_formats::gguf::Gguf;
 use rootstock_formats::peft::{AdapterConfig, ConfigError};
 use rootstock_formats::safetensors::SafeTensors;
 
 use super::file::{io_refusal, open_regular, read_small};
 use super::{AdapterError, AdapterErrorCode, AdapterLimits};
+pub(super) use adapterhub::Head;
+pub use adapterhub::{BOTTLENECK_HEAD, BOTTLENECK_WEIGHTS};
 
-/// The configuration of a PEFT folder.
+/// The configuration of a folder.
 pub const CONFIG: &str = "adapter_config.json";
 /// The tensors of a PEFT folder.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -31,6 +36,8 @@ pub(super) struct Files {
     pub(super) main: File,
     /// The state in which training began, if it lies beside an adapter that needs it.
     pub(super) initial: Option<File>,
+    /// The output layer that was trained beside bottlenecks.
+    pub(super) head: Option<Head>,
     /// Where files beside the weights are looked for.
     pub(super) dir: Option<PathBuf>,
 }
@@ -49,6 +56,10 @@ pub(super) enum Contents {
         config: Box<AdapterConfig>,
         header: SafeTensors,
     },
+    AdapterHub {
+        config: Box<BottleneckConfig>,
+        header: SafeTensors,
+    },
     Gguf(Box<Gguf>),
 }
 
@@ -65,6 +76,7 @@ impl Files {
             return Ok(Self {
                 main: File::gguf(path, limits)?,
                 initial: None,
+                head: None,
                 dir: None,
             });
         }
@@ -81,23 +93,34 @@ impl Files {
             return Ok(Self {
                 main,
                 initial: None,
+                head: None,
                 dir,
             });
         }
-        let main = File::peft(path, limits)?;
+        let main = File::folder(path, limits)?;
+        let head = match &main.contents {
+            Contents::AdapterHub { .. } => Head::open(path, limits)?,
+            Contents::Peft { .. } | Contents::Gguf(_) => None,
+        };
         let initial = match main.contents.needs_initial() {
             true => initial_folder(path)?
-                .map(|path| File::peft(&path, limits))
+                .map(|path| File::folder(&path, limits))
                 .transpose()?,
             false => None,
         };
-        Ok(Self { main, initial, dir })
+        Ok(Self {
+            main,
+            initial,
+            head,
+            dir,
+        })
     }
 
     /// What the adapter records as its base.
     pub(super) fn base_model(&self) -> Option<String> {
         match &self.main.contents {
             Contents::Peft { config, .. } => config.base_model.clone(),
+            Contents::AdapterHub { config, .. } => config.base_model.clone(),
             Contents::Gguf(gguf) => {
                 let name = gguf.get_str("general.base_model.0.name");
                 name.ok().flatten().map(str::to_owned)
@@ -107,9 +130,14 @@ impl Files {
 }
 
 impl File {
-    fn peft(dir: &Path, limits: AdapterLimits) -> Result<Self, AdapterError> {
-        let config = Box::new(read_config(&dir.join(CONFIG))?);
-        let weights = Weights::open_safetensors(dir, limits)?;
+    /// Which library's folder it is, its configuration tells.
+    fn folder(dir: &Path, limits: AdapterLimits) -> Result<Self, AdapterError> {
+        let json = read_small(&dir.join(CONFIG), CONFIG, LARGEST_CONFIG)?;
+        if is_adapterhub(&json) {
+            return Self::adapterhub(dir, &json, limits);
+        }
+        let config = Box::new(parse_config(&json)?);
+        let weights = Weights::open_safetensors(dir, (WEIGHTS, &PICKLES), limits)?;
         let header = weights.safetensors_header()?;
         Ok(Self {
             contents: Contents::Peft { config, header },
@@ -137,7 +165,7 @@ impl Contents {
                 .changed_base
                 .as_ref()
                 .is_some_and(|changed| changed.by_initial_pair),
-            Self::Gguf(_) => false,
+            Self::AdapterHub { .. } | Self::Gguf(_) => false,
         }
     }
 }
@@ -201,14 +229,18 @@ fn shown(path: &Path) -> String {
 }
 
 impl Weights {
-    fn open_safetensors(dir: &Path, limits: AdapterLimits) -> Result<Self, AdapterError> {
-        let path = dir.join(WEIGHTS);
+    fn open_safetensors(
+        dir: &Path,
+        (name, pickles): (&str, &[&str]),
+        limits: AdapterLimits,
+    ) -> Result<Self, AdapterError> {
+        let path = dir.join(name);
         if !path.exists()
-            && let Some(pickle) = PICKLES.iter().find(|name| dir.join(name).exists())
+            && let Some(pickle) = pickles.iter().find(|name| dir.join(name).exists())
         {
             return Err(refused_pickle(pickle));
         }
-        Self::open(&path, WEIGHTS, limits)
+        Self::open(&path, name, limits)
     }
 
     fn open(path: &Path, name: &str, limits: AdapterLimits) -> Result<Self, AdapterError> {
@@ -271,9 +303,8 @@ impl Weights {
     }
 }
 
-fn read_config(path: &Path) -> Result<AdapterConfig, AdapterError> {
-    let json = read_small(path, CONFIG, LARGEST_CONFIG)?;
-    AdapterConfig::parse(&json).map_err(|error| match error {
+fn parse_config(json: &[u8]) -> Result<AdapterConfig, AdapterError> {
+    AdapterConfig::parse(json).map_err(|error| match error {
         ConfigError::PeftType(_) => {
             AdapterError::new(AdapterErrorCode::UnsupportedType, format_args!("{CONFIG}: {error}"))
         }
@@ -282,8 +313,10 @@ fn read_config(path: &Path) -> Result<AdapterConfig, AdapterError> {
 }
 
 fn refused_pickle(name: &str) -> AdapterError {
-    let message =
-        format!("{name}: expected safetensors, got a pickle, which can run code; save with safe_serialization=True");
+    let message = format!(
+        "{name}: expected safetensors, got a pickle, which can run code; save with safe_serialization=True (in AdapterHub's library: \
+                 use_safetensors=True)"
+    );
     AdapterError::new(AdapterErrorCode::Pickle, message)
 }
 

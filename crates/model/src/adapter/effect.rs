@@ -3,7 +3,7 @@
 use rootstock_formats::DType;
 
 use crate::weights::floats;
-use crate::{NormSite, Site};
+use crate::{Activation, BlockSite, NormSite, Site};
 
 /// One change an adapter makes to the base. Changes to one site add up: a pair beside a [`MatrixEffect`] adds to the matrix
 /// that it puts in place. Under a request's factor f on the adapter, whatever is stored in full is taken as its difference
@@ -18,6 +18,8 @@ pub enum Effect {
     Matrix(MatrixEffect),
     /// Another normalisation in place of the base's (`modules_to_save`).
     Norm(NormEffect),
+    /// A bottleneck after a block; Houlsby et al., 2019, and Pfeiffer et al., 2020.
+    Bottleneck(Bottleneck),
 }
 
 /// A low-rank pair on one site.
@@ -78,6 +80,37 @@ pub struct NormEffect {
     pub weight: Option<Vec<f32>>,
     /// Bias, if stored.
     pub bias: Option<Vec<f32>>,
+}
+
+/// `scale * (up activation(down x + down_bias) + up_bias)`, added to the residual stream after a block has been. Not linear, so
+/// that it has a meaning of its own beside no other adapter: it is not part of sums.
+#[derive(Debug)]
+pub struct Bottleneck {
+    /// After which block.
+    pub site: BlockSite,
+    /// What x is.
+    pub input: BottleneckInput,
+    /// Between its maps.
+    pub activation: Activation,
+    /// Factor on what it gives.
+    pub scale: f32,
+    /// `[width, hidden]`
+    pub down: AdapterTensor,
+    /// `[width, 1]`
+    pub down_bias: AdapterTensor,
+    /// `[hidden, width]`
+    pub up: AdapterTensor,
+    /// `[hidden, 1]`
+    pub up_bias: AdapterTensor,
+}
+
+/// What a bottleneck sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BottleneckInput {
+    /// What the block gives (Houlsby et al., 2019).
+    Output,
+    /// The residual stream after that has been added to it (Pfeiffer et al., 2020).
+    Sum,
 }
 
 /// A matrix of an adapter in the element type of its file (F32, F16 or BF16), little endian, row by row.

@@ -11,7 +11,7 @@ pub enum AdapterErrorCode {
     Malformed,
     /// Weights come as a pickle, which can run code.
     Pickle,
-    /// `peft_type` is not LORA, or a GGUF file is no LoRA adapter.
+    /// `peft_type` is not LORA, a GGUF file is no LoRA adapter, or a base of this family takes no bottlenecks.
     UnsupportedType,
     /// A field of adapter_config.json or rootstock.toml or a GGUF metadata key is not known and not at its default, or has
     /// a value that is not supported.

@@ -1,6 +1,6 @@
 //! The hash of what an adapter does: what caches are keyed by.
 
-use super::{AdapterTensor, BiasKind, Effect};
+use super::{AdapterTensor, BiasKind, Bottleneck, Effect};
 use crate::ContentHash;
 
 /// Set apart from every other use of the hash function; a new layout of the hashed bytes takes a new number.
@@ -38,6 +38,7 @@ pub(super) fn content_hash(effects: &[Effect]) -> ContentHash {
                 hash_vector(&mut hasher, norm.weight.as_deref());
                 hash_vector(&mut hasher, norm.bias.as_deref());
             }
+            Effect::Bottleneck(bottleneck) => hash_bottleneck(&mut hasher, bottleneck),
         }
     }
     ContentHash(hasher.finalize().into())
@@ -49,6 +50,26 @@ fn label(hasher: &mut blake3::Hasher, kind: &str, site: &str) {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }
+}
+
+fn hash_bottleneck(hasher: &mut blake3::Hasher, bottleneck: &Bottleneck) {
+    label(hasher, "bottleneck", &bottleneck.site.to_string());
+    label(
+        hasher,
+        &format!("{:?}", bottleneck.input),
+        &format!("{:?}", bottleneck.activation),
+    );
+    hasher.update(&bottleneck.scale.to_bits().to_le_bytes());
+    let Bottleneck {
+        down,
+        down_bias,
+        up,
+        up_bias,
+        ..
+    } = bottleneck;
+    [down, down_bias, up, up_bias]
+        .into_iter()
+        .for_each(|tensor| hash_tensor(hasher, tensor));
 }
 
 fn hash_tensor(hasher: &mut blake3::Hasher, tensor: &AdapterTensor) {

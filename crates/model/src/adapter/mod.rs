@@ -1,6 +1,7 @@
-//! An adapter (a PEFT folder or a GGUF file), read, checked against a base and turned into effects on its sites.
+//! An adapter (a PEFT or AdapterHub folder or a GGUF file), read, checked against a base and turned into effects on its sites.
 //! Either every tensor takes effect or the adapter is refused with a stable code.
 
+mod bottleneck;
 mod container;
 mod defaults;
 mod effect;
@@ -19,10 +20,13 @@ mod values;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use bottleneck::{BottleneckNames, bottleneck_activation};
 use container::Files;
-pub use container::{CONFIG, WEIGHTS, is_gguf};
+pub use container::{BOTTLENECK_HEAD, BOTTLENECK_WEIGHTS, CONFIG, WEIGHTS, is_gguf};
 pub use defaults::{AdapterDefaults, SamplingDefaults};
-pub use effect::{AdapterTensor, BiasEffect, BiasKind, Effect, LowRank, MatrixEffect, NormEffect};
+pub use effect::{
+    AdapterTensor, BiasEffect, BiasKind, Bottleneck, BottleneckInput, Effect, LowRank, MatrixEffect, NormEffect,
+};
 pub use error::{AdapterError, AdapterErrorCode};
 pub use modules::{Map as ModuleMap, Module, ModuleRole, Modules, Part as ModulePart};
 use plan::Plan;
@@ -38,9 +42,9 @@ pub struct Adapter {
     pub hash: ContentHash,
     /// What the adapter records as its base; informative, the same base has many names.
     pub base_model: Option<String>,
-    /// Largest rank of any site; 0 without pairs.
+    /// Largest rank of any pair or width of any bottleneck; 0 without any.
     pub max_rank: usize,
-    /// Changes to the base: pairs, biases, matrices, normalisations, each ordered by site.
+    /// Changes to the base: pairs, biases, matrices, normalisations, bottlenecks, each ordered by site.
     pub effects: Vec<Effect>,
     /// What its requests get where they say nothing; not part of the hash.
     pub defaults: Arc<AdapterDefaults>,
@@ -49,7 +53,7 @@ pub struct Adapter {
 /// What an adapter must satisfy beyond fitting the base.
 #[derive(Debug, Clone, Copy)]
 pub struct AdapterLimits {
-    /// Ranks above this are refused.
+    /// Ranks and widths of bottlenecks above this are refused.
     pub max_rank: usize,
     /// Weight files larger than this many bytes are refused.
     pub max_bytes: u64,
@@ -60,7 +64,7 @@ pub struct AdapterLimits {
 pub struct AdapterSummary {
     /// What the adapter records as its base.
     pub base_model: Option<String>,
-    /// Largest rank of any site.
+    /// Largest rank of any pair or width of any bottleneck.
     pub max_rank: usize,
     /// Bytes of the tensors.
     pub tensor_bytes: u64,
@@ -78,7 +82,7 @@ pub struct Base<'a> {
 }
 
 /// Checks the configuration and the tensor headers of the adapter at `path`; reads no values. The adapter is a PEFT folder,
-/// a `.gguf` file, or a folder with one of these and no `adapter_config.json`.
+/// one of AdapterHub with bottlenecks, a `.gguf` file, or a folder with one of these and no `adapter_config.json`.
 ///
 /// # Errors
 /// Everything that can be told without the values: configuration, names, shapes, ranks, sizes.

@@ -57,10 +57,15 @@ impl Slot {
 
     /// The name of the tensor in this slot of a module.
     pub fn name(self, module: &str) -> String {
+        format!("{PREFIX}{}", self.name_in_model(module))
+    }
+
+    /// The same as a model's own files have it.
+    pub fn name_in_model(self, module: &str) -> String {
         let suffix = SUFFIXES
             .iter()
             .find(|(_, slot)| *slot == self)
             .map_or("", |(suffix, _)| suffix);
-        format!("{PREFIX}{module}{suffix}")
+        format!("{module}{suffix}")
     }
 }

@@ -1,7 +1,9 @@
 //! What of the adapters that people bring is served, converted or refused, from the tables that the readers themselves use.
 
+use rootstock_formats::adapterhub::BOTTLENECK_FIELDS;
 use rootstock_formats::peft::{BaseUnder, FIELDS, INITIALISATIONS, Rule};
 
+use super::bottleneck;
 use super::names::GgufArchitecture;
 
 /// What becomes of something an adapter may hold.
@@ -29,7 +31,7 @@ pub struct SupportRow {
 }
 
 /// What no table of a reader says by itself.
-const KINDS: [(&str, &str, Verdict, &str); 23] = [
+const KINDS: [(&str, &str, Verdict, &str); 26] = [
     (
         "container",
         "adapter_model.safetensors",
@@ -41,6 +43,18 @@ const KINDS: [(&str, &str, Verdict, &str); 23] = [
         "adapter_model.bin, .pt, .pth",
         Verdict::Refused,
         "a pickle can run code",
+    ),
+    (
+        "container",
+        "AdapterHub folder: adapter.safetensors",
+        Verdict::Served,
+        "bottlenecks (Houlsby, Pfeiffer), F32, F16, BF16; pytorch_adapter.bin is a pickle and refused",
+    ),
+    (
+        "container",
+        "model_head.safetensors beside it",
+        Verdict::Served,
+        "the output layer in full, which that library trains too; with_head=False spares the memory",
     ),
     (
         "container",
@@ -85,6 +99,12 @@ const KINDS: [(&str, &str, Verdict, &str); 23] = [
         "learned positions (gpt2 wpe)",
         Verdict::Refused,
         "not a map of tokens",
+    ),
+    (
+        "module",
+        "bottlenecks in a sum of adapters",
+        Verdict::Refused,
+        "not linear: a request has one such adapter, at any factor",
     ),
     (
         "modules_to_save",
@@ -180,6 +200,27 @@ pub fn support() -> Vec<SupportRow> {
     }));
     let unknown = "refused by name unless null, false or empty";
     rows.push(row("adapter_config.json", "any other field", Verdict::Refused, unknown));
+    rows.push(row(
+        "AdapterHub model_type",
+        &bottleneck::FAMILIES.join(", "),
+        Verdict::Served,
+        "others have no bottlenecks in that library, or before a normalisation",
+    ));
+    rows.extend(BOTTLENECK_FIELDS.iter().map(|field| {
+        let verdict = match field.rule {
+            Rule::Read | Rule::Informative => Verdict::Served,
+            Rule::Off | Rule::OffNotEmpty => Verdict::Refused,
+        };
+        row("AdapterHub config", field.name, verdict, field.note)
+    }));
+    rows.extend(bottleneck::NON_LINEARITIES.map(|(name, _)| {
+        row(
+            "AdapterHub non_linearity",
+            name,
+            Verdict::Served,
+            "between the two maps",
+        )
+    }));
     rows.extend(INITIALISATIONS.iter().map(|init| {
         let verdict = match init.base {
             BaseUnder::Unchanged => Verdict::Served,

@@ -5,26 +5,34 @@ use std::io::{Read, Seek, SeekFrom};
 
 use rootstock_formats::DType;
 
-use super::container::{Files, Weights};
+use super::container::{Contents, Files, Weights};
 use super::file::io_refusal;
-use super::plan::{EffectPlan, Form, PairPlan, Piece, Plan};
+use super::plan::{BottleneckPlan, EffectPlan, Form, PairPlan, Piece, Plan};
 use super::{
-    AdapterError, AdapterErrorCode as Code, AdapterTensor, BiasEffect, BiasKind, Effect, LowRank, MatrixEffect,
-    NormEffect,
+    AdapterError, AdapterErrorCode as Code, AdapterTensor, BiasEffect, BiasKind, Bottleneck, Effect, LowRank,
+    MatrixEffect, NormEffect,
 };
 
 /// Reads every effect of `plan`.
 pub(super) fn read_effects(files: &Files, plan: &Plan<'_>) -> Result<Vec<Effect>, AdapterError> {
     let effects = plan.effects.iter().map(|effect| read_effect(files, effect));
     let effects: Vec<Effect> = effects.collect::<Result<_, _>>()?;
-    for file in [Some(&files.main), files.initial.as_ref()].into_iter().flatten() {
-        file.weights.check_unchanged()?;
+    let initial = files.initial.as_ref().map(|file| &file.weights);
+    let head = files.head.as_ref().map(|head| &head.weights);
+    for weights in [Some(&files.main.weights), initial, head].into_iter().flatten() {
+        weights.check_unchanged()?;
     }
     if effects.iter().all(changes_nothing) {
+        let (tensors, changes) = match files.main.contents {
+            Contents::AdapterHub { .. } => ("adapter_up or scaling", "bottlenecks"),
+            Contents::Peft { .. } | Contents::Gguf(_) => ("lora_A or lora_B", "pairs"),
+        };
         let message = format!(
-            "{}: expected a delta that is not zero, got lora_A or lora_B all zero in each of {} pairs",
+            "{}: expected a delta that is not zero, got {} all zero in each of {} {}",
             files.main.weights.name,
-            effects.len()
+            tensors,
+            effects.len(),
+            changes
         );
         return Err(AdapterError::new(Code::ZeroDelta, message));
     }
@@ -60,6 +68,11 @@ fn read_effect(files: &Files, plan: &EffectPlan<'_>) -> Result<Effect, AdapterEr
                 bias: vector(bias, 0.0)?,
             })
         }
+        EffectPlan::Bottleneck(bottleneck) => Effect::Bottleneck(read_bottleneck(weights, bottleneck)?),
+        EffectPlan::Head { site, values } => Effect::Matrix(MatrixEffect {
+            site: *site,
+            values: read(files.head.as_ref().map_or(weights, |head| &head.weights), values)?,
+        }),
     })
 }
 
@@ -87,6 +100,20 @@ fn read_pair(files: &Files, pair: &PairPlan<'_>) -> Result<LowRank, AdapterError
         a,
         b,
         magnitude: magnitude.transpose()?,
+    })
+}
+
+fn read_bottleneck(weights: &Weights, plan: &BottleneckPlan<'_>) -> Result<Bottleneck, AdapterError> {
+    let [down, down_bias, up, up_bias] = &plan.tensors;
+    Ok(Bottleneck {
+        site: plan.site,
+        input: plan.input,
+        activation: plan.activation,
+        scale: plan.scale,
+        down: read(weights, down)?,
+        down_bias: read(weights, down_bias)?,
+        up: read(weights, up)?,
+        up_bias: read(weights, up_bias)?,
     })
 }
 
@@ -192,6 +219,9 @@ fn changes_nothing(effect: &Effect) -> bool {
             BiasKind::Replaces => false,
             BiasKind::Adds(scale) => scale == 0.0 || is_zero(&bias.values),
         },
+        Effect::Bottleneck(bottleneck) => {
+            bottleneck.scale == 0.0 || is_zero(&bottleneck.up) && is_zero(&bottleneck.up_bias)
+        }
         Effect::Matrix(_) | Effect::Norm(_) => false,
     }
 }

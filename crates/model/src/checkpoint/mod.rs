@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use rootstock_formats::FormatError;
 
-use self::roles::Role;
+pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use self::roles::Role;
 use self::tensors::Tensors;
 use crate::text::{ChatTemplate, Markers, Tokenizer};
 use crate::{ArchSpec, ContentHash, MatrixView, ModelError, Norm, NormSite, Projection};

@@ -8,7 +8,7 @@ use crate::{ArchSpec, NormKind, NormSite, Projection, RowOrder};
 
 /// What a tensor is to the architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Role {
+pub enum Role {
     /// `[vocab_size, hidden_size]`
     Embedding,
     /// `[positions, hidden_size]`
@@ -16,9 +16,19 @@ pub(super) enum Role {
     /// `[vocab_size, hidden_size]`
     Output,
     /// `[outputs, inputs]`
-    Weight { layer: usize, projection: Projection },
+    Weight {
+        /// Layer index from 0.
+        layer: usize,
+        /// Which map of the layer.
+        projection: Projection,
+    },
     /// `[outputs]`
-    Bias { layer: usize, projection: Projection },
+    Bias {
+        /// Layer index from 0.
+        layer: usize,
+        /// Which map of the layer.
+        projection: Projection,
+    },
     /// `[width]`
     Norm(NormSite),
     /// `[width]`

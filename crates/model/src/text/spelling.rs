@@ -2,7 +2,7 @@
 //! before the first word that is not part of the text). Equal to the decoders of Hugging Face's tokenizers, except
 //! that bytes which are not UTF-8 become one U+FFFD for each maximal part, so that text can be given out as it comes.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::TokenId;
 use super::byte_level::ByteAlphabet;
@@ -83,7 +83,7 @@ impl Spelling {
 }
 
 /// The `decoder` of a tokenizer.json.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(tag = "type")]
 pub(super) enum Decoder {
     ByteLevel {},
@@ -91,9 +91,9 @@ pub(super) enum Decoder {
     Fuse {},
     Metaspace {
         replacement: char,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         prepend_scheme: Option<String>,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         add_prefix_space: Option<bool>,
     },
     Replace {
@@ -118,7 +118,7 @@ pub(super) enum Decoder {
 }
 
 /// What a [`Decoder::Replace`] looks for.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub(super) enum Pattern {
     String(String),
     Regex(String),

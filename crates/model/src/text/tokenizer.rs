@@ -58,6 +58,13 @@ impl Tokenizer {
         Self { pipeline, plain, parts }
     }
 
+    /// The pipeline as tokenizer.json has it, and the tokens that it does not know to put before and after a text.
+    pub(super) fn written(&self) -> Result<(serde_json::Value, [&[TokenId]; 2]), ModelError> {
+        let text = self.pipeline.to_string(false).map_err(cannot_encode)?;
+        let value = serde_json::from_str(&text).map_err(|error| ModelError::Text(format!("tokenizer: {error}")))?;
+        Ok((value, [&self.parts.prefix, &self.parts.suffix]))
+    }
+
     /// Puts `suffix` after a text that is encoded with special tokens.
     pub(super) fn followed_by(mut self, suffix: Vec<TokenId>) -> Self {
         self.parts.suffix = suffix;

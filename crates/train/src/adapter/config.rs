@@ -46,7 +46,10 @@ pub enum Initialisation {
     Default,
     /// A and B from the largest singular values of the frozen weight, which keeps the rest (Meng et al., 2024). Written as a
     /// plain pair of twice the rank, so that it fits the unchanged base.
-    Pissa,
+    Pissa {
+        /// Iterations towards them (`pissa_niter_N`); `None` until they are settled.
+        iterations: Option<usize>,
+    },
 }
 
 /// What is trained, in peft's terms.
@@ -142,7 +145,7 @@ pub fn adapter_config(settings: &LoraSettings, base_name: &str, base_hash: Conte
 }
 
 /// Whole numbers as integers, as people write them.
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     match value.fract() == 0.0 && value.abs() < 1e15 {
         true => json!(value as i64),
         false => json!(value),

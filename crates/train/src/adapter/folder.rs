@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rootstock_decoder::{Parameter, ParameterKind, Parameters};
-use rootstock_formats::peft::AdapterConfig;
 use rootstock_formats::safetensors::SafeTensors;
-use rootstock_model::adapter::{CONFIG, ModuleRole, Modules, WEIGHTS};
+use rootstock_model::adapter::{BOTTLENECK_HEAD, CONFIG, ModuleRole, Modules};
 use rootstock_model::{ArchSpec, append_floats};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
+use super::Configuration;
+use super::pissa::doubled;
 use crate::TrainError;
 use crate::files::write_whole;
 
@@ -45,11 +46,12 @@ pub fn write_folder(dir: &Path, folder: Folder<'_>) -> Result<(), TrainError> {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         view.map(|view| (name.as_str(), view))
     });
-    let named = |error: safetensors::SafeTensorError| TrainError::state(WEIGHTS, error.to_string());
+    let weights = parsed(folder.config.to_string().as_bytes())?.weights();
+    let named = |error: safetensors::SafeTensorError| TrainError::state(weights, error.to_string());
     let views: Vec<_> = views.collect::<Result<_, _>>().map_err(named)?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(named)?;
-    write_whole(&dir.join(WEIGHTS), &bytes)?;
+    write_whole(&dir.join(weights), &bytes)?;
     write_whole(&dir.join("README.md"), folder.card.as_bytes())?;
     let mut config =
         serde_json::to_vec_pretty(folder.config).map_err(|error| TrainError::state(CONFIG, error.to_string()))?;
@@ -61,12 +63,16 @@ pub fn write_folder(dir: &Path, folder: Folder<'_>) -> Result<(), TrainError> {
 ///
 /// # Errors
 /// A file that cannot be read, or a field that this build does not understand.
-pub fn read_config(dir: &Path) -> Result<(AdapterConfig, Value), TrainError> {
+pub fn read_config(dir: &Path) -> Result<(Configuration, Value), TrainError> {
     let path = dir.join(CONFIG);
     let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, error))?;
-    let config = AdapterConfig::parse(&bytes).map_err(|error| TrainError::setting(CONFIG, error.to_string()))?;
+    let config = parsed(&bytes)?;
     let json = serde_json::from_slice(&bytes).map_err(|error| TrainError::setting(CONFIG, error.to_string()))?;
     Ok((config, json))
+}
+
+fn parsed(json: &[u8]) -> Result<Configuration, TrainError> {
+    Configuration::parse(json).map_err(|error| TrainError::setting(CONFIG, error.to_string()))
 }
 
 /// Fills parameters from an adapter folder that has each of them.
@@ -74,7 +80,16 @@ pub fn read_config(dir: &Path) -> Result<(AdapterConfig, Value), TrainError> {
 /// # Errors
 /// A file that cannot be read, or a tensor that is missing, of another shape, or of no parameter.
 pub fn read_tensors(dir: &Path, parameters: &mut Parameters, spec: &ArchSpec) -> Result<(), TrainError> {
-    let path: PathBuf = dir.join(WEIGHTS);
+    let (config, _) = read_config(dir)?;
+    let path: PathBuf = dir.join(config.weights());
+    if matches!(config, Configuration::AdapterHub(_)) && dir.join(BOTTLENECK_HEAD).exists() {
+        let reason =
+            "an output layer trained beside bottlenecks is not trained here; save the adapter with with_head=False";
+        return Err(TrainError::setting(
+            dir.join(BOTTLENECK_HEAD).display().to_string(),
+            reason,
+        ));
+    }
     let file = fs::read(&path).map_err(|error| TrainError::io(&path, error))?;
     let refuse = |name: &str, reason: String| TrainError::setting(format!("{}: {name}", path.display()), reason);
     let header = SafeTensors::parse(&file).map_err(|error| refuse("header", error.to_string()))?;
@@ -152,12 +167,12 @@ impl Stored {
 
     fn encode(&self, parameter: &Parameter) -> (Vec<usize>, Vec<u8>) {
         let offset = self.offset(parameter);
-        let values = match self.is_turned(parameter) {
-            true => turned(&parameter.values, parameter.width()),
-            false => parameter.values.clone(),
+        let (shape, values) = match self.is_turned(parameter) {
+            true => (self.shape(parameter), turned(&parameter.values, parameter.width())),
+            false => doubled(parameter),
         };
         let bytes = values.into_iter().flat_map(|value| (value - offset).to_le_bytes());
-        (self.shape(parameter), bytes.collect())
+        (shape, bytes.collect())
     }
 
     fn decode(&self, parameter: &mut Parameter, values: Vec<f32>) {

@@ -42,7 +42,7 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// A prompt with the base's answer and the adapter's.
+/// A prompt with the answers of the base and of what was trained.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sample {
     /// What was asked.

@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(labels(&Scale::Log, &[9e-5, 6e-4]), ["1e-4", "2e-4", "5e-4"]);
         let named = Scale::Named(vec!["q".to_owned(), "all".to_owned()]);
         assert_eq!(labels(&named, &[0.0]), ["q", "all"]);
-        assert_eq!(labels(&Scale::Linear, &[0.0, 0.5]).first().unwrap(), "0.0");
+        assert_eq!(labels(&Scale::Linear, &[0.0, 0.5]).first().unwrap(), "0");
     }
 
     #[test]

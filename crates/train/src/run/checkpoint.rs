@@ -1,10 +1,13 @@
 //! Checkpoints: a folder that holds all that the rest of a run depends on. It has its name only when it is complete.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rootstock_formats::mmap::MappedFile;
+use rootstock_formats::safetensors::write::{Entry, header};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -12,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::Trainer;
 use crate::TrainError;
-use crate::files::write_whole;
+use crate::files::write_in_pieces;
 use crate::optimizer::{Buffer, LossScale};
 use crate::records::{EarlyStopping, LossWatch};
 
@@ -113,7 +116,7 @@ pub fn save(
         move |error| TrainError::io(&path, error)
     };
     fs::create_dir_all(&part).map_err(io(&part))?;
-    let written = also(&part).and_then(|()| write_whole(&part.join(STATE), &encode(trainer)?));
+    let written = also(&part).and_then(|()| write(trainer, &part.join(STATE)));
     if let Err(error) = written {
         // The half of it is of no use.
         let _ = fs::remove_dir_all(&part);
@@ -129,7 +132,7 @@ pub fn save(
     Ok(done)
 }
 
-fn encode(trainer: &Trainer<'_>) -> Result<Vec<u8>, TrainError> {
+fn write(trainer: &Trainer<'_>, path: &Path) -> Result<(), TrainError> {
     let facts = Facts {
         step: trainer.step,
         tokens: trainer.tokens,
@@ -142,37 +145,39 @@ fn encode(trainer: &Trainer<'_>) -> Result<Vec<u8>, TrainError> {
         loss_scale: trainer.loss_scale,
     };
     let facts = serde_json::to_string(&facts).map_err(|error| TrainError::state(STATE, error.to_string()))?;
-    let mut tensors: Vec<(String, Dtype, Vec<u8>)> = Vec::new();
-    let floats = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let mut tensors: Vec<(String, Buffer<'_>)> = Vec::new();
     for (index, parameter) in trainer.attached.parameters.iter().enumerate() {
-        tensors.push((
-            format!("values.{}", parameter.name),
-            Dtype::F32,
-            floats(&parameter.values),
-        ));
+        let floats = |values| Buffer::F32(Cow::Borrowed(values));
+        tensors.push((format!("values.{}", parameter.name), floats(&parameter.values)));
         if let Some(best) = &trainer.best {
-            tensors.push((format!("best.{}", parameter.name), Dtype::F32, floats(&best[index])));
+            tensors.push((format!("best.{}", parameter.name), floats(&best[index])));
         }
     }
-    for (name, buffer) in trainer.optimizer.state() {
-        let (kind, bytes) = match &buffer {
-            Buffer::F32(values) => (Dtype::F32, floats(values)),
-            Buffer::U8(values) => (Dtype::U8, values.to_vec()),
-            Buffer::U64(values) => (
-                Dtype::U64,
-                values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            ),
-        };
-        tensors.push((format!("optimizer.{name}"), kind, bytes));
+    let moments = trainer.optimizer.state().into_iter();
+    tensors.extend(moments.map(|(name, buffer)| (format!("optimizer.{name}"), buffer)));
+    let entries: Vec<Entry> = tensors.iter().map(|(name, buffer)| entry(name, buffer)).collect();
+    write_in_pieces(path, |to| {
+        to.write_all(&header(&entries, &[("facts", &facts)]))?;
+        tensors.iter().try_for_each(|(_, buffer)| match buffer {
+            Buffer::F32(values) => values.iter().try_for_each(|value| to.write_all(&value.to_le_bytes())),
+            Buffer::U8(values) => to.write_all(values),
+            Buffer::U64(values) => values.iter().try_for_each(|value| to.write_all(&value.to_le_bytes())),
+        })
+    })
+}
+
+fn entry(name: &str, buffer: &Buffer<'_>) -> Entry {
+    let (dtype, len, size) = match buffer {
+        Buffer::F32(values) => ("F32", values.len(), size_of::<f32>()),
+        Buffer::U8(values) => ("U8", values.len(), 1),
+        Buffer::U64(values) => ("U64", values.len(), size_of::<u64>()),
+    };
+    Entry {
+        name: name.to_owned(),
+        dtype,
+        shape: vec![len],
+        bytes: len * size,
     }
-    let named = |error: safetensors::SafeTensorError| TrainError::state(STATE, error.to_string());
-    let views = tensors.iter().map(|(name, kind, bytes)| {
-        let shape = vec![bytes.len() / (kind.bitsize() / 8)];
-        TensorView::new(*kind, shape, bytes).map(|view| (name.as_str(), view))
-    });
-    let views: Vec<_> = views.collect::<Result<_, _>>().map_err(named)?;
-    let metadata = HashMap::from([("facts".to_owned(), facts)]);
-    safetensors::serialize(views, Some(metadata)).map_err(named)
 }
 
 /// Puts a run where a checkpoint was written.
@@ -182,7 +187,7 @@ fn encode(trainer: &Trainer<'_>) -> Result<Vec<u8>, TrainError> {
 pub fn restore(trainer: &mut Trainer<'_>, dir: &Path) -> Result<(), TrainError> {
     let path = dir.join(STATE);
     let refuse = |reason: String| TrainError::state(&path.display().to_string(), reason);
-    let bytes = fs::read(&path).map_err(|error| TrainError::io(&path, error))?;
+    let bytes = MappedFile::open(&path).map_err(|error| refuse(error.to_string()))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(error.to_string()))?;
     let facts = header.metadata().as_ref().and_then(|metadata| metadata.get("facts"));
     let facts = facts.ok_or_else(|| refuse("expected the facts of a run, found none".to_owned()))?;

@@ -37,8 +37,8 @@ pub struct Plan {
 /// What a run writes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DiskPlan {
-    /// Files of the adapter.
-    pub adapter_bytes: u64,
+    /// At the end: files of the adapter, or of the model.
+    pub output_bytes: u64,
     /// Checkpoints, at most at a time.
     pub checkpoint_bytes: u64,
 }
@@ -46,16 +46,17 @@ pub struct DiskPlan {
 impl DiskPlan {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.adapter_bytes.saturating_add(self.checkpoint_bytes)
+        self.output_bytes.saturating_add(self.checkpoint_bytes)
     }
 }
 
 impl Trainer<'_> {
-    /// Plans the run from where it is; computes a batch for it and leaves what is trained as it is.
+    /// Plans the run from where it is; computes a batch for it and leaves what is trained as it is. `output_bytes` is what the
+    /// files of a model will take, where no adapter is written.
     ///
     /// # Errors
     /// A device that fails.
-    pub fn plan(&mut self) -> Result<Plan, TrainError> {
+    pub fn plan(&mut self, output_bytes: Option<u64>) -> Result<Plan, TrainError> {
         let (steps, total) = (self.total_steps() - self.step, self.total_steps());
         let counted = |row: &Row| -> u64 { row.iter().map(|sample| sample.len() as u64).sum() };
         let mut order = self.order.clone();
@@ -77,7 +78,7 @@ impl Trainer<'_> {
             tokens_per_second,
             seconds: (tokens as f64 + eval_tokens as f64 / passes) / tokens_per_second,
             memory: self.memory(),
-            disk: self.disk(),
+            disk: self.disk(output_bytes),
         })
     }
 
@@ -112,23 +113,25 @@ impl Trainer<'_> {
         Ok(rate)
     }
 
-    /// What the run writes from where it is.
-    pub fn disk(&self) -> DiskPlan {
+    /// What the run writes from where it is; `output` are the files of a model, where no adapter is written.
+    pub fn disk(&self, output: Option<u64>) -> DiskPlan {
         let steps = self.total_steps() - self.step;
         let moments = self.settings.optimizer.moments;
         let (mut adapter, mut state) = (0, 0);
         let copies = if self.settings.patience.is_some() { 2 } else { 1 };
         for parameter in self.attached.parameters.iter() {
             let elements = parameter.values.len();
-            adapter += HEADER + 4 * elements as u64;
+            let initial = parameter.initial.as_ref().map_or(0, Vec::len);
+            adapter += HEADER + 4 * (elements + initial) as u64;
             state += HEADER + (4 * copies * elements + moments.bytes(elements)) as u64;
         }
         let written = steps.checked_div(self.settings.save_steps).unwrap_or(0);
         // A new one is complete before the oldest is removed.
         let at_a_time = written.min(self.settings.save_total_limit as u64 + 1);
+        let output = output.unwrap_or(adapter);
         DiskPlan {
-            adapter_bytes: adapter,
-            checkpoint_bytes: at_a_time.saturating_mul(adapter + state),
+            output_bytes: output,
+            checkpoint_bytes: at_a_time.saturating_mul(output + state),
         }
     }
 }

@@ -22,7 +22,8 @@ pub struct MemoryPlan {
     pub program: u64,
     /// Frozen weights.
     pub model: u64,
-    /// Trained tensors, their gradients, the optimizer's moments, and the best values where they are put back.
+    /// Trained tensors, what they began with where that counts, their gradients, the optimizer's moments, and the best values
+    /// where they are put back.
     pub trained: u64,
     /// Rows in tokens.
     pub rows: u64,
@@ -154,6 +155,9 @@ impl Trainer<'_> {
     /// What stands from the first step to the last.
     fn standing(&self) -> MemoryPlan {
         let moments = self.settings.optimizer.moments;
+        let parameters = self.attached.parameters.iter();
+        let initial = parameters.filter_map(|parameter| Some(size_of::<f32>() * parameter.initial.as_ref()?.len()));
+        let initial: usize = initial.sum();
         let parameters = self.attached.parameters.iter().map(|parameter| parameter.values.len());
         let copies = if self.settings.patience.is_some() { 3 } else { 2 };
         let trained = parameters.map(|elements| copies * size_of::<f32>() * elements + moments.bytes(elements));
@@ -162,7 +166,7 @@ impl Trainer<'_> {
         MemoryPlan {
             program: PROGRAM,
             model: self.model.bytes() as u64,
-            trained: trained.sum::<usize>() as u64,
+            trained: (initial + trained.sum::<usize>()) as u64,
             rows: rows.sum::<usize>() as u64,
             activations: 0,
             gradients: 0,

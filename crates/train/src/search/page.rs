@@ -67,3 +67,60 @@ impl Search {
         body.push_str("</table>\n");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::search::{Direction, Parameters, Reports, SearchSettings, SearchSpace, Strategy, TrialEnd};
+
+    #[test]
+    fn a_page_has_a_plot_for_each_parameter_and_values_as_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let hostile = "<script>\u{7}&\"";
+        let dimensions = json!({
+            "rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": true},
+            "targets": {"type": "choice", "values": [hostile, ["q", "v"]]},
+        });
+        let space = SearchSpace::new(serde_json::from_value(dimensions).unwrap()).unwrap();
+        let settings = SearchSettings {
+            strategy: Strategy::Random { trials: 6, seed: 1 },
+            direction: Direction::Minimize,
+            pruning: None,
+        };
+        let mut search = Search::open(&folder.path().join("trials.jsonl"), &space, settings).unwrap();
+        let objective = |number, _: &Parameters, _: &mut Reports<'_>| TrialEnd::Value(number as f64);
+        search.run(objective, |_| Ok(())).unwrap();
+        let page = Page {
+            title: hostile,
+            metric: "eval-loss",
+            settings: &[("max-steps".to_owned(), hostile.to_owned())],
+            samples: &[],
+        };
+        let html = search.html(&page);
+        let options = roxmltree::ParsingOptions {
+            allow_dtd: true,
+            ..Default::default()
+        };
+        let document = roxmltree::Document::parse_with_options(&html, options).unwrap();
+        let plots = document.descendants().filter_map(|node| node.attribute("aria-label"));
+        let plots: Vec<_> = plots.collect();
+        assert_eq!(
+            plots,
+            [
+                "Results of trials, lower is better",
+                "Results over rate",
+                "Results over targets"
+            ]
+        );
+        // A dot for each trial in each plot, and a row for each below its header, beside that of the one setting.
+        let count = |name: &str| {
+            document
+                .descendants()
+                .filter(|node| node.tag_name().name() == name)
+                .count()
+        };
+        assert_eq!((count("circle"), count("tr"), count("script")), (3 * 6, 7 + 1, 0));
+    }
+}

@@ -2,13 +2,15 @@
 
 use rootstock_candle::{CandleEngine, Settings, Target};
 use rootstock_decoder::{Backend, FrozenModel, ParameterKind, Precision};
-use rootstock_formats::peft::AdapterConfig;
 use rootstock_model::Checkpoint;
-use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{LoraSettings, adapter_config, attach};
+use rootstock_model::packing::WeightPrecision;
+use rootstock_train::adapter::{Configuration, LoraSettings, adapter_config, attach};
 
-use crate::cases::{Case, batch, engine, fixture, gradients, learned, relative_error, samples, tiny};
+use crate::bottlenecks::has_the_librarys_gradients;
+use crate::cases::{Case, batch, engine, fixture, frozen, gradients, learned, relative_error, samples, tiny};
+use crate::full::{has_torchs_gradients, has_torchs_losses};
 use crate::golden::{has_the_gradients_of, has_the_tensors_of};
+use crate::{bottlenecks, full, pissa};
 
 /// An engine on candle's CPU device.
 pub fn candle(model: &FrozenModel, checkpointing: bool, precision: Precision) -> Box<dyn Backend> {
@@ -40,22 +42,43 @@ fn every_way_of_training_goes_where_peft_does() {
     }
 }
 
+#[test]
+fn bottlenecks_have_the_librarys_gradients() {
+    for (name, arch) in [
+        ("houlsby", "llama3-rope"),
+        ("pfeiffer", "llama3-rope"),
+        ("houlsby-some-layers", "qwen3"),
+        ("pfeiffer-gpt2", "gpt2"),
+    ] {
+        has_the_librarys_gradients(name, arch, in_f32);
+    }
+}
+
+#[test]
+fn pairs_that_begin_as_components_have_pefts_gradients_and_go_where_it_does() {
+    pissa::begins_as_pefts(in_f32);
+    pissa::trains_as_pefts(in_f32);
+}
+
+#[test]
+fn all_weights_of_a_model_whose_frozen_ones_are_gone_have_torchs_gradients_and_losses() {
+    for (arch, tensors) in [("gemma3", 15), ("gpt2", 16)] {
+        has_torchs_gradients(arch, tensors, in_f32);
+        has_torchs_losses(arch, in_f32);
+    }
+}
+
 /// DoRA with dropout on all maps of a tiny model beside its embedding and last normalisation; pairs moved from where they begin.
 fn trained_on(arch: &str) -> Case {
     let checkpoint = Checkpoint::open(&tiny(arch)).unwrap();
-    let packing = Packing {
-        precision: WeightPrecision::Stored,
-        four_bit_output: false,
-        threads: 1,
-    };
-    let model = FrozenModel::load(&checkpoint, 64, packing).unwrap();
+    let model = frozen(&tiny(arch), WeightPrecision::Stored);
     let lora = LoraSettings {
         dora: true,
         saved: ["embed_tokens", "wte", "norm", "ln_f"].map(str::to_owned).to_vec(),
         ..LoraSettings::default()
     };
     let json = adapter_config(&lora, "tiny", checkpoint.hash()).to_string();
-    let mut attached = attach(&AdapterConfig::parse(json.as_bytes()).unwrap(), 0.25, &model, 1).unwrap();
+    let mut attached = attach(&Configuration::parse(json.as_bytes()).unwrap(), 0.25, &model, 1).unwrap();
     for parameter in attached.parameters.iter_mut() {
         // B begins with zeros, which would leave A without a gradient.
         let shift = if parameter.kind == ParameterKind::LowRankB {
@@ -100,8 +123,15 @@ fn every_architecture_has_the_gradients_of_our_own_kernels() {
 fn in_bfloat16_gradients_point_where_those_in_f32_do() {
     let samples = samples();
     let (batch, learned) = (batch(&samples), learned(&samples));
-    for name in ["lora", "dora"] {
-        let mut case = Case::of(name);
+    let bottleneck = |name| Case::load(&tiny("llama3-rope"), &bottlenecks::fixture(name));
+    for mut case in [
+        Case::of("lora"),
+        Case::of("dora"),
+        bottleneck("houlsby"),
+        bottleneck("pfeiffer"),
+        pissa::case(None),
+        full::case("llama3-rope"),
+    ] {
         let (_, expected) = case.gradients(&mut engine(false, 2), &batch, learned);
         let (_, found) = case.gradients(candle(&case.model, false, Precision::Bf16).as_mut(), &batch, learned);
         for (name, expected) in &expected {

@@ -12,9 +12,13 @@ use rootstock_model::packing::{Packing, WeightPrecision};
 use rootstock_train::TrainError;
 use rootstock_train::adapter::{Attached, attach, read_config, read_tensors};
 use rootstock_train::dataset::Sample;
+use rootstock_train::optimizer::AdamWSettings;
 use rootstock_train::records::Warning;
 use rootstock_train::run::{Ending, Observer, Row, RunSettings, StepReport, Trainer};
 use safetensors::SafeTensors;
+
+/// Norm of a tensor's error relative to its own.
+pub const BOUND: f64 = 1e-4;
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Vec<f32>>;
@@ -39,6 +43,16 @@ pub fn tiny(path: &str) -> PathBuf {
         .join(path)
 }
 
+/// The weights of a checkpoint.
+pub fn frozen(base: &Path, precision: WeightPrecision) -> FrozenModel {
+    let packing = Packing {
+        precision,
+        four_bit_output: false,
+        threads: 1,
+    };
+    FrozenModel::load(&Checkpoint::open(base).unwrap(), 64, packing).unwrap()
+}
+
 impl Case {
     /// The adapter of a folder on a base as it is stored.
     pub fn load(base: &Path, adapter: &Path) -> Self {
@@ -46,12 +60,7 @@ impl Case {
     }
 
     fn rounded(base: &Path, precision: WeightPrecision, adapter: &Path) -> Self {
-        let packing = Packing {
-            precision,
-            four_bit_output: false,
-            threads: 1,
-        };
-        let model = FrozenModel::load(&Checkpoint::open(base).unwrap(), 64, packing).unwrap();
+        let model = frozen(base, precision);
         let (config, _) = read_config(adapter).unwrap();
         let mut attached = attach(&config, 0.0, &model, 1).unwrap();
         read_tensors(adapter, &mut attached.parameters, model.spec()).unwrap();
@@ -159,6 +168,20 @@ pub fn train_on(make: Make, case: Case, rows: &[Row], settings: RunSettings) -> 
     let mut losses = Losses::default();
     assert_eq!(trainer.run(&mut losses).unwrap(), Ending::Complete);
     (trainer.into_attached(), losses.0)
+}
+
+/// The run of make.py.
+pub fn twenty_steps(rows: &[Row]) -> RunSettings {
+    RunSettings {
+        max_steps: Some(20),
+        batch_size: rows.len(),
+        learning_rate: 1e-3,
+        optimizer: AdamWSettings {
+            weight_decay: 0.01,
+            ..AdamWSettings::default()
+        },
+        ..RunSettings::default()
+    }
 }
 
 /// The sequences of make.py, by the same formula.

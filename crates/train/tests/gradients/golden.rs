@@ -2,15 +2,12 @@
 
 use std::path::Path;
 
-use rootstock_train::optimizer::AdamWSettings;
-use rootstock_train::run::{Row, RunSettings};
+use rootstock_train::run::Row;
 
 use crate::cases::{
-    Case, Make, Tensors, batch, compare, expected, fixture, learned, own, samples, tiny, train_on, values,
+    BOUND, Case, Make, Tensors, batch, compare, expected, fixture, learned, own, samples, tiny, train_on, twenty_steps,
+    values,
 };
-
-/// Norm of a tensor's error relative to its own.
-const BOUND: f64 = 1e-4;
 
 /// Checks losses and gradients of a case.
 pub fn has_the_gradients_of(what: &str, mut case: Case, file: &Path, make: Make) {
@@ -32,17 +29,7 @@ pub fn has_the_tensors_of(name: &str, make: Make) {
     let (before, file) = (values(&case.attached), fixture(name).join("expected.safetensors"));
     let after = expected(&file, "trained.");
     let rows: Vec<Row> = samples().into_iter().map(|sample| vec![sample]).collect();
-    let settings = RunSettings {
-        max_steps: Some(20),
-        batch_size: rows.len(),
-        learning_rate: 1e-3,
-        optimizer: AdamWSettings {
-            weight_decay: 0.01,
-            ..AdamWSettings::default()
-        },
-        ..RunSettings::default()
-    };
-    let (attached, losses) = train_on(make, case, &rows, settings);
+    let (attached, losses) = train_on(make, case, &rows, twenty_steps(&rows));
     let got = values(&attached);
     compare(name, &got, &after, BOUND);
     // The tensors are long beside what became of them: the way that they went is compared as well.

@@ -1,4 +1,4 @@
-//! The model card: `README.md` of an adapter's folder, with the header that model hubs read.
+//! The model card: `README.md` of an adapter's folder, or of a model's, with the header that model hubs read.
 
 use std::fmt::Write;
 
@@ -7,16 +7,23 @@ use rootstock_train::quantity::{bytes, count, duration, significant};
 use serde_json::json;
 
 use super::outcome::{Facts, Outcome};
+use crate::args::Method;
+use crate::models::OUTPUT_MODEL;
 use crate::settings::FinetuneSettings;
 
 /// Writes the card; without an outcome, that of a checkpoint.
 pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome>) -> String {
     let name = &settings.title;
-    let mut card = header(&facts.base);
+    let full = settings.method == Method::Full;
+    let mut card = header(facts);
     let _ = write!(
         card,
-        "# {name}\n\nA LoRA adapter on {}, trained with rootstock {}.\n\n",
-        facts.base,
+        "# {name}\n\n{}, trained with rootstock {}.\n\n",
+        match facts.method {
+            "full" => format!("{} with all its weights", facts.base),
+            "houlsby" | "pfeiffer" => format!("A bottleneck adapter on {}", facts.base),
+            _ => format!("A LoRA adapter on {}", facts.base),
+        },
         env!("CARGO_PKG_VERSION")
     );
     let results = outcome.map_or_else(Vec::new, results);
@@ -32,30 +39,30 @@ pub fn card(settings: &FinetuneSettings, facts: &Facts, outcome: Option<&Outcome
             table(heading, &rows, &mut card);
         }
     }
-    card.push_str(&usage(name, settings, facts));
+    card.push_str(&match full {
+        true => model_usage(name, settings),
+        false => usage(name, settings, facts),
+    });
     card
+}
+
+fn has_bottlenecks(facts: &Facts) -> bool {
+    matches!(facts.method, "houlsby" | "pfeiffer")
 }
 
 /// The settings that decide what is learned, by Hugging Face's names.
 pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, String)> {
-    let (run, lora) = (&settings.run, &settings.lora);
-    let targets = match &lora.targets {
-        Targets::AllLinear => "all-linear".to_owned(),
-        Targets::Names(names) => names.join(", "),
-        Targets::Expression(expression) => expression.clone(),
-    };
+    let run = &settings.run;
     let method = facts
         .quant_type
         .map_or(facts.method.to_owned(), |kind| format!("{}, {kind}", facts.method));
-    let rows = [
+    let what = [
         ("base", facts.base.clone()),
         ("base hash", facts.base_hash.clone()),
         ("method", method),
         ("trained parameters", count(facts.trainable_parameters as u64)),
-        ("lora_r", lora.rank.to_string()),
-        ("lora_alpha", significant(lora.alpha)),
-        ("lora_dropout", significant(f64::from(lora.dropout))),
-        ("target_modules", targets),
+    ];
+    let how = [
         ("learning_rate", significant(run.learning_rate)),
         ("lr_scheduler_type", format!("{:?}", run.schedule).to_lowercase()),
         ("per_device_train_batch_size", run.batch_size.to_string()),
@@ -65,15 +72,61 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("precision", format!("{:?}", settings.precision).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
-    rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    let all = what.into_iter().chain(of_adapter(settings, facts)).chain(how);
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What the adapter is made of.
+fn of_adapter(settings: &FinetuneSettings, facts: &Facts) -> Vec<(&'static str, String)> {
+    if let Some(bottleneck) = &settings.bottleneck {
+        let non_linearity = bottleneck
+            .non_linearity
+            .clone()
+            .unwrap_or_else(|| "the method's own".to_owned());
+        return vec![
+            ("reduction_factor", significant(bottleneck.reduction_factor)),
+            ("non_linearity", non_linearity),
+        ];
+    }
+    match facts.method {
+        "full" => Vec::new(),
+        // The adapter that was gone on from decides.
+        "houlsby" | "pfeiffer" => Vec::new(),
+        _ => pairs(settings),
+    }
+}
+
+fn pairs(settings: &FinetuneSettings) -> Vec<(&'static str, String)> {
+    let lora = &settings.lora;
+    let targets = match &lora.targets {
+        Targets::AllLinear => "all-linear".to_owned(),
+        Targets::Names(names) => names.join(", "),
+        Targets::Expression(expression) => expression.clone(),
+    };
+    let mut rows = vec![
+        ("lora_r", lora.rank.to_string()),
+        ("lora_alpha", significant(lora.alpha)),
+        ("lora_dropout", significant(f64::from(lora.dropout))),
+        ("target_modules", targets),
+    ];
+    if settings.starts_from_components() {
+        rows.push(("init_lora_weights", format!("pissa, written as rank {}", 2 * lora.rank)));
+    }
+    rows
 }
 
 /// Strings in JSON are strings in YAML.
-fn header(base: &str) -> String {
+fn header(facts: &Facts) -> String {
+    let base = &facts.base;
+    let (library, relation, tag) = match facts.method {
+        "full" => ("transformers", "finetune", ""),
+        "houlsby" | "pfeiffer" => ("adapters", "adapter", "- adapterhub\n"),
+        _ => ("peft", "adapter", "- lora\n"),
+    };
     format!(
-        "---\nbase_model: {}\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- {}\n- lora\n- rootstock\n---\n\n",
+        "---\nbase_model: {}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- {}\n{tag}- rootstock\n---\n\n",
         json!(base),
-        json!(format!("base_model:adapter:{base}"))
+        json!(format!("base_model:{relation}:{base}"))
     )
 }
 
@@ -117,6 +170,16 @@ fn table(heading: &str, rows: &[(String, String)], card: &mut String) {
     card.push('\n');
 }
 
+fn model_usage(name: &str, settings: &FinetuneSettings) -> String {
+    let folder = json!(format!("{name}/{OUTPUT_MODEL}"));
+    format!(
+        "## Use\n\n```\nrootstock serve --model {name}\n```\n\nWith transformers:\n\n```python\nfrom transformers import \
+         AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained({folder})\ntokenizer = \
+         AutoTokenizer.from_pretrained({folder})\n```\n\nIts weights were trained in f32 and are written in {}.\n",
+        format!("{:?}", settings.save_float).to_lowercase()
+    )
+}
+
 fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
     let base = &facts.base;
     let quantize = match (&facts.gguf, facts.quant_type) {
@@ -136,13 +199,27 @@ fn usage(name: &str, settings: &FinetuneSettings, facts: &Facts) -> String {
         "## Use\n\nServe it, with `{parent}` the folder that `{name}` lies in, and ask for it by its name:\n\n\
          ```\nrootstock serve --model {base}{quantize} --adapters {parent}\n\
          curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d '{{\"model\": {}, \"prompt\": \"...\"}}'\n```\n\n\
-         With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
-         base = AutoModelForCausalLM.from_pretrained({from})\n\
-         model = PeftModel.from_pretrained(base, {})\n```\n\n{}\n",
+         {}\n```\n\n{}\n",
         json!(name),
-        json!(name),
+        in_python(name, &from, has_bottlenecks(facts)),
         precision(facts)
     )
+}
+
+/// How the library that the adapter is made for loads it.
+fn in_python(name: &str, base: &str, bottlenecks: bool) -> String {
+    let name = json!(name);
+    match bottlenecks {
+        true => format!(
+            "With AdapterHub's library:\n\n```python\nimport adapters\nfrom transformers import AutoModelForCausalLM\n\n\
+             model = AutoModelForCausalLM.from_pretrained({base})\nadapters.init(model)\n\
+             model.load_adapter({name}, set_active=True, use_safetensors=True)"
+        ),
+        false => format!(
+            "With peft:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
+             base = AutoModelForCausalLM.from_pretrained({base})\nmodel = PeftModel.from_pretrained(base, {name})"
+        ),
+    }
 }
 
 /// On which weights the adapter is at its best.

@@ -6,23 +6,28 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rootstock_decoder::FrozenModel;
-use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
-use rootstock_train::adapter::{Attached, adapter_config, attach, read_config, read_tensors};
+use rootstock_model::{Checkpoint, ModelFolder};
+use rootstock_train::adapter::{
+    Attached, Configuration, adapter_config, attach, begin_as_components, bottleneck_config, doubled_config,
+    read_config, read_tensors,
+};
 use rootstock_train::dataset::Example;
 use rootstock_train::disk;
+use rootstock_train::full::attach_all;
 use rootstock_train::run::{Observer, Trainer, checkpoint};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::engine::engine;
 use super::interrupt::Interrupt;
 use super::outcome::{Facts, Outcome};
-use super::output::Output;
+use super::output::{Output, Product};
 use super::plan::Planned;
 use super::rows::Rows;
 use super::samples;
 use super::watch::{Judge, Watch};
 use crate::UsageError;
+use crate::args::Method;
 use crate::settings::{FinetuneSettings, Resume};
 
 /// The base and the rows of the last run, for the next.
@@ -100,14 +105,13 @@ impl Loaded {
         settings.keep_within(checkpoint.spec().context_length);
         let rows = read(&mut self.rows, &settings, &checkpoint)?;
         let model = load(&mut self.model, &settings, &checkpoint, self.longest)?;
-        let (attached, config) = adapter(&settings, &checkpoint, model)?;
-        settings.decide_by(&config);
-        let facts = Facts::new(&settings, &checkpoint, &attached, rows);
+        let (attached, product, method) = trained(&mut settings, &checkpoint, model)?;
+        let facts = Facts::new((&settings, method), &checkpoint, &attached, rows);
         // Its mapped file would count as ours from here to the end.
         drop(checkpoint);
         facts.announce();
         Ok(Job {
-            output: Output::new(settings, config, model.spec().clone(), facts),
+            output: Output::new(settings, product, facts),
             attached,
             model,
             rows,
@@ -147,7 +151,7 @@ impl Job<'_> {
             settings.run.clone(),
         )?;
         go_on(settings, &mut trainer)?;
-        Planned::new(settings, &mut trainer)
+        Planned::new(settings, &mut trainer, self.output.model_bytes())
     }
 
     fn train(self, interrupt: &Interrupt, judge: Option<Judge<'_>>) -> Result<Run> {
@@ -162,15 +166,14 @@ impl Job<'_> {
         )?;
         let resumed = go_on(settings, &mut trainer)?;
         let warnings = trainer.fit()?;
-        disk::check(&settings.output, trainer.disk())?;
+        disk::check(&settings.output, trainer.disk(self.output.model_bytes()))?;
         self.output.prepare()?;
         let mut watch = Watch::new(&self.output, &trainer, resumed, (interrupt, judge))?;
         warnings.iter().for_each(|warning| watch.warning(warning));
         let ending = trainer.run(&mut watch)?;
         let outcome = watch.finish(&trainer, ending);
-        let parameters = &trainer.attached().parameters;
         self.output
-            .write_adapter(&settings.output, parameters, Some(&outcome))?;
+            .write(&settings.output, trainer.attached(), Some(&outcome))?;
         drop(trainer);
         self.output.write_report(&outcome, Vec::new())?;
         Ok(Run {
@@ -201,13 +204,15 @@ fn load<'a>(
     settings: &FinetuneSettings,
     checkpoint: &Checkpoint,
     longest: usize,
-) -> Result<&'a FrozenModel> {
+) -> Result<&'a mut FrozenModel> {
     let wanted = (settings.model.path.clone(), settings.weights());
     // Another one is dropped before this one is loaded.
-    if let Some((_, model)) = kept.take_if(|(found, _)| *found == wanted) {
-        return Ok(&kept.insert((wanted, model)).1);
+    let found = kept
+        .take()
+        .filter(|(found, model)| *found == wanted && model.is_whole());
+    if let Some((_, model)) = found {
+        return Ok(&mut kept.insert((wanted, model)).1);
     }
-    *kept = None;
     eprintln!("loading {}", settings.model.name);
     let packing = Packing {
         precision: wanted.1,
@@ -217,27 +222,66 @@ fn load<'a>(
     let longest = longest.clamp(settings.max_length, checkpoint.spec().context_length);
     let model = FrozenModel::load(checkpoint, longest, packing);
     let model = model.with_context(|| format!("{} cannot be trained", settings.model.path.display()))?;
-    Ok(&kept.insert((wanted, model)).1)
+    Ok(&mut kept.insert((wanted, model)).1)
 }
 
-/// What is trained, and its configuration.
-fn adapter(settings: &FinetuneSettings, checkpoint: &Checkpoint, model: &FrozenModel) -> Result<(Attached, Value)> {
-    let made = match &settings.adapter {
+/// What is trained, what it becomes, and the name of the method.
+fn trained(
+    settings: &mut FinetuneSettings,
+    checkpoint: &Checkpoint,
+    model: &mut FrozenModel,
+) -> Result<(Attached, Product, &'static str)> {
+    if settings.method == Method::Full {
+        settings.decide_by(&json!({"rootstock_base_hash": checkpoint.hash().to_string()}));
+        let folder = ModelFolder::of(checkpoint)?;
+        return Ok((attach_all(model)?, Product::Model(folder), "full"));
+    }
+    let (config, json) = configuration(settings, checkpoint)?;
+    let attached = adapter(settings, &config, model)?;
+    settings.decide_by(&json);
+    let method = config.bottleneck_method().unwrap_or(match settings.method {
+        Method::Qlora => "qlora",
+        _ => "lora",
+    });
+    let config = match settings.starts_from_components() {
+        true => doubled_config(&json),
+        false => json,
+    };
+    let spec = model.spec().clone();
+    Ok((attached, Product::Adapter { config, spec }, method))
+}
+
+/// The configuration of an adapter that is trained, as it is read and as it is written.
+fn configuration(settings: &FinetuneSettings, checkpoint: &Checkpoint) -> Result<(Configuration, Value)> {
+    let (config, json) = match &settings.adapter {
         None => {
-            let json = adapter_config(&settings.lora, &settings.model.name, checkpoint.hash());
-            let config = rootstock_formats::peft::AdapterConfig::parse(json.to_string().as_bytes());
-            config
-                .map(|config| (config, json))
-                .map_err(|error| UsageError(error.to_string()))?
+            let (name, hash) = (&settings.model.name, checkpoint.hash());
+            let json = match &settings.bottleneck {
+                Some(bottleneck) => bottleneck_config(bottleneck, checkpoint.spec(), name, hash),
+                None => adapter_config(&settings.lora, name, hash),
+            };
+            let config = Configuration::parse(json.to_string().as_bytes());
+            (config.map_err(|error| UsageError(error.to_string()))?, json)
         }
         Some(dir) => read_config(dir)?,
     };
-    let (config, json) = made;
-    let mut attached = attach(&config, settings.lora.dropout, model, settings.run.seed)?;
+    if settings.bottleneck.is_some() && config.bottleneck_method().is_none() {
+        let reason = "--method: the adapter to go on from has low-rank pairs and no bottlenecks";
+        return Err(UsageError(reason.to_owned()).into());
+    }
+    Ok((config, json))
+}
+
+/// The tensors of an adapter with their first values.
+fn adapter(settings: &FinetuneSettings, config: &Configuration, model: &FrozenModel) -> Result<Attached> {
+    let mut attached = attach(config, settings.lora.dropout, model, settings.run.seed)?;
     if let Some(dir) = &settings.adapter {
         read_tensors(dir, &mut attached.parameters, model.spec())?;
+    } else if settings.starts_from_components() {
+        let start = (settings.run.seed, settings.threads);
+        begin_as_components(&mut attached, model, settings.lora.initialisation, start)?;
     }
-    Ok((attached, json))
+    Ok(attached)
 }
 
 /// Puts the run where its checkpoint is; whether there was one.

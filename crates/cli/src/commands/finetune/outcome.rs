@@ -24,7 +24,7 @@ pub struct Facts {
     /// File of a GGUF base.
     #[serde(skip)]
     pub gguf: Option<String>,
-    /// `lora` or `qlora`.
+    /// `lora`, `qlora`, `full`, `houlsby` or `pfeiffer`.
     pub method: &'static str,
     /// `q4` or `nf4`, of `qlora`.
     pub quant_type: Option<&'static str>,
@@ -36,14 +36,14 @@ pub struct Facts {
     pub left_out: usize,
     /// Trained elements.
     pub trainable_parameters: usize,
-    /// Those and the base's.
+    /// Those and the base's that are not trained.
     pub all_parameters: usize,
 }
 
 /// What came of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// The adapter's folder.
+    /// The folder of the adapter, or that the model is below.
     pub output: String,
     /// `complete`, `stopped` by evaluations that no longer improved, or `interrupted`.
     pub ending: String,
@@ -80,7 +80,12 @@ pub struct Outcome {
 
 impl Facts {
     /// Of a run that has not begun.
-    pub fn new(settings: &FinetuneSettings, checkpoint: &Checkpoint, attached: &Attached, rows: &Rows) -> Self {
+    pub fn new(
+        (settings, method): (&FinetuneSettings, &'static str),
+        checkpoint: &Checkpoint,
+        attached: &Attached,
+        rows: &Rows,
+    ) -> Self {
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let model = &settings.model.path;
         let trainable = attached.parameters.elements();
@@ -88,10 +93,7 @@ impl Facts {
             base: settings.model.name.clone(),
             base_hash: checkpoint.hash().to_string(),
             gguf: name(model).filter(|_| model.is_file()),
-            method: match settings.method {
-                Method::Lora => "lora",
-                Method::Qlora => "qlora",
-            },
+            method,
             quant_type: match settings.weights() {
                 WeightPrecision::Four => Some("q4"),
                 WeightPrecision::Nf4 => Some("nf4"),
@@ -101,7 +103,10 @@ impl Facts {
             dataset: rows.facts(),
             left_out: rows.left_out,
             trainable_parameters: trainable,
-            all_parameters: elements(checkpoint.spec()) + trainable,
+            all_parameters: match settings.method {
+                Method::Full => trainable,
+                _ => elements(checkpoint.spec()) + trainable,
+            },
         }
     }
 

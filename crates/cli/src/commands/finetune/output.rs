@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rootstock_decoder::Parameters;
-use rootstock_model::ArchSpec;
+use rootstock_model::{ArchSpec, ModelFolder, SaveSettings};
 use rootstock_train::TrainError;
-use rootstock_train::adapter::{Folder, write_folder};
+use rootstock_train::adapter::{Attached, Folder, write_folder};
 use rootstock_train::files::write_whole;
 use rootstock_train::report::{Cost, Report, Sample};
 use rootstock_train::run::checkpoint;
@@ -17,13 +16,21 @@ use serde_json::Value;
 use super::card::{card, parameters};
 use super::outcome::{Facts, Outcome};
 use crate::UsageError;
+use crate::models::OUTPUT_MODEL;
 use crate::settings::FinetuneSettings;
+
+/// What a run makes.
+pub enum Product {
+    /// Tensors beside those of a base of this architecture, and their configuration.
+    Adapter { config: Value, spec: ArchSpec },
+    /// The weights of a model.
+    Model(ModelFolder),
+}
 
 /// Where a run's files go.
 pub struct Output {
     settings: FinetuneSettings,
-    config: Value,
-    spec: ArchSpec,
+    product: Product,
     facts: Facts,
 }
 
@@ -45,12 +52,11 @@ pub fn check(settings: &FinetuneSettings) -> Result<()> {
 }
 
 impl Output {
-    /// For an adapter of this configuration on a base of this architecture.
-    pub fn new(settings: FinetuneSettings, config: Value, spec: ArchSpec, facts: Facts) -> Self {
+    /// For a run that makes this.
+    pub fn new(settings: FinetuneSettings, product: Product, facts: Facts) -> Self {
         Self {
             settings,
-            config,
-            spec,
+            product,
             facts,
         }
     }
@@ -84,23 +90,41 @@ impl Output {
         Ok(())
     }
 
-    /// Writes the adapter as it is now, with the outcome of the run where it is at its end.
+    /// Bytes of the weights of a model that is written.
+    pub fn model_bytes(&self) -> Option<u64> {
+        match &self.product {
+            Product::Adapter { .. } => None,
+            Product::Model(folder) => Some(folder.weight_bytes(self.settings.save_float)),
+        }
+    }
+
+    /// Writes what is trained as it is now, with the outcome of the run where it is at its end: an adapter into the folder, a
+    /// model below it.
     ///
     /// # Errors
     /// Files that cannot be written.
-    pub fn write_adapter(
-        &self,
-        dir: &Path,
-        parameters: &Parameters,
-        outcome: Option<&Outcome>,
-    ) -> Result<(), TrainError> {
-        let folder = Folder {
-            config: &self.config,
-            parameters,
-            spec: &self.spec,
-            card: &card(&self.settings, &self.facts, outcome),
-        };
-        write_folder(dir, folder)
+    pub fn write(&self, dir: &Path, attached: &Attached, outcome: Option<&Outcome>) -> Result<(), TrainError> {
+        let card = &card(&self.settings, &self.facts, outcome);
+        match &self.product {
+            Product::Adapter { config, spec } => {
+                let parameters = &attached.parameters;
+                let folder = Folder {
+                    config,
+                    parameters,
+                    spec,
+                    card,
+                };
+                write_folder(dir, folder)
+            }
+            Product::Model(folder) => {
+                let settings = SaveSettings {
+                    float: self.settings.save_float,
+                    shard_bytes: SaveSettings::SHARD_BYTES,
+                    card,
+                };
+                Ok(folder.write(&dir.join(OUTPUT_MODEL), attached, &settings)?)
+            }
+        }
     }
 
     /// Writes what there is beside the adapter.

@@ -24,13 +24,13 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Plans a run; nothing is written.
+    /// Plans a run; nothing is written. `model_bytes` is what the weights of a model take that is written.
     ///
     /// # Errors
     /// Not even one row at a time fits into memory, or a device fails.
-    pub fn new(settings: &FinetuneSettings, trainer: &mut Trainer<'_>) -> Result<Self> {
+    pub fn new(settings: &FinetuneSettings, trainer: &mut Trainer<'_>, model_bytes: Option<u64>) -> Result<Self> {
         let warnings = trainer.fit()?;
-        let plan = trainer.plan()?;
+        let plan = trainer.plan(model_bytes)?;
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         warnings.extend(
             disk::check(&settings.output, plan.disk)
@@ -84,7 +84,7 @@ impl Planned {
         table.push(("memory", format!("{}{room}{rows}", bytes(memory.total()))));
         table.extend(parts(memory));
         table.push(("disk", format!("{}{free}", bytes(disk.total()))));
-        table.push(("  adapter", bytes(disk.adapter_bytes)));
+        table.push(("  output", bytes(disk.output_bytes)));
         table.push(("  checkpoints", bytes(disk.checkpoint_bytes)));
         table
     }

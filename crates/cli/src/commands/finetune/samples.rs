@@ -1,4 +1,4 @@
-//! Answers before and after: what the base and the adapter say to rows that were held out, as `generate` gives them.
+//! Answers before and after: what the base and what was made of it say to rows that were held out, as `generate` gives them.
 
 use anyhow::{Context, Result};
 use rootstock_model::text::TokenId;
@@ -6,8 +6,9 @@ use rootstock_train::dataset::{Example, Message};
 use rootstock_train::report::Sample;
 use serde_json::{Value, json};
 
-use crate::args::SamplingArgs;
+use crate::args::{Method, SamplingArgs};
 use crate::base::{Base, Call, Held};
+use crate::models::OUTPUT_MODEL;
 use crate::settings::{FinetuneSettings, GenerationSettings, SINGLE, served_base};
 
 /// Most tokens of an answer.
@@ -17,7 +18,7 @@ const GIVEN_WORDS: usize = 16;
 /// What the adapter is loaded as.
 const ADAPTER: &str = "adapter";
 
-/// Asks base and adapter about each example. Where that fails, the adapter is written all the same: the reason is a warning.
+/// Asks base and adapter (or model) about each example. Where that fails, they are written all the same: the reason is a warning.
 pub fn answers(settings: &FinetuneSettings, examples: &[Example], warnings: &mut Vec<String>) -> Vec<Sample> {
     let prompts: Vec<Prompt> = examples.iter().filter_map(Prompt::of).collect();
     if prompts.is_empty() {
@@ -76,23 +77,50 @@ impl Prompt {
 }
 
 fn ask(settings: &FinetuneSettings, prompts: &[Prompt]) -> Result<Vec<Sample>> {
-    let base = Base::start(&served_base(settings, (1, ANSWER_TOKENS), SINGLE)?)?;
-    let load = base.adapters.load(ADAPTER, &settings.output);
-    load.with_context(|| format!("{} is not served", settings.output.display()))?;
+    let base = Base::start(&served_base(
+        settings,
+        &settings.model.path,
+        (1, ANSWER_TOKENS),
+        SINGLE,
+    )?)?;
+    let before = all(settings, &base, prompts, None)?;
+    let after = if settings.method == Method::Full {
+        base.engine.drain();
+        drop(base);
+        let model = settings.output.join(OUTPUT_MODEL);
+        let tuned = Base::start(&served_base(settings, &model, (1, ANSWER_TOKENS), SINGLE)?)?;
+        let after = all(settings, &tuned, prompts, None)?;
+        tuned.engine.drain();
+        after
+    } else {
+        let load = base.adapters.load(ADAPTER, &settings.output);
+        load.with_context(|| format!("{} is not served", settings.output.display()))?;
+        let after = all(settings, &base, prompts, Some((ADAPTER, 1.0)))?;
+        base.engine.drain();
+        after
+    };
+    let answers = prompts.iter().zip(before).zip(after);
+    let samples = answers.map(|((prompt, base), adapter)| Sample {
+        prompt: prompt.shown().to_owned(),
+        base,
+        adapter,
+    });
+    Ok(samples.collect())
+}
+
+/// The answers to all prompts. As in training, what a long one loses is its beginning.
+fn all(
+    settings: &FinetuneSettings,
+    base: &Base,
+    prompts: &[Prompt],
+    adapter: Option<(&str, f32)>,
+) -> Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut samples = Vec::new();
-    for prompt in prompts {
-        // As in training, what a long prompt loses is its beginning.
-        let most = settings.max_length.min(base.max_context.saturating_sub(ANSWER_TOKENS));
-        let answer = |adapter| runtime.block_on(answer(&base, prompt, most, adapter));
-        samples.push(Sample {
-            prompt: prompt.shown().to_owned(),
-            base: answer(None)?,
-            adapter: answer(Some((ADAPTER, 1.0)))?,
-        });
-    }
-    base.engine.drain();
-    Ok(samples)
+    let most = settings.max_length.min(base.max_context.saturating_sub(ANSWER_TOKENS));
+    let answers = prompts
+        .iter()
+        .map(|prompt| runtime.block_on(answer(base, prompt, most, adapter)));
+    answers.collect()
 }
 
 /// The likeliest answer to the last `most` tokens of a prompt.

@@ -170,9 +170,7 @@ impl Observer for Watch<'_, '_> {
 
     fn checkpoint(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
         let output = self.output;
-        let path = checkpoint::save(trainer, output.dir(), |dir| {
-            output.write_adapter(dir, &trainer.attached().parameters, None)
-        })?;
+        let path = checkpoint::save(trainer, output.dir(), |dir| output.write(dir, trainer.attached(), None))?;
         self.interrupt.say(&format!("saved {}", path.display()));
         Ok(())
     }

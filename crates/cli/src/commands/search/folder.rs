@@ -77,10 +77,10 @@ impl<'a> Folder<'a> {
         Ok(folder)
     }
 
-    /// Removes an earlier search; first what it is known by, so that half of it is none.
+    /// Removes an earlier search and its adapter; first what it is known by, so that half of it is none.
     fn clear(&self) -> Result<()> {
         let dir = &self.0.output;
-        for file in [COMMON, "trials.jsonl", PAGE] {
+        for file in [COMMON, "trials.jsonl", PAGE].iter().chain(ADAPTER.iter().rev()) {
             remove(&dir.join(file))?;
         }
         let trials = dir.join("trials");

@@ -1,20 +1,22 @@
 //! From an adapter's effects to what the kernels take: checked against the base's shapes, differences taken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rootstock_formats::DType;
-use rootstock_kernels::{BlockFormat, Context, ElementType, Isa, LowRankPair, PackedMatrix, ThreadPool};
+use rootstock_kernels::{BLOCK, BlockFormat, Context, ElementType, Isa, LowRankPair, PackedMatrix, ThreadPool};
 use rootstock_model::adapter::{
-    Adapter, AdapterError, AdapterErrorCode as Code, AdapterTensor, BiasEffect, BiasKind, Effect, LowRank,
+    Adapter, AdapterError, AdapterErrorCode as Code, AdapterTensor, BiasEffect, BiasKind, Bottleneck, Effect, LowRank,
     MatrixEffect, NormEffect,
 };
 use rootstock_model::{Norm, Site};
 
 use super::{MapChange, NativeAdapter, NormChange, ScaledPair, index};
+use crate::native::bottleneck::PackedBottleneck;
 use crate::native::dora::{Magnitude, Products};
 use crate::native::embed::{EmbeddingChange, EmbeddingPair};
-use crate::native::weights::PackedModel;
+use crate::native::weights::{PackedModel, kernel};
 use crate::runner::{AdapterPreparer, PreparedAdapter};
 
 /// Packs adapters for the native runner.
@@ -180,6 +182,37 @@ impl NativePreparer {
         Ok(())
     }
 
+    fn bottleneck(&self, effect: &Bottleneck) -> Result<PackedBottleneck, AdapterError> {
+        let (width, hidden) = (effect.down.rows, self.model.spec.hidden_size);
+        let (mut down_bias, up_bias) = (floats(&effect.down_bias)?, floats(&effect.up_bias)?);
+        let got = [
+            effect.down.cols,
+            effect.up.rows,
+            effect.up.cols,
+            down_bias.len(),
+            up_bias.len(),
+        ];
+        if got != [hidden, hidden, width, width, hidden] || effect.site.layer >= self.model.spec.layers.len() {
+            let message = format!(
+                "{}: expected a bottleneck of [{width}, {hidden}] and [{hidden}, {width}], got {got:?}",
+                effect.site
+            );
+            return Err(AdapterError::new(Code::ShapeMismatch, message));
+        }
+        // Products take inputs in blocks: what lies between the maps is filled up with zeros, which every activation keeps.
+        let whole = width.next_multiple_of(BLOCK);
+        down_bias.resize(whole, 0.0);
+        Ok(PackedBottleneck {
+            input: effect.input,
+            activation: kernel(effect.activation),
+            scale: effect.scale,
+            down: padded(&effect.down, [whole, hidden])?,
+            down_bias,
+            up: padded(&effect.up, [hidden, whole])?,
+            up_bias,
+        })
+    }
+
     fn shape(&self, site: Site) -> Result<(usize, usize), AdapterError> {
         let shape = self.model.spec.shape(site);
         shape.ok_or_else(|| misfit(site, "the base has no such map"))
@@ -196,6 +229,23 @@ fn change(adapter: &mut NativeAdapter, site: Site) -> Result<&mut MapChange, Ada
 
 fn misfit(site: Site, detail: impl std::fmt::Display) -> AdapterError {
     AdapterError::new(Code::ShapeMismatch, format!("{site}: {detail}"))
+}
+
+/// A matrix in its own element type, with zeros up to `rows` and `cols`.
+fn padded(tensor: &AdapterTensor, [rows, cols]: [usize; 2]) -> Result<PackedMatrix, AdapterError> {
+    let (element, bytes) = typed(tensor)?;
+    let format = match element {
+        ElementType::F32 => BlockFormat::F32,
+        ElementType::F16 => BlockFormat::F16,
+        ElementType::Bf16 => BlockFormat::Bf16,
+    };
+    let (row, own) = (cols * element.size(), tensor.cols * element.size());
+    let mut whole = vec![0; rows * row];
+    for (to, from) in whole.chunks_exact_mut(row).zip(bytes.chunks_exact(own)) {
+        to[..own].copy_from_slice(from);
+    }
+    let line = |output: usize| &whole[output * row..(output + 1) * row];
+    PackedMatrix::pack(format, rows, cols, line).map_err(|error| AdapterError::new(Code::ShapeMismatch, error))
 }
 
 /// `values` minus the weights of `base`, F32 little endian.
@@ -237,6 +287,7 @@ impl AdapterPreparer for NativePreparer {
             maps: std::iter::repeat_with(|| None).take(maps).collect(),
             embedding: None,
             norms: Vec::new(),
+            bottlenecks: BTreeMap::new(),
             has_magnitudes: false,
         };
         for effect in &adapter.effects {
@@ -245,6 +296,11 @@ impl AdapterPreparer for NativePreparer {
                 Effect::Bias(bias) => self.bias(bias, &mut prepared)?,
                 Effect::Matrix(matrix) => self.matrix(matrix, &mut prepared)?,
                 Effect::Norm(norm) => self.norm(norm, &mut prepared)?,
+                Effect::Bottleneck(bottleneck) => {
+                    prepared
+                        .bottlenecks
+                        .insert(bottleneck.site, self.bottleneck(bottleneck)?);
+                }
             }
         }
         let mut maps_with = prepared.maps.iter().flatten();
@@ -254,7 +310,12 @@ impl AdapterPreparer for NativePreparer {
             + maps * size_of::<Option<MapChange>>()
             + prepared.maps.iter().flatten().map(MapChange::bytes).sum::<usize>()
             + prepared.embedding.as_ref().map_or(0, EmbeddingChange::bytes)
-            + norms.sum::<usize>();
+            + norms.sum::<usize>()
+            + prepared
+                .bottlenecks
+                .values()
+                .map(PackedBottleneck::bytes)
+                .sum::<usize>();
         Ok(Arc::new(prepared))
     }
 }

@@ -2,6 +2,7 @@
 //! changes is there, every shape fits the base and the rank.
 
 mod assembly;
+mod bottleneck;
 mod changes;
 mod gguf;
 mod initial;
@@ -12,13 +13,14 @@ use std::ops::Range;
 
 use rootstock_formats::TensorInfo;
 
+pub(super) use self::bottleneck::BottleneckPlan;
 use super::container::{Contents, Files, WEIGHTS};
 use super::error::clipped;
 use super::modules::Map;
 use super::{AdapterError, AdapterErrorCode as Code, AdapterLimits, Base, BiasKind};
 use crate::{NormSite, RowOrder, Site};
 
-/// The effects of an adapter: pairs, biases, matrices, normalisations, each ordered by site.
+/// The effects of an adapter: pairs, biases, matrices, normalisations, bottlenecks, each ordered by site.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     pub(super) effects: Vec<EffectPlan<'a>>,
@@ -43,6 +45,12 @@ pub(super) enum EffectPlan<'a> {
         bias: Option<Piece<'a>>,
         /// Added to every factor.
         offset: f32,
+    },
+    Bottleneck(BottleneckPlan<'a>),
+    /// A matrix of the head's file.
+    Head {
+        site: Site,
+        values: Piece<'a>,
     },
 }
 
@@ -158,6 +166,9 @@ impl<'a> Plan<'a> {
                 }
                 effects
             }
+            Contents::AdapterHub { config, header } => {
+                bottleneck::effects(config, header, files.head.as_ref(), base, limits)?
+            }
             Contents::Gguf(gguf) => gguf::effects(gguf, base, limits)?,
         };
         let idle = |effect: &EffectPlan<'_>| {
@@ -186,6 +197,7 @@ impl<'a> Plan<'a> {
     pub(super) fn max_rank(&self) -> usize {
         let ranks = self.effects.iter().map(|effect| match effect {
             EffectPlan::LowRank(pair) => pair.full_rank(),
+            EffectPlan::Bottleneck(bottleneck) => bottleneck.width,
             _ => 0,
         });
         ranks.max().unwrap_or(0)
@@ -207,8 +219,10 @@ impl EffectPlan<'_> {
                 ..
             } => (1, Some(*site), None),
             Self::Bias { site, .. } => (2, Some(*site), None),
-            Self::Matrix { site, .. } => (3, Some(*site), None),
+            Self::Matrix { site, .. } | Self::Head { site, .. } => (3, Some(*site), None),
             Self::Norm { site, .. } => (4, None, Some(*site)),
+            // In their order already.
+            Self::Bottleneck(_) => (5, None, None),
         }
     }
 
@@ -219,7 +233,8 @@ impl EffectPlan<'_> {
                 let pieces = [&pair.a, &pair.b].into_iter().chain(&pair.magnitude).chain(initial);
                 pieces.map(Piece::bytes).sum()
             }
-            Self::Bias { values, .. } | Self::Matrix { values, .. } => values.bytes(),
+            Self::Bias { values, .. } | Self::Matrix { values, .. } | Self::Head { values, .. } => values.bytes(),
+            Self::Bottleneck(bottleneck) => bottleneck.tensors.iter().map(Piece::bytes).sum(),
             Self::Norm { weight, bias, .. } => weight.iter().chain(bias).map(Piece::bytes).sum(),
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn effects<'a>(
     base: Base<'_>,
     limits: AdapterLimits,
 ) -> Result<Vec<EffectPlan<'a>>, AdapterError> {
-    check_base(config, base.hash)?;
+    check_base(config.base_hash, base.hash)?;
     let Some(names) = ModuleNames::of_family(&base.spec.family, |stack| names_layers(header, stack)) else {
         let family = &base.spec.family;
         let message = format!("no module names are known for a base of the family {family}");
@@ -46,8 +46,9 @@ fn names_layers(header: &SafeTensors, stack: &str) -> bool {
     })
 }
 
-fn check_base(config: &AdapterConfig, base: ContentHash) -> Result<(), AdapterError> {
-    match config.base_hash.map(ContentHash) {
+/// A base that is recorded is the one that is served.
+pub(super) fn check_base(recorded: Option<[u8; 32]>, base: ContentHash) -> Result<(), AdapterError> {
+    match recorded.map(ContentHash) {
         Some(recorded) if recorded != base => {
             let message = format!("{CONFIG}: rootstock_base_hash: expected the served base {base}, got {recorded}");
             Err(AdapterError::new(Code::WrongBase, message))

@@ -245,6 +245,16 @@ pub(super) fn low_rank(effect: &Effect) -> &LowRank {
     }
 }
 
+/// Down, its bias, up, its bias.
+pub(super) fn tensors_of(bottleneck: &Bottleneck) -> [&AdapterTensor; 4] {
+    [
+        &bottleneck.down,
+        &bottleneck.down_bias,
+        &bottleneck.up,
+        &bottleneck.up_bias,
+    ]
+}
+
 /// What a summary counts for an effect.
 pub(super) fn bytes_of(effect: &Effect) -> usize {
     match effect {
@@ -254,6 +264,7 @@ pub(super) fn bytes_of(effect: &Effect) -> usize {
         }
         Effect::Bias(bias) => bias.values.bytes.len(),
         Effect::Matrix(matrix) => matrix.values.bytes.len(),
+        Effect::Bottleneck(bottleneck) => tensors_of(bottleneck).iter().map(|tensor| tensor.bytes.len()).sum(),
         Effect::Norm(norm) => {
             4 * [&norm.weight, &norm.bias]
                 .into_iter()
@@ -308,6 +319,13 @@ pub(super) fn assert_fits(effect: &Effect, spec: &ArchSpec) {
             let by_input = matrix.site == Site::Embedding;
             let expected = if by_input { (inputs, outputs) } else { (outputs, inputs) };
             assert_eq!(whole(&matrix.values), expected, "{}", matrix.site);
+        }
+        Effect::Bottleneck(bottleneck) => {
+            let (width, hidden) = (bottleneck.down.rows, spec.hidden_size);
+            assert_eq!(
+                tensors_of(bottleneck).map(whole),
+                [(width, hidden), (width, 1), (hidden, width), (hidden, 1)]
+            );
         }
         Effect::Norm(norm) => {
             let width = spec.norm_width(norm.site).unwrap();

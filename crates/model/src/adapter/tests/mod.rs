@@ -1,3 +1,4 @@
+mod bottlenecks;
 mod defaults;
 mod folders;
 mod gguf;

@@ -10,6 +10,8 @@ use crate::Projection::{self, Down, Gate, Key, Output, Query, Up, Value};
 /// Checkpoints of one `model_type`.
 pub(super) struct Family {
     pub(super) model_type: &'static str,
+    /// Its class in transformers.
+    pub(super) class: &'static str,
     /// How the family spells fields that the others call by another name.
     pub(super) aliases: &'static [(&'static str, &'static str)],
     /// What transformers takes for a field that is not there.
@@ -102,6 +104,7 @@ const MLP_BIAS: BiasRule = BiasRule {
 /// What the families share with Llama.
 const LLAMA: Family = Family {
     model_type: "llama",
+    class: "LlamaForCausalLM",
     aliases: &[],
     defaults: &[("rms_norm_eps", Real(1e-6)), ("hidden_act", Text("silu"))],
     fixed: &[("rope_interleaved", Truth(false))],
@@ -124,6 +127,7 @@ pub(super) const FAMILIES: [Family; 8] = [
     LLAMA,
     Family {
         model_type: "mistral",
+        class: "MistralForCausalLM",
         defaults: &[
             ("rms_norm_eps", Real(1e-6)),
             ("hidden_act", Text("silu")),
@@ -137,6 +141,7 @@ pub(super) const FAMILIES: [Family; 8] = [
     },
     Family {
         model_type: "qwen2",
+        class: "Qwen2ForCausalLM",
         defaults: &[
             ("rms_norm_eps", Real(1e-6)),
             ("hidden_act", Text("silu")),
@@ -158,6 +163,7 @@ pub(super) const FAMILIES: [Family; 8] = [
     },
     Family {
         model_type: "qwen3",
+        class: "Qwen3ForCausalLM",
         defaults: &[
             ("rms_norm_eps", Real(1e-6)),
             ("hidden_act", Text("silu")),
@@ -174,6 +180,7 @@ pub(super) const FAMILIES: [Family; 8] = [
     },
     Family {
         model_type: "gemma3_text",
+        class: "Gemma3ForCausalLM",
         aliases: &[("hidden_act", "hidden_activation")],
         defaults: &[
             ("rms_norm_eps", Real(1e-6)),
@@ -208,6 +215,7 @@ pub(super) const FAMILIES: [Family; 8] = [
     },
     Family {
         model_type: "phi3",
+        class: "Phi3ForCausalLM",
         defaults: &[
             ("rms_norm_eps", Real(1e-5)),
             ("hidden_act", Text("silu")),
@@ -234,6 +242,7 @@ pub(super) const FAMILIES: [Family; 8] = [
     },
     Family {
         model_type: "smollm3",
+        class: "SmolLM3ForCausalLM",
         defaults: &[
             ("rms_norm_eps", Real(1e-6)),
             ("hidden_act", Text("silu")),
@@ -251,6 +260,7 @@ pub(super) const FAMILIES: [Family; 8] = [
     },
     Family {
         model_type: "gpt2",
+        class: "GPT2LMHeadModel",
         aliases: &[
             ("hidden_size", "n_embd"),
             ("intermediate_size", "n_inner"),

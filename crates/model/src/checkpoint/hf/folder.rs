@@ -17,9 +17,9 @@ use crate::ContentHash;
 /// The architecture.
 pub(super) const CONFIG: &str = "config.json";
 /// The weights, if they are one file.
-const WEIGHTS: &str = "model.safetensors";
+pub(super) const WEIGHTS: &str = "model.safetensors";
 /// Which file holds which tensor, if they are several.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Longest JSON file that is read, in bytes.
 const LONGEST_JSON: u64 = 64 << 20;
 
@@ -69,6 +69,12 @@ impl Folder {
             hash: ContentHash(*hasher.finalize().as_bytes()),
         })
     }
+}
+
+/// config.json of a folder.
+pub(super) fn config(dir: &Path) -> Result<Map<String, Value>, Refusal> {
+    let missing = || Refusal::unsupported(format_args!("{CONFIG} is missing"));
+    json(dir, CONFIG)?.ok_or_else(missing)
 }
 
 /// The file of older tools, which matters only where there is something quantized.

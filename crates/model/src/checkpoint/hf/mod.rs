@@ -7,6 +7,7 @@ mod folder;
 mod int4;
 mod names;
 mod rope;
+pub(super) mod save;
 mod tensor_names;
 #[cfg(test)]
 mod tests;

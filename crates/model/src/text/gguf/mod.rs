@@ -2,6 +2,7 @@
 //! the tokenizer that the file was made from, so that ids are those of the original.
 
 mod fields;
+mod saved;
 mod sentence_piece;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use rootstock_formats::gguf::{Gguf, required};
 use tokenizers::Tokenizer as Pipeline;
 
 use self::fields::Fields;
+pub use self::saved::{SavedText, saved};
 use super::spelling::{Decoder, Spelling};
 use super::tokenizer::Parts;
 use super::vocabulary::TokenKind;
