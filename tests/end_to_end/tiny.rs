@@ -61,6 +61,7 @@ impl Expected {
     }
 
     /// Tensors of a file of f32.
+    #[cfg(feature = "candle")]
     pub fn floats(&self) -> BTreeMap<String, Vec<f32>> {
         let tensors = self.0.iter();
         tensors
