@@ -265,7 +265,7 @@ fn a_point_of_a_search_space_takes_the_place_of_the_files_value() {
         space.dimensions.keys().collect::<Vec<_>>(),
         ["lora-r", "lr-scheduler-type"]
     );
-    assert_eq!(space.fixed["learning-rate"], "1.0");
+    assert_eq!(space.fixed["learning-rate"], "1");
     assert!(!space.fixed.contains_key("lora-r") && !space.fixed.contains_key("trials"));
     let point = [("lora-r", 2.into()), ("lr-scheduler-type", "cosine".into())];
     let trial = space

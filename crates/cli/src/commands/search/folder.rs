@@ -23,10 +23,10 @@ use crate::settings::{SearchSettings, trial_folder};
 const COMMON: &str = "search.json";
 /// The search's own report.
 const PAGE: &str = "search.html";
-/// What a trial has learned, the largest last: while it is there, the trial's adapter is whole.
-const ADAPTER: [&str; 3] = ["README.md", "adapter_config.json", "adapter_model.safetensors"];
-/// What it has written down, which stays with it.
+/// What a trial has written down, which stays with it.
 const RECORDS: [&str; 3] = ["metrics.jsonl", "train_results.json", "report.html"];
+/// TensorBoard's events, which stay with it, too.
+const EVENTS: &str = "runs";
 
 /// The contents of `search.json`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -77,19 +77,13 @@ impl<'a> Folder<'a> {
         Ok(folder)
     }
 
-    /// Removes an earlier search and its adapter; first what it is known by, so that half of it is none.
+    /// Removes an earlier search; first what it is known by, so that half of it is none.
     fn clear(&self) -> Result<()> {
         let dir = &self.0.output;
-        for file in [COMMON, "trials.jsonl", PAGE].iter().chain(ADAPTER.iter().rev()) {
-            remove(&dir.join(file))?;
+        for name in [COMMON, "trials.jsonl", PAGE, "trials"] {
+            remove(&dir.join(name))?;
         }
-        let trials = dir.join("trials");
-        match fs::remove_dir_all(&trials) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("{} cannot be removed", trials.display()))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn common(&self) -> Common {
@@ -105,36 +99,41 @@ impl<'a> Folder<'a> {
         self.0.output.join("trials.jsonl")
     }
 
-    /// Puts the best adapter so far into the output folder, and removes all others; writes the report.
+    /// Moves the best adapter so far into the output folder, and removes all others; writes the report.
     ///
     /// # Errors
     /// Files that cannot be written or removed.
     pub fn settle(&self, search: &Search) -> Result<(), TrainError> {
-        let of = |number: usize| trial_folder(&self.0.output, number);
-        if let Some(best) = search.best().map(|best| of(best.trial)) {
-            // Its weights are there until they are in the output folder.
-            if best.join(ADAPTER[2]).exists() {
-                self.publish(&best)?;
-            }
-        }
+        let best = search.best().map(|best| best.trial);
         for trial in search.trials() {
-            let dir = of(trial.trial);
-            for file in ADAPTER.iter().rev() {
-                remove(&dir.join(file))?;
-            }
+            let dir = trial_folder(&self.0.output, trial.trial);
             checkpoint::clear(&dir)?;
+            // Of the best, nothing is left once it has been moved.
+            let learned = learned(&dir);
+            match best == Some(trial.trial) && !learned.is_empty() {
+                true => self.publish(&dir, &learned)?,
+                false => learned.iter().try_for_each(|path| remove(path))?,
+            }
         }
         self.write_page(search, &[])
     }
 
-    fn publish(&self, trial: &Path) -> Result<(), TrainError> {
-        for file in RECORDS.iter().chain(&ADAPTER) {
+    fn publish(&self, trial: &Path, learned: &[PathBuf]) -> Result<(), TrainError> {
+        for file in RECORDS {
             let from = trial.join(file);
             let mut bytes = fs::read(&from).map_err(|error| io(&from, error))?;
-            if *file == "train_results.json" {
+            if file == "train_results.json" {
                 bytes = self.as_output(bytes);
             }
             write_whole(&self.0.output.join(file), &bytes)?;
+        }
+        for from in learned {
+            let Some(name) = from.file_name() else { continue };
+            let to = self.0.output.join(name);
+            if to.is_dir() {
+                remove(&to)?;
+            }
+            fs::rename(from, &to).map_err(|error| io(&to, error))?;
         }
         Ok(())
     }
@@ -182,9 +181,26 @@ fn same_search(now: &Common, before: &Common) -> std::result::Result<(), String>
     }
 }
 
-fn remove(file: &Path) -> Result<(), TrainError> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(io(file, error)),
+/// What a trial has learned: all that is neither records nor events.
+fn learned(trial: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(trial).into_iter().flatten().flatten();
+    let stays = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        RECORDS.iter().chain(&[EVENTS]).any(|stays| name == *stays)
+    };
+    let mut learned: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| !stays(path)).collect();
+    learned.sort();
+    learned
+}
+
+/// Removes a file or a folder, if it is there.
+fn remove(path: &Path) -> Result<(), TrainError> {
+    let removed = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io(path, error)),
         _ => Ok(()),
     }
 }
