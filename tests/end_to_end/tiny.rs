@@ -60,6 +60,20 @@ impl Expected {
         Self::read(&fixture("tiny").join(arch).join("expected.safetensors"))
     }
 
+    /// Tensors of a file of f32.
+    #[cfg(feature = "candle")]
+    pub fn floats(&self) -> BTreeMap<String, Vec<f32>> {
+        let tensors = self.0.iter();
+        tensors
+            .map(|(name, words)| {
+                (
+                    name.clone(),
+                    words.iter().map(|&word| f32::from_le_bytes(word)).collect(),
+                )
+            })
+            .collect()
+    }
+
     pub fn ids(&self) -> Vec<u32> {
         self.0["ids"].iter().map(|&word| u32::from_le_bytes(word)).collect()
     }

@@ -13,6 +13,7 @@ use crate::UsageError;
 use crate::args::{Activations, ModelArgs, Quantize, RunArgs, ServeArgs};
 use crate::models::{Located, Models, Replacements};
 
+mod device;
 mod evaluation;
 mod finetune;
 mod generation;

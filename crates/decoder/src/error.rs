@@ -12,6 +12,12 @@ pub enum DecoderError {
     /// The shape of the model.
     #[error("{0}")]
     Unsupported(String),
+    /// A device that is not there or fails.
+    #[error("{0}")]
+    Device(String),
+    /// A device with too little memory for what it was given.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// The machine gives no threads.
     #[error("no threads to compute on: {0}")]
     Threads(#[from] std::io::Error),

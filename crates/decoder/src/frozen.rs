@@ -84,12 +84,17 @@ impl FrozenModel {
     /// # Panics
     /// On a site that the model does not have, or whose weight was let go of.
     pub fn matrix(&self, site: Site) -> &PackedMatrix {
-        let matrix = match site {
+        self.kept_matrix(site)
+            .unwrap_or_else(|| panic!("no frozen weight: {site}"))
+    }
+
+    /// The same, `None` of one that was let go of.
+    pub fn kept_matrix(&self, site: Site) -> Option<&PackedMatrix> {
+        match site {
             Site::Embedding => self.embedding.as_ref(),
             Site::Output => self.output.as_ref().or(self.embedding.as_ref()),
             Site::Layer { .. } => self.maps.get(&site),
-        };
-        matrix.unwrap_or_else(|| panic!("no frozen weight: {site}"))
+        }
     }
 
     /// Whether every matrix is there.
@@ -139,7 +144,8 @@ impl FrozenModel {
         matrices.map(PackedMatrix::bytes).sum()
     }
 
-    pub(crate) fn rotary(&self, layer: usize) -> Option<&RotaryTable> {
+    /// Rotary positions of a layer; layers with the same ones share a table.
+    pub fn rotary(&self, layer: usize) -> Option<&RotaryTable> {
         self.rotaries[layer].map(|index| &self.tables[index])
     }
 

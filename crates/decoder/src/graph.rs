@@ -31,7 +31,7 @@ pub trait Graph {
 }
 
 /// One layer: what it makes of the residual stream `x`.
-pub(crate) fn layer<G: Graph>(graph: &mut G, spec: &ArchSpec, index: usize, x: G::Value) -> G::Value {
+pub fn layer<G: Graph>(graph: &mut G, spec: &ArchSpec, index: usize, x: G::Value) -> G::Value {
     let layer = &spec.layers[index];
     let attended = attention(graph, layer, index, x);
     let site = |block| BlockSite { layer: index, block };

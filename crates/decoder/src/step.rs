@@ -158,7 +158,7 @@ fn run(tape: &mut Tape<'_, '_>, model: &FrozenModel, batch: &Batch, learn: Optio
 }
 
 /// Rows of logits over so many tokens that stand at a time.
-pub(crate) fn logits_rows(vocabulary: usize) -> usize {
+pub fn logits_rows(vocabulary: usize) -> usize {
     (LOGITS_BYTES / (vocabulary * size_of::<f32>())).max(LEAST_LOGITS_ROWS)
 }
 

@@ -40,7 +40,11 @@ impl RotaryTable {
         self.half
     }
 
-    pub(crate) fn row(&self, position: usize) -> (&[f32], &[f32]) {
+    /// Cosines and sines of a position, one for each pair.
+    ///
+    /// # Panics
+    /// Beyond the table's positions.
+    pub fn row(&self, position: usize) -> (&[f32], &[f32]) {
         let range = position * self.half..(position + 1) * self.half;
         (&self.cos[range.clone()], &self.sin[range])
     }

@@ -1,5 +1,7 @@
 //! `rootstock finetune` on a tiny checkpoint: steps of milliseconds.
 
+#[cfg(feature = "candle")]
+mod devices;
 mod errors;
 mod full;
 mod nf4;

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use rootstock_train::adapter::Initialisation;
 use rootstock_train::dataset::Slice;
 
-use super::Task;
+use super::{Device, Task};
 use crate::settings::ByteSize;
 
 /// Arguments of `finetune`.
@@ -265,7 +265,11 @@ pub struct TrainingArgs {
     /// Longest gradient of a step; 0 does not clip
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub max_grad_norm: f64,
-    /// Of products with frozen weights. `auto` is bf16 where the CPU multiplies it, else f32
+    /// Where steps are computed: `cpu` on Rootstock's own kernels; `candle-cpu`, `cuda[:N]` and `metal[:N]` on candle's, in binaries
+    /// that were built with these features
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: Device,
+    /// Of products with frozen weights. `auto` is bf16 where the CPU multiplies it and on cuda, else f32
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Precision::Auto, alias = "torch-dtype")]
     pub precision: Precision,
     /// Of everything random
@@ -295,7 +299,7 @@ pub enum Precision {
     /// Operands in bfloat16, sums, trained tensors and their moments in f32
     #[value(alias = "bfloat16")]
     Bf16,
-    /// Refused on a CPU, which gains nothing from it
+    /// The same in float16, with losses scaled to its range; refused on our own kernels, which gain nothing from it
     #[value(alias = "float16")]
     Fp16,
     /// Refused: no CPU or device here multiplies it

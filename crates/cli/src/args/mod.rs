@@ -2,6 +2,7 @@
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
 mod dataset;
+mod device;
 mod eval;
 mod file;
 mod finetune;
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::ByteSize;
 pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
+pub use device::Device;
 pub use eval::{EvalArgs, Metric};
 pub use finetune::{
     AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, QuantType, RecordArgs, ReportTo, SaveDtype,

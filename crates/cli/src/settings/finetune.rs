@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use rootstock_decoder::Precision;
 use rootstock_formats::peft::TrainedBiases;
-use rootstock_kernels::{Arithmetic, Isa};
 use rootstock_model::FloatType;
 use rootstock_model::packing::WeightPrecision;
 use rootstock_train::adapter::{BottleneckKind, BottleneckSettings, Initialisation, LoraSettings, Targets};
@@ -14,9 +14,10 @@ use rootstock_train::run::RunSettings;
 use rootstock_train::schedule::{ScheduleKind, ScheduleOptions, Warmup};
 use serde_json::Value;
 
+use super::device::{built_in, precision};
 use super::{usage, within};
 use crate::args::{
-    AdapterArgs, Biases, FinetuneArgs, Method, ModelArgs, Optimizer, Precision, QuantType, RecordArgs, ReportTo,
+    AdapterArgs, Biases, Device, FinetuneArgs, Method, ModelArgs, Optimizer, QuantType, RecordArgs, ReportTo,
     SaveDtype, TrainingArgs,
 };
 use crate::models::{Located, Models};
@@ -60,8 +61,10 @@ pub struct FinetuneSettings {
     pub adapter: Option<PathBuf>,
     /// The run.
     pub run: RunSettings,
+    /// Where steps are computed.
+    pub device: Device,
     /// Of products with frozen weights.
-    pub arithmetic: Arithmetic,
+    pub precision: Precision,
     /// Less memory for more time.
     pub checkpointing: bool,
     /// TensorBoard's folder.
@@ -103,7 +106,7 @@ impl FinetuneSettings {
             .output
             .ok_or_else(|| usage("--output is missing: the folder that the adapter is written to"))?;
         let available = std::thread::available_parallelism().map_or(1, usize::from);
-        let data = args.data;
+        let (data, device) = (args.data, built_in(args.training.device)?);
         let events = match args.records.report_to {
             ReportTo::None => None,
             ReportTo::Tensorboard => Some(args.records.logging_dir.clone().unwrap_or_else(|| output.join("runs"))),
@@ -132,7 +135,8 @@ impl FinetuneSettings {
             bottleneck: bottleneck(args.method, &args.adapter)?,
             lora: lora(args.adapter.clone())?,
             adapter: args.adapter.adapter,
-            arithmetic: arithmetic(args.training.precision)?,
+            precision: precision(args.training.precision, device)?,
+            device,
             // Who asks for four bits is short of memory; peft's preparation of such models turns it on as well.
             checkpointing: args
                 .training
@@ -273,7 +277,8 @@ impl FinetuneSettings {
         let own = [
             ("method", format!("{:?}", self.method)),
             ("quant_type", format!("{:?}", self.quant_type)),
-            ("precision", format!("{:?}", self.arithmetic)),
+            ("device", self.device.to_string()),
+            ("precision", format!("{:?}", self.precision)),
             ("init_lora_weights", format!("{:?}", self.lora.initialisation)),
         ];
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
@@ -378,23 +383,6 @@ fn bottleneck(method: Method, args: &AdapterArgs) -> Result<Option<BottleneckSet
         non_linearity: args.non_linearity.clone(),
         left_out: args.leave_out.clone(),
     }))
-}
-
-fn arithmetic(precision: Precision) -> Result<Arithmetic> {
-    match precision {
-        Precision::Auto => {
-            let fast = Isa::detect().is_ok_and(Isa::has_bf16_tiles);
-            Ok(if fast { Arithmetic::Bf16 } else { Arithmetic::F32 })
-        }
-        Precision::F32 => Ok(Arithmetic::F32),
-        Precision::Bf16 => Ok(Arithmetic::Bf16),
-        Precision::Fp16 => Err(usage(
-            "--precision fp16: needs scaled losses and a device that multiplies it; on a CPU bf16 is as small, as fast and safer",
-        )),
-        Precision::Fp8 => Err(usage(
-            "--precision fp8: no supported device multiplies it in training; take bf16, and --method qlora for less memory",
-        )),
-    }
 }
 
 fn resume(from: Option<&str>) -> Option<Resume> {

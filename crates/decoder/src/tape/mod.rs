@@ -21,6 +21,7 @@ pub use self::magnitude::WeightNorms;
 pub use self::memory::Memory;
 use self::nodes::Node;
 pub use self::nodes::Value;
+pub use self::pair::dropout_key;
 use crate::{Batch, FrozenModel, Parameters, Trained};
 
 /// What a tape computes with.

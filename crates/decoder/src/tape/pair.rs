@@ -74,7 +74,7 @@ impl Tape<'_, '_> {
     fn dropped(&mut self, pair: &LowRank, site: Site, x: Value) -> Option<Vec<f32>> {
         let key = self.pass.dropout_key.filter(|_| pair.dropout > 0.0)?;
         let mut values = self.machine.memory.copy(&self.nodes[x.0].values);
-        dropout(self.machine.context, key_at(key, site), pair.dropout, &mut values);
+        dropout(self.machine.context, dropout_key(key, site), pair.dropout, &mut values);
         Some(values)
     }
 
@@ -197,7 +197,7 @@ impl Tape<'_, '_> {
         };
         let mut through = machine.memory.take(to_x.len());
         gemm(machine.context, &product, &mut through);
-        dropout(machine.context, key_at(key, site), pair.dropout, &mut through);
+        dropout(machine.context, dropout_key(key, site), pair.dropout, &mut through);
         add_rows(machine.context, &through, to_x);
         machine.memory.give(through);
     }
@@ -225,8 +225,8 @@ fn initial<'a>(parameters: &'a Parameters, pair: &LowRank) -> Option<(View<'a>, 
     ))
 }
 
-/// A site's own key.
-fn key_at(key: u64, site: Site) -> u64 {
+/// What decides the elements that a site's pair does not see, from the key of the pass.
+pub fn dropout_key(key: u64, site: Site) -> u64 {
     let place = match site {
         Site::Embedding => 0,
         Site::Output => 1,

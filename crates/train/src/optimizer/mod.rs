@@ -4,6 +4,7 @@
 mod adamw;
 mod blockwise;
 mod clip;
+mod loss_scale;
 mod moments;
 mod parameter;
 mod state;
@@ -12,6 +13,7 @@ mod tests;
 
 pub use adamw::{AdamW, AdamWSettings, Step};
 pub use clip::{clip, clip_scale, gradient_norm};
+pub use loss_scale::LossScale;
 pub use moments::MomentType;
 pub use parameter::Parameter;
 pub use state::Buffer;

@@ -44,6 +44,20 @@ pub enum Warning {
         /// Bytes that the process may have.
         room: u64,
     },
+    /// Batches are computed in parts, because a device had too little memory for one.
+    DeviceFull {
+        /// Optimizer steps done.
+        step: u64,
+        /// Rows at a time, before and from now on.
+        rows: [usize; 2],
+    },
+    /// Gradients left the range of float16: the step changed nothing, and losses are scaled by less from now on.
+    LossScaleHalved {
+        /// Optimizer steps done.
+        step: u64,
+        /// Factor on losses, before and from now on.
+        factors: [f32; 2],
+    },
     /// A trainable tensor whose gradient was exactly zero in all steps that were watched.
     NoGradient {
         /// The tensor.
@@ -82,6 +96,18 @@ impl fmt::Display for Warning {
                 bytes(*needed),
                 bytes(*room),
                 rows[1]
+            ),
+            Self::DeviceFull { step, rows } => write!(
+                f,
+                "step {step}: the device has too little memory for {} rows at a time: they are computed {} at a time, more often; the \
+                 numbers stay the same but for rounding",
+                rows[0], rows[1]
+            ),
+            Self::LossScaleHalved { step, factors } => write!(
+                f,
+                "step {step}: gradients left the range of float16; the step changes nothing, and losses are scaled by {} in place of \
+                 {} from now on",
+                factors[1], factors[0]
             ),
             Self::NoGradient { name } => write!(
                 f,

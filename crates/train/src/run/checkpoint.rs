@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::Trainer;
 use crate::TrainError;
 use crate::files::write_in_pieces;
-use crate::optimizer::Buffer;
+use crate::optimizer::{Buffer, LossScale};
 use crate::records::{EarlyStopping, LossWatch};
 
 /// The state beside what is trained.
@@ -42,6 +42,8 @@ struct Facts {
     /// rounding.
     #[serde(default)]
     rows_at_a_time: Option<usize>,
+    #[serde(default)]
+    loss_scale: Option<LossScale>,
 }
 
 /// The folder of a step's checkpoint below `output`.
@@ -140,6 +142,7 @@ fn write(trainer: &Trainer<'_>, path: &Path) -> Result<(), TrainError> {
         identity: trainer.settings.identity(),
         rows: rows_checksum(trainer),
         rows_at_a_time: Some(trainer.at_a_time.training).filter(|&rows| rows != trainer.settings.batch_size),
+        loss_scale: trainer.loss_scale,
     };
     let facts = serde_json::to_string(&facts).map_err(|error| TrainError::state(STATE, error.to_string()))?;
     let mut tensors: Vec<(String, Buffer<'_>)> = Vec::new();
@@ -224,6 +227,7 @@ pub fn restore(trainer: &mut Trainer<'_>, dir: &Path) -> Result<(), TrainError> 
     trainer.tokens = facts.tokens;
     trainer.stopping = facts.stopping;
     trainer.watch = facts.watch;
+    trainer.loss_scale = facts.loss_scale.or(trainer.loss_scale);
     if let Some(rows) = facts.rows_at_a_time {
         trainer.at_a_time.training = trainer.at_a_time.training.min(rows).max(1);
     }

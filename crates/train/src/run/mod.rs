@@ -5,6 +5,7 @@
 pub mod checkpoint;
 mod order;
 mod plan;
+mod scaling;
 mod settings;
 mod shortage;
 mod trainer;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::trainer::batch;
 use super::{MemoryPlan, Row, Trainer};
+use crate::TrainError;
 
 /// Tokens of the batch that is measured: enough to keep all threads busy, and a second or two on a small model.
 const MEASURED_TOKENS: usize = 512;
@@ -52,7 +53,10 @@ impl DiskPlan {
 impl Trainer<'_> {
     /// Plans the run from where it is; computes a batch for it and leaves what is trained as it is. `output_bytes` is what the
     /// files of a model will take, where no adapter is written.
-    pub fn plan(&mut self, output_bytes: Option<u64>) -> Plan {
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn plan(&mut self, output_bytes: Option<u64>) -> Result<Plan, TrainError> {
         let (steps, total) = (self.total_steps() - self.step, self.total_steps());
         let counted = |row: &Row| -> u64 { row.iter().map(|sample| sample.len() as u64).sum() };
         let mut order = self.order.clone();
@@ -64,10 +68,10 @@ impl Trainer<'_> {
         let every = self.settings.eval_steps;
         let between = (total - 1).checked_div(every).unwrap_or(0) - self.step.checked_div(every).unwrap_or(0);
         let eval_tokens = (between + 1) * self.eval_rows.iter().map(counted).sum::<u64>();
-        let tokens_per_second = self.measure();
+        let tokens_per_second = self.measure()?;
         // The way back costs as much as the way there, and twice with what is computed again.
-        let passes = if self.engine.settings().checkpointing { 3.0 } else { 2.0 };
-        Plan {
+        let passes = if self.engine.checkpointing() { 3.0 } else { 2.0 };
+        Ok(Plan {
             steps,
             tokens,
             eval_tokens,
@@ -75,11 +79,11 @@ impl Trainer<'_> {
             seconds: (tokens as f64 + eval_tokens as f64 / passes) / tokens_per_second,
             memory: self.memory(),
             disk: self.disk(output_bytes),
-        }
+        })
     }
 
     /// Tokens per second of a batch, measured the second time: the first time brings memory and code in.
-    fn measure(&mut self) -> f64 {
+    fn measure(&mut self) -> Result<f64, TrainError> {
         let first: Vec<usize> = self.order.rows_of(self.step).to_vec();
         let mut tokens = 0;
         let fits = |row: &&usize| {
@@ -102,11 +106,11 @@ impl Trainer<'_> {
         for _ in 0..2 {
             let start = Instant::now();
             let (engine, subject) = self.subject();
-            engine.step(subject, &batch, Some(learn));
+            engine.step(subject, &batch, Some(learn))?;
             rate = batch.tokens().len() as f64 / start.elapsed().as_secs_f64();
         }
         self.attached.parameters.clear_gradients();
-        rate
+        Ok(rate)
     }
 
     /// What the run writes from where it is; `output` are the files of a model, where no adapter is written.

@@ -4,10 +4,11 @@
 
 use std::ops::Range;
 
-use rootstock_decoder::{Footprint, StepShapes};
+use rootstock_decoder::{DecoderError, Footprint, StepShapes};
 use serde::Serialize;
 
 use super::Trainer;
+use crate::adapter::Attached;
 use crate::records::Warning;
 use crate::{TrainError, memory};
 
@@ -48,7 +49,7 @@ impl MemoryPlan {
 
 /// What goes over several rows at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
+pub(super) enum Pass {
     Training,
     Evaluation,
 }
@@ -135,6 +136,22 @@ impl Trainer<'_> {
         (warning, (now > room).then_some([now, room]))
     }
 
+    /// Half as many rows at a time from now on, after a device had too little memory for a batch; what is to be told of that.
+    ///
+    /// # Errors
+    /// Any other failure, or one row at a time is too much.
+    pub(super) fn halve_after(&mut self, pass: Pass, failure: DecoderError) -> Result<Warning, TrainError> {
+        let rows = self.at_a_time.of(pass);
+        if rows == 1 || !matches!(failure, DecoderError::OutOfMemory(_)) {
+            return Err(failure.into());
+        }
+        *self.at_a_time.of_mut(pass) = rows.div_ceil(2);
+        Ok(Warning::DeviceFull {
+            step: self.step,
+            rows: [rows, rows.div_ceil(2)],
+        })
+    }
+
     /// What stands from the first step to the last.
     fn standing(&self) -> MemoryPlan {
         let moments = self.settings.optimizer.moments;
@@ -157,19 +174,16 @@ impl Trainer<'_> {
         }
     }
 
-    fn shapes(&self) -> StepShapes {
-        let spec = self.model.spec();
-        StepShapes::new(
-            spec,
-            &self.attached.trained,
-            &self.attached.parameters,
-            self.engine.settings(),
-        )
+    fn shapes(&self) -> Option<StepShapes> {
+        let Attached { trained, parameters } = &self.attached;
+        self.engine.shapes(self.model.spec(), trained, parameters)
     }
 
-    /// Of the largest batch of these steps, or of all that is held out.
+    /// Of the largest batch of these steps, or of all that is held out; nothing where it is taken on a device.
     fn largest(&self, pass: Pass, steps: Range<u64>) -> Footprint {
-        let shapes = self.shapes();
+        let Some(shapes) = self.shapes() else {
+            return Footprint::default();
+        };
         let tokens = |row: &super::Row| -> usize { row.iter().map(|sample| sample.len()).sum() };
         let learned = |row: &super::Row| -> usize { row.iter().map(|sample| sample.learned_tokens()).sum() };
         let count = |rows: &mut dyn Iterator<Item = &super::Row>| {
@@ -198,7 +212,7 @@ impl Trainer<'_> {
 
     fn advice(&self) -> String {
         let shorter = "a shorter max_length, or optim adamw_8bit";
-        match self.engine.settings().checkpointing {
+        match self.engine.checkpointing() {
             true => format!("take {shorter}"),
             false => format!("take gradient_checkpointing, {shorter}"),
         }

@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, Subject};
+use rootstock_decoder::{Backend, Batch, DecoderError, FrozenModel, Learn, Subject};
 
-use super::shortage::AtATime;
+use super::shortage::{AtATime, Pass};
 use super::{Order, Row, RunSettings};
 use crate::adapter::Attached;
-use crate::optimizer::{AdamW, Parameter, Step, clip_scale, gradient_norm};
+use crate::optimizer::{AdamW, LossScale, Parameter, Step, clip_scale, gradient_norm};
 use crate::records::{EarlyStopping, GradientWatch, LossWatch, Warning};
 use crate::schedule::Schedule;
 use crate::{Random, TrainError};
@@ -38,7 +38,7 @@ pub struct StepReport {
     pub logged: Option<f64>,
     /// Rate that it was done at.
     pub learning_rate: f64,
-    /// Norm of the gradients before clipping.
+    /// Norm of the gradients before clipping; infinite where they left the range of float16.
     pub grad_norm: f64,
     /// Tokens read, and tokens learned, in this step.
     pub tokens: [u64; 2],
@@ -59,7 +59,7 @@ pub enum Ending {
 
 /// A run and its state.
 pub struct Trainer<'a> {
-    pub(super) engine: &'a mut Engine,
+    pub(super) engine: &'a mut dyn Backend,
     pub(super) model: &'a FrozenModel,
     pub(super) settings: RunSettings,
     pub(super) attached: Attached,
@@ -76,6 +76,8 @@ pub struct Trainer<'a> {
     pub(super) rows: &'a [Row],
     pub(super) eval_rows: &'a [Row],
     pub(super) at_a_time: AtATime,
+    /// Where gradients pass through float16.
+    pub(super) loss_scale: Option<LossScale>,
     /// Bytes of the largest step so far.
     pub(super) seen: usize,
     schedule: Schedule,
@@ -89,7 +91,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Settings that are none, or no rows.
     pub fn new(
-        engine: &'a mut Engine,
+        engine: &'a mut dyn Backend,
         model: &'a FrozenModel,
         attached: Attached,
         (rows, eval_rows): (&'a [Row], &'a [Row]),
@@ -118,6 +120,7 @@ impl<'a> Trainer<'a> {
                 training: settings.batch_size,
                 evaluation: settings.eval_batch_size,
             },
+            loss_scale: engine.scales_losses().then(LossScale::default),
             seen: 0,
             step: 0,
             tokens: [0; 2],
@@ -200,7 +203,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluation(&mut self, observer: &mut dyn Observer) -> Result<(bool, ControlFlow<()>), TrainError> {
-        let loss = self.evaluate();
+        let loss = self.evaluate(observer)?;
         if let Some(warning) = self.watch.evaluation(self.step, loss) {
             observer.warning(&warning);
         }
@@ -224,16 +227,22 @@ impl<'a> Trainer<'a> {
     }
 
     /// Mean loss of the rows that are held out.
-    pub fn evaluate(&mut self) -> f64 {
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<f64, TrainError> {
         let (mut sum, mut count) = (0.0, 0);
-        for rows in self.eval_rows.chunks(self.at_a_time.evaluation) {
-            let batch = batch(rows.iter());
+        let mut rows = self.eval_rows;
+        while !rows.is_empty() {
+            let (first, rest) = rows.split_at(rows.len().min(self.at_a_time.evaluation));
             let (engine, subject) = self.subject();
-            let losses = engine.step(subject, &batch, None);
-            sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-            count += losses.len();
+            match engine.step(subject, &batch(first.iter()), None) {
+                Ok(losses) => {
+                    sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+                    count += losses.len();
+                    rows = rest;
+                }
+                Err(failure) => observer.warning(&self.halve_after(Pass::Evaluation, failure)?),
+            }
         }
-        sum / count as f64
+        Ok(sum / count as f64)
     }
 
     fn one_step(&mut self, observer: &mut dyn Observer) -> Result<StepReport, TrainError> {
@@ -248,14 +257,20 @@ impl<'a> Trainer<'a> {
             .flat_map(|&row| &self.rows[row])
             .map(|sample| sample.learned_tokens())
             .sum();
-        let (sum, read) = self.gradients(&rows, learned);
+        let (sum, read) = self.gradients(&rows, learned, observer)?;
         let loss = sum / learned.max(1) as f64;
         let learning_rate = self.schedule.learning_rate(step);
-        let grad_norm = self.update(learning_rate, observer)?;
+        let scaled_back = self.scale_back(observer);
+        let grad_norm = match scaled_back {
+            true => self.update(learning_rate, observer)?,
+            false => f64::INFINITY,
+        };
         self.step += 1;
         let tokens = [read, learned as u64];
         (0..2).for_each(|kind| self.tokens[kind] += tokens[kind]);
-        if let Some(warning) = self.watch.step(self.step, loss, grad_norm) {
+        // What a skipped step's gradients were has been said.
+        let norm = if scaled_back { grad_norm } else { 0.0 };
+        if let Some(warning) = self.watch.step(self.step, loss, norm) {
             observer.warning(&warning);
         }
         Ok(StepReport {
@@ -272,21 +287,37 @@ impl<'a> Trainer<'a> {
 
     /// Gradients of the mean loss over the `learned` tokens of these rows, as many rows at a time as fit; the sum of their losses,
     /// and the tokens that were read.
-    fn gradients(&mut self, rows: &[usize], learned: usize) -> (f64, u64) {
+    fn gradients(
+        &mut self,
+        rows: &[usize],
+        learned: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<(f64, u64), TrainError> {
+        loop {
+            match self.accumulate(rows, learned) {
+                Ok(found) => return Ok(found),
+                // What was found so far is found again.
+                Err(failure) => observer.warning(&self.halve_after(Pass::Training, failure)?),
+            }
+        }
+    }
+
+    /// The same with a fixed number of rows at a time.
+    fn accumulate(&mut self, rows: &[usize], learned: usize) -> Result<(f64, u64), DecoderError> {
         self.attached.parameters.clear_gradients();
         let (mut sum, mut read) = (0.0, 0);
         for (index, rows) in rows.chunks(self.at_a_time.training).enumerate() {
             let batch = batch(rows.iter().map(|&row| &self.rows[row]));
             let learn = Learn {
-                weight: 1.0 / learned.max(1) as f32,
+                weight: self.loss_factor() / learned.max(1) as f32,
                 dropout_key: Random::new(self.settings.seed, &format!("dropout {} {index}", self.step)).bits(),
             };
             let (engine, subject) = self.subject();
-            let losses = engine.step(subject, &batch, Some(learn));
+            let losses = engine.step(subject, &batch, Some(learn))?;
             sum += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
             read += batch.tokens().len() as u64;
         }
-        (sum, read)
+        Ok((sum, read))
     }
 
     /// Adds the losses of a step; their mean since the last record, where one is due.
@@ -332,7 +363,7 @@ impl<'a> Trainer<'a> {
         Ok(norm)
     }
 
-    pub(super) fn subject(&mut self) -> (&mut Engine, Subject<'_>) {
+    pub(super) fn subject(&mut self) -> (&mut dyn Backend, Subject<'_>) {
         let subject = Subject {
             model: self.model,
             trained: &self.attached.trained,

@@ -2,45 +2,38 @@
 
 use std::path::PathBuf;
 
-use crate::cases::{Case, batch, compare, engine, expected, learned, samples, tiny};
+use crate::cases::{Case, Make, batch, engine, learned, own, samples, tiny};
+use crate::golden::has_the_gradients_of;
 
-/// Norm of a tensor's error relative to its own.
-const BOUND: f64 = 1e-4;
-
-fn fixture(name: &str) -> PathBuf {
+/// A folder of fixtures/bottleneck.
+pub fn fixture(name: &str) -> PathBuf {
     tiny("../bottleneck").join(name)
 }
 
-fn has_the_library_s_gradients(name: &str, arch: &str) {
-    let mut case = Case::load(&tiny(arch), &fixture(name));
-    let (samples, file) = (samples(), fixture(name).join("expected.safetensors"));
-    let loss = f64::from(expected(&file, "loss")[""][0]);
-    for checkpointing in [false, true] {
-        let mut engine = engine(checkpointing, 2);
-        let (got, found) = case.gradients(&mut engine, &batch(&samples), learned(&samples));
-        assert!((got / loss - 1.0).abs() < 1e-5, "{name}: loss {got}, expected {loss}");
-        compare(name, &found, &expected(&file, "gradient."), BOUND);
-    }
+/// Checks losses and gradients of a fixture on its base.
+pub fn has_the_librarys_gradients(name: &str, arch: &str, make: Make) {
+    let case = Case::load(&tiny(arch), &fixture(name));
+    has_the_gradients_of(name, case, &fixture(name).join("expected.safetensors"), make);
 }
 
 #[test]
 fn houlsby_has_the_librarys_gradients() {
-    has_the_library_s_gradients("houlsby", "llama3-rope");
+    has_the_librarys_gradients("houlsby", "llama3-rope", own);
 }
 
 #[test]
 fn pfeiffer_has_the_librarys_gradients() {
-    has_the_library_s_gradients("pfeiffer", "llama3-rope");
+    has_the_librarys_gradients("pfeiffer", "llama3-rope", own);
 }
 
 #[test]
 fn layers_of_their_own_widths_and_a_factor_have_the_librarys_gradients() {
-    has_the_library_s_gradients("houlsby-some-layers", "qwen3");
+    has_the_librarys_gradients("houlsby-some-layers", "qwen3", own);
 }
 
 #[test]
 fn both_blocks_of_gpt2_have_the_librarys_gradients() {
-    has_the_library_s_gradients("pfeiffer-gpt2", "gpt2");
+    has_the_librarys_gradients("pfeiffer-gpt2", "gpt2", own);
 }
 
 #[test]

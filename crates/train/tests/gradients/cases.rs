@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rootstock_decoder::{Batch, Engine, FrozenModel, Learn, StepSettings, Subject};
+use rootstock_decoder::{Backend, Batch, Engine, FrozenModel, Learn, StepSettings, Subject};
 use rootstock_kernels::Arithmetic;
 use rootstock_model::Checkpoint;
 use rootstock_model::packing::{Packing, WeightPrecision};
@@ -78,7 +78,7 @@ impl Case {
     }
 
     /// Mean loss of a batch over `learned` tokens and its gradients.
-    pub fn gradients(&mut self, engine: &mut Engine, batch: &Batch, learned: usize) -> (f64, Tensors) {
+    pub fn gradients(&mut self, engine: &mut dyn Backend, batch: &Batch, learned: usize) -> (f64, Tensors) {
         self.attached.parameters.clear_gradients();
         let learn = Learn {
             weight: 1.0 / learned as f32,
@@ -89,7 +89,7 @@ impl Case {
             trained: &self.attached.trained,
             parameters: &mut self.attached.parameters,
         };
-        let losses = engine.step(subject, batch, Some(learn));
+        let losses = engine.step(subject, batch, Some(learn)).unwrap();
         let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
         (sum / learned as f64, gradients(&self.attached))
     }
@@ -125,6 +125,14 @@ pub fn engine_in(arithmetic: Arithmetic, checkpointing: bool, threads: usize) ->
     Engine::new(settings).unwrap()
 }
 
+/// What computes, by the model and whether it keeps only what enters each layer.
+pub type Make = fn(&FrozenModel, bool) -> Box<dyn Backend>;
+
+/// Our own kernels, in f32.
+pub fn own(_: &FrozenModel, checkpointing: bool) -> Box<dyn Backend> {
+    Box::new(engine(checkpointing, 2))
+}
+
 /// Keeps the losses of steps.
 #[derive(Default)]
 struct Losses(Vec<f64>);
@@ -150,8 +158,13 @@ impl Observer for Losses {
 
 /// Trains to the end; what came of it, its last gradients included, and the loss of every step.
 pub fn train(case: Case, rows: &[Row], settings: RunSettings) -> (Attached, Vec<f64>) {
-    let mut engine = engine(false, 2);
-    let mut trainer = Trainer::new(&mut engine, &case.model, case.attached, (rows, &[]), settings).unwrap();
+    train_on(own, case, rows, settings)
+}
+
+/// The same on something that computes otherwise.
+pub fn train_on(make: Make, case: Case, rows: &[Row], settings: RunSettings) -> (Attached, Vec<f64>) {
+    let mut engine = make(&case.model, false);
+    let mut trainer = Trainer::new(engine.as_mut(), &case.model, case.attached, (rows, &[]), settings).unwrap();
     let mut losses = Losses::default();
     assert_eq!(trainer.run(&mut losses).unwrap(), Ending::Complete);
     (trainer.into_attached(), losses.0)

@@ -5,30 +5,31 @@ use std::path::Path;
 use rootstock_train::run::Row;
 
 use crate::cases::{
-    BOUND, Case, Tensors, batch, compare, engine, expected, fixture, learned, samples, tiny, train, twenty_steps,
+    BOUND, Case, Make, Tensors, batch, compare, expected, fixture, learned, own, samples, tiny, train_on, twenty_steps,
     values,
 };
 
-fn has_the_gradients_of(what: &str, mut case: Case, file: &Path) {
+/// Checks losses and gradients of a case.
+pub fn has_the_gradients_of(what: &str, mut case: Case, file: &Path, make: Make) {
     let samples = samples();
     let gradients = expected(file, "gradient.");
     let loss = f64::from(expected(file, "loss")[""][0]);
     for checkpointing in [false, true] {
-        let mut engine = engine(checkpointing, 2);
-        let (got, found) = case.gradients(&mut engine, &batch(&samples), learned(&samples));
+        let mut engine = make(&case.model, checkpointing);
+        let (got, found) = case.gradients(engine.as_mut(), &batch(&samples), learned(&samples));
         let what = format!("{what}, checkpointing {checkpointing}");
         assert!((got / loss - 1.0).abs() < 1e-5, "{what}: loss {got}, expected {loss}");
         compare(&what, &found, &gradients, BOUND);
     }
 }
 
-/// What 20 steps of AdamW made of the tensors, and what they had become of them in torch.
-fn has_the_tensors_of(name: &str) {
+/// Checks what 20 steps of AdamW make of the tensors against what has become of them in torch.
+pub fn has_the_tensors_of(name: &str, make: Make) {
     let case = Case::of(name);
     let (before, file) = (values(&case.attached), fixture(name).join("expected.safetensors"));
     let after = expected(&file, "trained.");
     let rows: Vec<Row> = samples().into_iter().map(|sample| vec![sample]).collect();
-    let (attached, losses) = train(case, &rows, twenty_steps(&rows));
+    let (attached, losses) = train_on(make, case, &rows, twenty_steps(&rows));
     let got = values(&attached);
     compare(name, &got, &after, BOUND);
     // The tensors are long beside what became of them: the way that they went is compared as well.
@@ -49,12 +50,12 @@ macro_rules! cases {
         #[test]
         fn $test() {
             let file = fixture($name).join("expected.safetensors");
-            has_the_gradients_of($name, Case::of($name), &file);
+            has_the_gradients_of($name, Case::of($name), &file, own);
         }
 
         #[test]
         fn $trained() {
-            has_the_tensors_of($name);
+            has_the_tensors_of($name, own);
         }
     )*};
 }
@@ -70,7 +71,7 @@ cases! {
 
 fn family(arch: &str) {
     let case = Case::load(&tiny(arch), &tiny(arch).join("adapter"));
-    has_the_gradients_of(arch, case, &fixture(&format!("{arch}.safetensors")));
+    has_the_gradients_of(arch, case, &fixture(&format!("{arch}.safetensors")), own);
 }
 
 #[test]

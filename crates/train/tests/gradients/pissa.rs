@@ -13,8 +13,8 @@ use rootstock_train::run::Row;
 use serde_json::Value;
 
 use crate::cases::{
-    BOUND, Case, Tensors, batch, compare, engine, expected, fixture, frozen, learned, samples, train, twenty_steps,
-    values,
+    BOUND, Case, Make, Tensors, batch, compare, engine, expected, fixture, frozen, learned, own, samples, train,
+    train_on, twenty_steps, values,
 };
 
 const RANK: usize = 4;
@@ -38,7 +38,8 @@ fn config() -> Value {
     adapter_config(&settings, "base", Checkpoint::open(&fixture("base")).unwrap().hash())
 }
 
-fn case(iterations: Option<usize>) -> Case {
+/// Pairs on all maps; exact components, or those that so many iterations find.
+pub fn case(iterations: Option<usize>) -> Case {
     let model = frozen(&fixture("base"), WeightPrecision::Stored);
     let config = Configuration::parse(config().to_string().as_bytes()).unwrap();
     let mut attached = attach(&config, 0.0, &model, 1).unwrap();
@@ -81,8 +82,8 @@ fn loss(case: &mut Case) -> f64 {
     losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / learned(&samples) as f64
 }
 
-#[test]
-fn pairs_begin_as_pefts_do_and_have_its_gradients() {
+/// Checks the values that pairs begin with, and their gradients.
+pub fn begins_as_pefts(make: Make) {
     let file = fixture("pissa.safetensors");
     let (initial, gradients) = (expected(&file, "initial."), expected(&file, "gradient."));
     let mut case = case(None);
@@ -94,20 +95,20 @@ fn pairs_begin_as_pefts_do_and_have_its_gradients() {
         10.0 * BOUND,
     );
     let samples = samples();
-    let (loss, found) = case.gradients(&mut engine(false, 2), &batch(&samples), learned(&samples));
+    let (loss, found) = case.gradients(make(&case.model, false).as_mut(), &batch(&samples), learned(&samples));
     let peft = f64::from(expected(&file, "loss")[""][0]);
     assert!((loss / peft - 1.0).abs() < 1e-5, "loss {loss}, expected {peft}");
     compare("gradients", &aligned(found, &begun, &initial), &gradients, 10.0 * BOUND);
 }
 
-#[test]
-fn pairs_that_begin_as_components_train_as_pefts_do() {
+/// Checks what 20 steps make of the pairs.
+pub fn trains_as_pefts(make: Make) {
     let file = fixture("pissa.safetensors");
     let (initial, after) = (expected(&file, "initial."), expected(&file, "trained."));
     let case = case(None);
     let begun = values(&case.attached);
     let rows = rows();
-    let (attached, losses) = train(case, &rows, twenty_steps(&rows));
+    let (attached, losses) = train_on(make, case, &rows, twenty_steps(&rows));
     compare(
         "trained",
         &aligned(values(&attached), &begun, &initial),
@@ -115,6 +116,16 @@ fn pairs_that_begin_as_components_train_as_pefts_do() {
         10.0 * BOUND,
     );
     assert!(losses[19] < 0.8 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn pairs_begin_as_pefts_do_and_have_its_gradients() {
+    begins_as_pefts(own);
+}
+
+#[test]
+fn pairs_that_begin_as_components_train_as_pefts_do() {
+    trains_as_pefts(own);
 }
 
 #[test]

@@ -68,7 +68,8 @@ pub fn parameters(settings: &FinetuneSettings, facts: &Facts) -> Vec<(String, St
         ("per_device_train_batch_size", run.batch_size.to_string()),
         ("gradient_accumulation_steps", run.accumulation.to_string()),
         ("max_length", settings.max_length.to_string()),
-        ("precision", format!("{:?}", settings.arithmetic).to_lowercase()),
+        ("device", settings.device.to_string()),
+        ("precision", format!("{:?}", settings.precision).to_lowercase()),
         ("seed", run.seed.to_string()),
     ];
     let all = what.into_iter().chain(of_adapter(settings, facts)).chain(how);
@@ -139,7 +140,7 @@ fn results(outcome: &Outcome) -> Vec<(String, String)> {
         ("steps", Some(count(outcome.steps))),
         ("epochs", Some(significant(outcome.epoch))),
         ("tokens", Some(count(outcome.tokens))),
-        ("time", Some(format!("{} on CPU", duration(seconds)))),
+        ("time", Some(duration(seconds))),
         ("peak memory", outcome.peak_memory.map(bytes)),
     ];
     let known = rows

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rootstock_decoder::{Engine, FrozenModel, StepSettings};
+use rootstock_decoder::FrozenModel;
 use rootstock_model::packing::{Packing, WeightPrecision};
 use rootstock_model::{Checkpoint, ModelFolder};
 use rootstock_train::adapter::{
@@ -18,6 +18,7 @@ use rootstock_train::full::attach_all;
 use rootstock_train::run::{Observer, Trainer, checkpoint};
 use serde_json::{Value, json};
 
+use super::engine::engine;
 use super::interrupt::Interrupt;
 use super::outcome::{Facts, Outcome};
 use super::output::{Output, Product};
@@ -141,9 +142,9 @@ struct Job<'a> {
 impl Job<'_> {
     fn plan(self) -> Result<Planned> {
         let settings = self.output.settings();
-        let mut engine = engine(settings)?;
+        let mut engine = engine(settings, self.model)?;
         let mut trainer = Trainer::new(
-            &mut engine,
+            engine.as_mut(),
             self.model,
             self.attached,
             self.rows.both(),
@@ -155,9 +156,9 @@ impl Job<'_> {
 
     fn train(self, interrupt: &Interrupt, judge: Option<Judge<'_>>) -> Result<Run> {
         let settings = self.output.settings();
-        let mut engine = engine(settings)?;
+        let mut engine = engine(settings, self.model)?;
         let mut trainer = Trainer::new(
-            &mut engine,
+            engine.as_mut(),
             self.model,
             self.attached,
             self.rows.both(),
@@ -181,14 +182,6 @@ impl Job<'_> {
             prompts: self.rows.prompts.clone(),
         })
     }
-}
-
-fn engine(settings: &FinetuneSettings) -> Result<Engine> {
-    Ok(Engine::new(StepSettings {
-        arithmetic: settings.arithmetic,
-        checkpointing: settings.checkpointing,
-        threads: settings.threads,
-    })?)
 }
 
 /// The rows of the settings: those that are there, where they are the same.

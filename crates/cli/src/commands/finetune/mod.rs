@@ -4,6 +4,7 @@
 //! the model [`card`].
 
 mod card;
+mod engine;
 mod interrupt;
 mod loaded;
 mod outcome;

@@ -8,6 +8,7 @@ use rootstock_train::run::{MemoryPlan, Plan, Trainer};
 use rootstock_train::{disk, memory};
 use serde_json::{Value, json};
 
+use crate::args::Device;
 use crate::settings::FinetuneSettings;
 
 /// What a run will take.
@@ -26,16 +27,22 @@ impl Planned {
     /// Plans a run; nothing is written. `model_bytes` is what the weights of a model take that is written.
     ///
     /// # Errors
-    /// Not even one row at a time fits into memory.
+    /// Not even one row at a time fits into memory, or a device fails.
     pub fn new(settings: &FinetuneSettings, trainer: &mut Trainer<'_>, model_bytes: Option<u64>) -> Result<Self> {
         let warnings = trainer.fit()?;
-        let plan = trainer.plan(model_bytes);
+        let plan = trainer.plan(model_bytes)?;
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         warnings.extend(
             disk::check(&settings.output, plan.disk)
                 .err()
                 .map(|error| error.to_string()),
         );
+        if settings.device != Device::Cpu {
+            warnings.push(format!(
+                "memory and rows at a time do not count what {} takes: weights, activations and gradients there are not known before",
+                settings.device
+            ));
+        }
         Ok(Self {
             plan,
             rows: trainer.rows_at_a_time(),
