@@ -2,7 +2,7 @@
 //! way back. Knows no data set, no optimizer and no file; gradients end in f32 on the host, as those of our own kernels do.
 //!
 //! What candle 0.11 has no backward pass for (its fused normalisations, softmax and rotary positions) is made of operations
-//! that have one; what it computes too much of, the gradients of frozen weights, is left out by [`frozen`]. Autograd goes back
+//! that have one; what it computes too much of, the gradients of frozen weights, is left out by `frozen`. Autograd goes back
 //! a layer at a time, so that its store of gradients, which keeps those of constants too, is never larger than a layer's.
 
 mod attention;
