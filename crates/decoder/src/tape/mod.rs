@@ -1,7 +1,7 @@
 //! Forward and backward on our own kernels: what was computed is written down and read backwards.
 //!
 //! A value lives until the way back has passed the operation that made it, put away where it is not read before that
-//! ([`storage`]); gradients live until it has passed the one they enter. Both return their memory to a store, so that a step after the first allocates next to nothing. Operations whose inputs
+//! (`storage`); gradients live until it has passed the one they enter. Both return their memory to a store, so that a step after the first allocates next to nothing. Operations whose inputs
 //! depend on nothing trained are computed and not written down: below the first trained layer there is no way back.
 
 mod backward;
