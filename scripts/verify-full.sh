@@ -87,6 +87,9 @@ if [ -z "${ADAPTERS_PYTHON:-}" ]; then
 fi
 "$ADAPTERS_PYTHON" scripts/verify-adapterhub.py "$rootstock" | tee "$out/adapterhub.md"
 
+say "adapters learn from real text"
+scripts/verify-finetune.sh "$out/finetune"
+
 say "hot swap for ${ROOTSTOCK_SOAK_SECONDS:=120} s"
 export ROOTSTOCK_SOAK_SECONDS
 cargo test --locked --test end_to_end hot_swap::

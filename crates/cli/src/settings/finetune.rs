@@ -1,13 +1,14 @@
 //! What `finetune` runs with, from its arguments.
 
+mod method;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rootstock_decoder::Precision;
-use rootstock_formats::peft::TrainedBiases;
 use rootstock_model::FloatType;
 use rootstock_model::packing::WeightPrecision;
-use rootstock_train::adapter::{BottleneckKind, BottleneckSettings, Initialisation, LoraSettings, Targets};
+use rootstock_train::adapter::{BottleneckSettings, Initialisation, LoraSettings};
 use rootstock_train::dataset::{Slice, TextTemplate};
 use rootstock_train::optimizer::{AdamWSettings, MomentType};
 use rootstock_train::run::RunSettings;
@@ -16,11 +17,9 @@ use serde_json::Value;
 
 use super::device::{built_in, precision};
 use super::{usage, within};
-use crate::args::{
-    AdapterArgs, Biases, Device, FinetuneArgs, Method, ModelArgs, Optimizer, QuantType, RecordArgs, ReportTo,
-    SaveDtype, TrainingArgs,
-};
+use crate::args::{Device, FinetuneArgs, Method, ModelArgs, Optimizer, QuantType, RecordArgs, ReportTo, TrainingArgs};
 use crate::models::{Located, Models};
+use method::{bottleneck, float, has_no_pairs, lora, quant_type};
 
 /// What `finetune` runs with.
 #[derive(Debug, Clone)]
@@ -224,15 +223,6 @@ fn has_no_code(model: &Path) -> Result<()> {
     }
 }
 
-fn quant_type(method: Method, quant_type: QuantType) -> Result<QuantType> {
-    match (method, quant_type) {
-        (Method::Qlora, _) | (_, QuantType::Q4) => Ok(quant_type),
-        (_, QuantType::Nf4) => Err(usage(
-            "--quant-type nf4: this method takes the weights as they are stored; take --method qlora",
-        )),
-    }
-}
-
 /// An existing file or folder of rows.
 fn rows(path: Option<PathBuf>) -> Result<PathBuf> {
     let path = path.ok_or_else(|| usage("--data-name is missing: the file or folder of rows to train on"))?;
@@ -284,105 +274,6 @@ impl FinetuneSettings {
         let own = own.map(|(setting, value)| (setting.to_owned(), Value::String(value.to_lowercase())));
         self.run.decisive = of_config.into_iter().chain(of_bottlenecks).chain(own).collect();
     }
-}
-
-fn lora(args: AdapterArgs) -> Result<LoraSettings> {
-    Ok(LoraSettings {
-        rank: within("lora-r", args.lora_r, 1, 1 << 16)?,
-        alpha: within("lora-alpha", args.lora_alpha, f64::MIN_POSITIVE, 1e9)?,
-        dropout: within("lora-dropout", args.lora_dropout, 0.0, 0.99)?,
-        targets: Targets::of_arguments(&args.target_modules),
-        excluded: args.exclude_modules,
-        rank_pattern: args.rank_pattern,
-        alpha_pattern: args.alpha_pattern,
-        layers: args.layers_to_transform,
-        biases: match args.bias {
-            Biases::None => TrainedBiases::None,
-            Biases::LoraOnly => TrainedBiases::Targeted,
-            Biases::All => TrainedBiases::All,
-        },
-        saved: args.modules_to_save,
-        rank_stabilized: args.use_rslora,
-        dora: args.use_dora,
-        initialisation: args.init_lora_weights,
-    })
-}
-
-fn float(dtype: SaveDtype) -> FloatType {
-    match dtype {
-        SaveDtype::Bf16 => FloatType::Bf16,
-        SaveDtype::F16 => FloatType::F16,
-        SaveDtype::F32 => FloatType::F32,
-    }
-}
-
-/// Full fine-tuning has no pairs: flags that say what they are would have no effect.
-fn has_no_pairs(adapter: &AdapterArgs, training: &TrainingArgs) -> Result<()> {
-    let (given, plain) = (lora(adapter.clone())?, LoraSettings::default());
-    let differs = [
-        ("adapter", adapter.adapter.is_some()),
-        ("lora-r", given.rank != plain.rank),
-        ("lora-alpha", given.alpha != plain.alpha),
-        ("lora-dropout", given.dropout != plain.dropout),
-        ("target-modules", given.targets != plain.targets),
-        ("exclude-modules", given.excluded != plain.excluded),
-        ("layers-to-transform", given.layers != plain.layers),
-        ("rank-pattern", given.rank_pattern != plain.rank_pattern),
-        ("alpha-pattern", given.alpha_pattern != plain.alpha_pattern),
-        ("modules-to-save", given.saved != plain.saved),
-        ("bias", given.biases != plain.biases),
-        ("use-rslora", given.rank_stabilized),
-        ("use-dora", given.dora),
-        ("init-lora-weights", given.initialisation != plain.initialisation),
-        ("loraplus-lr-ratio", training.loraplus_lr_ratio != 1.0),
-    ];
-    match differs.iter().find(|(_, differs)| *differs) {
-        None => Ok(()),
-        Some((flag, _)) => Err(usage(format!(
-            "--{flag}: is about adapters, and --method full trains every weight; leave it out, or take --method lora"
-        ))),
-    }
-}
-
-/// Bottlenecks, where the method asks for them. Settings of the other kind of adapter would be without effect, and are refused.
-fn bottleneck(method: Method, args: &AdapterArgs) -> Result<Option<BottleneckSettings>> {
-    let kind = match method {
-        Method::Houlsby => BottleneckKind::Houlsby,
-        Method::Pfeiffer => BottleneckKind::Pfeiffer,
-        Method::Lora | Method::Qlora | Method::Full => {
-            let given = [
-                ("reduction-factor", args.reduction_factor.is_some()),
-                ("non-linearity", args.non_linearity.is_some()),
-                ("leave-out", !args.leave_out.is_empty()),
-            ];
-            return match given.into_iter().find(|(_, given)| *given) {
-                Some((flag, _)) => Err(usage(format!("--{flag}: is for --method houlsby and pfeiffer"))),
-                None => Ok(None),
-            };
-        }
-    };
-    let of_pairs = [
-        ("use-dora", args.use_dora),
-        ("use-rslora", args.use_rslora),
-        ("lora-dropout", args.lora_dropout > 0.0),
-        ("bias", args.bias != Biases::None),
-        ("modules-to-save", !args.modules_to_save.is_empty()),
-        ("exclude-modules", !args.exclude_modules.is_empty()),
-        ("layers-to-transform", !args.layers_to_transform.is_empty()),
-        ("rank-pattern", !args.rank_pattern.is_empty()),
-        ("alpha-pattern", !args.alpha_pattern.is_empty()),
-    ];
-    if let Some((flag, _)) = of_pairs.into_iter().find(|(_, given)| *given) {
-        return Err(usage(format!(
-            "--{flag}: is for low-rank pairs, and bottlenecks have none"
-        )));
-    }
-    Ok(Some(BottleneckSettings {
-        kind,
-        reduction_factor: within("reduction-factor", args.reduction_factor.unwrap_or(16.0), 0.0625, 1e6)?,
-        non_linearity: args.non_linearity.clone(),
-        left_out: args.leave_out.clone(),
-    }))
 }
 
 fn resume(from: Option<&str>) -> Option<Resume> {
