@@ -9,6 +9,7 @@ mod table;
 mod tests;
 mod types;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use cursor::Cursor;
 pub use split::Part;
 pub use types::{refused_tensor_types, tensor_types};
 pub use value::{Array, Value};
+pub use write::{Header, NewTensor};
 
 use crate::{FormatError, TensorInfo};
 

@@ -444,6 +444,27 @@ proptest! {
     }
 
     #[test]
+    fn what_is_written_is_read_again(
+        pairs in prop::collection::btree_map("[a-z]{1,8}", value(), 0..8),
+        tensors in prop::collection::btree_map("[a-z.]{1,8}", (dtype(), prop::collection::vec(1usize..4, 1..=4)), 0..5),
+    ) {
+        let metadata: Vec<(String, Value)> = pairs.clone().into_iter().collect();
+        let tensors = tensors.into_iter().map(|(name, ((_, dtype), mut shape))| {
+            *shape.last_mut().unwrap() *= dtype.block().0;
+            NewTensor { name, dtype, shape }
+        });
+        let tensors: Vec<NewTensor> = tensors.collect();
+        let Header { bytes, places } = Header::new(&metadata, &tensors).unwrap();
+        let len = places.last().map_or(bytes.len(), |place| place.end);
+        let gguf = Gguf::parse_start(&bytes, len).unwrap();
+        prop_assert_eq!(gguf.metadata(), &pairs);
+        for (tensor, range) in tensors.into_iter().zip(places) {
+            let NewTensor { name, dtype, shape } = tensor;
+            prop_assert_eq!(gguf.tensor(&name), Some(&TensorInfo { dtype, shape, range }));
+        }
+    }
+
+    #[test]
     fn random_bytes_behind_a_valid_start_never_panic(tail in prop::collection::vec(any::<u8>(), 0..300), tensors in 0u64..4, pairs in 0u64..4) {
         let start = [b"GGUF\x03\0\0\0", &tensors.to_le_bytes()[..], &pairs.to_le_bytes()].concat();
         let _ = Gguf::parse(&[start, tail.clone()].concat());

@@ -18,6 +18,18 @@ pub(super) fn dtype(code: u32, name: &str) -> Result<DType, FormatError> {
     ))
 }
 
+/// The code of a type, for a file that tensor `name` is written to.
+///
+/// # Errors
+/// [`FormatError::Unsupported`] for a type that GGUF does not have.
+pub(super) fn code(dtype: DType, name: &str) -> Result<u32, FormatError> {
+    let known = READ.iter().find(|(_, known)| *known == dtype);
+    known.map(|(code, _)| *code).ok_or_else(|| {
+        let what = format_args!("tensor {name}");
+        FormatError::unsupported(what, format_args!("{dtype:?} in a GGUF file"), "a type of GGUF's own")
+    })
+}
+
 /// Types whose tensors are read.
 pub fn tensor_types() -> impl Iterator<Item = DType> {
     READ.iter().map(|&(_, dtype)| dtype)
