@@ -68,7 +68,10 @@ fn write_entry(tensor: &NewTensor, offset: usize, to: &mut Vec<u8>) -> Result<us
     write_string(name, to);
     to.extend((shape.len() as u32).to_le_bytes());
     // Innermost first.
-    shape.iter().rev().for_each(|&size| to.extend((size as u64).to_le_bytes()));
+    shape
+        .iter()
+        .rev()
+        .for_each(|&size| to.extend((size as u64).to_le_bytes()));
     to.extend(code.to_le_bytes());
     to.extend((offset as u64).to_le_bytes());
     Ok(size)
