@@ -21,7 +21,7 @@ impl Tape<'_, '_> {
     }
 
     /// Drops what was made since `mark` by operations that cost little next to a product: it is made again when the way back
-    /// asks for it. Only maps ask; normalised heads go to attention and stay.
+    /// asks for it. Only maps and bottlenecks ask; normalised heads go to attention and stay.
     fn drop_cheap(&mut self, mark: Mark) {
         for op in &self.ops[mark.ops..] {
             let of_heads = matches!(

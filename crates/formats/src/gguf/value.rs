@@ -232,7 +232,7 @@ fn boolean([byte]: [u8; 1], key: &str) -> Result<bool, FormatError> {
 
 /// Value types in the order of their codes.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     U8,
     I8,
     U16,
@@ -270,6 +270,11 @@ impl Kind {
         let kind = usize::try_from(code).ok().and_then(|code| Self::BY_CODE.get(code));
         kind.copied()
             .ok_or_else(|| FormatError::malformed(format_args!("value type of {key}"), "0 to 12", code))
+    }
+
+    /// Its code in a file, by which [`Self::BY_CODE`] has it.
+    pub(super) fn code(self) -> u32 {
+        self as u32
     }
 
     /// Fewest bytes a value takes in a file.

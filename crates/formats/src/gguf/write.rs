@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::value::Kind;
 use super::{Array, DEFAULT_ALIGNMENT, Value, types};
 use crate::{DType, FormatError};
 
@@ -37,7 +38,7 @@ impl Header {
         bytes.extend((metadata.len() as u64).to_le_bytes());
         for (key, value) in metadata {
             write_string(key, &mut bytes);
-            bytes.extend(value_code(value).to_le_bytes());
+            bytes.extend(kind(value).code().to_le_bytes());
             write_value(value, &mut bytes);
         }
         let (mut offset, mut places) = (0, Vec::with_capacity(tensors.len()));
@@ -82,21 +83,21 @@ fn write_string(text: &str, to: &mut Vec<u8>) {
     to.extend(text.as_bytes());
 }
 
-fn value_code(value: &Value) -> u32 {
+fn kind(value: &Value) -> Kind {
     match value {
-        Value::U8(_) => 0,
-        Value::I8(_) => 1,
-        Value::U16(_) => 2,
-        Value::I16(_) => 3,
-        Value::U32(_) => 4,
-        Value::I32(_) => 5,
-        Value::F32(_) => 6,
-        Value::Bool(_) => 7,
-        Value::String(_) => 8,
-        Value::Array(_) => 9,
-        Value::U64(_) => 10,
-        Value::I64(_) => 11,
-        Value::F64(_) => 12,
+        Value::U8(_) => Kind::U8,
+        Value::I8(_) => Kind::I8,
+        Value::U16(_) => Kind::U16,
+        Value::I16(_) => Kind::I16,
+        Value::U32(_) => Kind::U32,
+        Value::I32(_) => Kind::I32,
+        Value::F32(_) => Kind::F32,
+        Value::Bool(_) => Kind::Bool,
+        Value::String(_) => Kind::String,
+        Value::Array(_) => Kind::Array,
+        Value::U64(_) => Kind::U64,
+        Value::I64(_) => Kind::I64,
+        Value::F64(_) => Kind::F64,
     }
 }
 
@@ -119,7 +120,7 @@ fn write_value(value: &Value, to: &mut Vec<u8>) {
 }
 
 fn write_array(array: &Array, to: &mut Vec<u8>) {
-    to.extend(array_code(array).to_le_bytes());
+    to.extend(item_kind(array).code().to_le_bytes());
     to.extend((array.len() as u64).to_le_bytes());
     match array {
         Array::U8(items) => to.extend(items),
@@ -138,22 +139,22 @@ fn write_array(array: &Array, to: &mut Vec<u8>) {
     }
 }
 
-/// The code of the items' type.
-fn array_code(array: &Array) -> u32 {
+/// The type of the items.
+fn item_kind(array: &Array) -> Kind {
     match array {
-        Array::U8(_) => 0,
-        Array::I8(_) => 1,
-        Array::U16(_) => 2,
-        Array::I16(_) => 3,
-        Array::U32(_) => 4,
-        Array::I32(_) => 5,
-        Array::F32(_) => 6,
-        Array::Bool(_) => 7,
-        Array::String(_) => 8,
-        Array::Array(_) => 9,
-        Array::U64(_) => 10,
-        Array::I64(_) => 11,
-        Array::F64(_) => 12,
+        Array::U8(_) => Kind::U8,
+        Array::I8(_) => Kind::I8,
+        Array::U16(_) => Kind::U16,
+        Array::I16(_) => Kind::I16,
+        Array::U32(_) => Kind::U32,
+        Array::I32(_) => Kind::I32,
+        Array::F32(_) => Kind::F32,
+        Array::Bool(_) => Kind::Bool,
+        Array::String(_) => Kind::String,
+        Array::Array(_) => Kind::Array,
+        Array::U64(_) => Kind::U64,
+        Array::I64(_) => Kind::I64,
+        Array::F64(_) => Kind::F64,
     }
 }
 

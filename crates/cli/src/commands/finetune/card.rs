@@ -89,9 +89,8 @@ fn of_adapter(settings: &FinetuneSettings, facts: &Facts) -> Vec<(&'static str, 
         ];
     }
     match facts.method {
-        "full" => Vec::new(),
-        // The adapter that was gone on from decides.
-        "houlsby" | "pfeiffer" => Vec::new(),
+        // There is none, or the one that was gone on from decides.
+        "full" | "houlsby" | "pfeiffer" => Vec::new(),
         _ => pairs(settings),
     }
 }
