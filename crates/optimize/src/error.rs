@@ -1,0 +1,28 @@
+//! What can go wrong: which file, which tensor or setting, expected and got.
+
+/// Why an artefact cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OptimizeError {
+    /// A model that cannot be read or written.
+    #[error(transparent)]
+    Model(#[from] rootstock_model::ModelError),
+    /// A model that cannot be run over a text.
+    #[error(transparent)]
+    Decoder(#[from] rootstock_decoder::DecoderError),
+    /// A tensor that cannot be brought into the form that is asked for.
+    #[error("{tensor}: {reason}")]
+    Tensor {
+        /// Its name, or its place in the architecture.
+        tensor: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A setting that does not fit.
+    #[error("{field}: {reason}")]
+    Setting {
+        /// The setting, as it is typed.
+        field: String,
+        /// What was expected and what was given.
+        reason: String,
+    },
+}
