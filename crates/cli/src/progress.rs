@@ -14,6 +14,10 @@ pub enum Unit {
     Bytes,
     /// Questions to a model.
     Questions,
+    /// Weights of a model.
+    Weights,
+    /// Layers of a model.
+    Layers,
 }
 
 impl Unit {
@@ -21,6 +25,8 @@ impl Unit {
         match self {
             Self::Bytes => "  {bar:32} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left",
             Self::Questions => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
+            Self::Weights => "  {bar:32} {percent:>3} %  {eta} left",
+            Self::Layers => "  {bar:32} {pos:>10} of {len}  {eta} left",
         }
     }
 
@@ -29,6 +35,8 @@ impl Unit {
         match self {
             Self::Bytes => format!("  {} of {}", ByteSize(count), ByteSize(size)),
             Self::Questions => format!("  {count} of {size} questions"),
+            Self::Weights => format!("  {} %", count * 100 / size.max(1)),
+            Self::Layers => format!("  {count} of {size} layers"),
         }
     }
 }

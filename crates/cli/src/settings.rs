@@ -18,6 +18,7 @@ mod evaluation;
 mod finetune;
 mod generation;
 mod measure;
+mod quantize;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};
 pub use measure::{Bound, Evidence, Measure, Objective};
+pub use quantize::{CalibrationSettings, QuantizeSettings};
 pub use search::{SearchSettings, trial_folder};
 pub use trained::{measured, served_base};
 
@@ -266,4 +268,10 @@ fn within<T: PartialOrd + fmt::Display>(option: &str, value: T, least: T, most: 
 
 fn usage(message: impl Into<String>) -> anyhow::Error {
     UsageError(message.into()).into()
+}
+
+/// As many as are asked for, else as the CPUs that this process may use.
+fn worker_threads(given: Option<usize>) -> Result<usize> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    within("threads", given.unwrap_or(available), 1, 1024)
 }

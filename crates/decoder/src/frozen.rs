@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use rootstock_kernels::{AttentionHeads, NormFormula, NormWeights, PackedMatrix, RotaryTable};
+use rootstock_kernels::{AttentionHeads, BlockFormat, NormFormula, NormWeights, PackedMatrix, RotaryTable};
+use rootstock_model::checkpoint::Role as WeightRole;
 use rootstock_model::packing::{Packing, Role, pack};
-use rootstock_model::{ArchSpec, Checkpoint, Norm, NormKind, NormSite, Position, Site};
+use rootstock_model::{ArchSpec, Checkpoint, Norm, NormKind, NormSite, Position, Site, WeightSource};
 
 use crate::{DecoderError, Trained};
 
 /// Weights that do not change.
 pub struct FrozenModel {
     spec: ArchSpec,
-    /// `None` once it is trained.
+    /// `None` once it is trained, and where only a layer was loaded.
     embedding: Option<PackedMatrix>,
     positions: Option<PackedMatrix>,
     output: Option<PackedMatrix>,
@@ -74,6 +75,57 @@ impl FrozenModel {
         })
     }
 
+    /// One layer alone and the last normalisation, from weights of any kind, for who takes a text through a model layer by layer.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_layer(
+        spec: &ArchSpec,
+        weights: &dyn WeightSource,
+        index: usize,
+        max_length: usize,
+    ) -> Result<Self, DecoderError> {
+        check(spec, max_length)?;
+        let (rotaries, tables) = rotaries(spec, max_length);
+        let mut model = Self {
+            spec: spec.clone(),
+            embedding: None,
+            positions: None,
+            output: None,
+            maps: BTreeMap::new(),
+            biases: BTreeMap::new(),
+            norms: BTreeMap::new(),
+            rotaries,
+            tables,
+        };
+        let layer = &spec.layers[index];
+        for projection in layer.projections() {
+            let (inputs, outputs) = layer.shape(projection, spec.hidden_size);
+            let site = Site::Layer {
+                layer: index,
+                projection,
+            };
+            let values = read(weights, WeightRole::Weight { layer: index, projection })?;
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let row = |row: usize| &bytes[row * inputs * size_of::<f32>()..][..inputs * size_of::<f32>()];
+            let matrix = PackedMatrix::pack(BlockFormat::F32, outputs, inputs, row);
+            model.maps.insert(site, matrix.map_err(|error| DecoderError::Unsupported(format!("{site}: {error}")))?);
+            if layer.biases.contains(projection) {
+                let bias = read(weights, WeightRole::Bias { layer: index, projection })?;
+                model.biases.insert(site, bias);
+            }
+        }
+        for site in layer.norms(index).chain([NormSite::Final]) {
+            let biased = spec.norm.kind == NormKind::Layer;
+            let norm = Norm {
+                weight: read(weights, WeightRole::Norm(site))?,
+                bias: biased.then(|| read(weights, WeightRole::NormBias(site))).transpose()?,
+            };
+            model.norms.insert(site, norm);
+        }
+        Ok(model)
+    }
+
     /// The architecture.
     pub fn spec(&self) -> &ArchSpec {
         &self.spec
@@ -95,6 +147,16 @@ impl FrozenModel {
             Site::Output => self.output.as_ref().or(self.embedding.as_ref()),
             Site::Layer { .. } => self.maps.get(&site),
         }
+    }
+
+    /// Puts another matrix in the place of a map's.
+    ///
+    /// # Panics
+    /// On a matrix of another shape, and on the embedding and the output.
+    pub fn replace(&mut self, site: Site, matrix: PackedMatrix) {
+        let shape = matches!(site, Site::Layer { .. }).then(|| self.spec.shape(site)).flatten();
+        assert_eq!(shape, Some((matrix.inputs(), matrix.outputs())), "shape of {site}");
+        self.maps.insert(site, matrix);
     }
 
     /// Whether every matrix is there.
@@ -167,6 +229,12 @@ impl FrozenModel {
         };
         (formula, self.spec.norm.epsilon)
     }
+}
+
+fn read(weights: &dyn WeightSource, role: WeightRole) -> Result<Vec<f32>, DecoderError> {
+    let mut values = Vec::new();
+    weights.append(role, &mut values)?;
+    Ok(values)
 }
 
 /// The weights of a normalisation as the kernels take them.

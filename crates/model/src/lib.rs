@@ -17,4 +17,4 @@ pub use arch::{
 pub use checkpoint::{Checkpoint, EncodedSource, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource};
 pub use error::ModelError;
 pub use hash::ContentHash;
-pub use weights::{MatrixView, Norm, RowOrder, append_floats};
+pub use weights::{MatrixView, Norm, RowOrder, append_bytes, append_floats};

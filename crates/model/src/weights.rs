@@ -80,6 +80,16 @@ pub fn append_floats(dtype: DType, bytes: &[u8], to: &mut Vec<f32>) {
     }
 }
 
+/// Appends values as floating-point elements, little endian; nothing for a type that [is not floating-point](DType::is_float).
+pub fn append_bytes(dtype: DType, values: &[f32], to: &mut Vec<u8>) {
+    match dtype {
+        DType::F32 => to.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+        DType::F16 => to.extend(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes())),
+        DType::BF16 => to.extend(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
+        _ => {}
+    }
+}
+
 /// The values of floating-point elements as [`append_floats`] reads them.
 pub(crate) fn floats(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     let mut values = Vec::new();

@@ -7,6 +7,7 @@ mod eval;
 mod file;
 mod finetune;
 mod parse;
+mod quantize;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use finetune::{
     TrainingArgs,
 };
 pub use parse::parse;
+pub use quantize::{QuantizeArgs, RoundingMethod};
 pub use search::{SearchArgs, StrategyName};
 pub use variants::{Space, Task};
 
@@ -119,6 +121,17 @@ The settings file has what `finetune` takes, a table [search_space.OPTION] for e
 \"int\" or \"choice\"; low, high and log, or values), and the options below in [search]. A search that was stopped goes on.
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
     Search(Box<SearchArgs>),
+    /// Write a model in fewer bits
+    #[command(after_help = "\
+Examples:
+  rootstock quantize --model ./my-model --output my-model.q4_k_m.gguf
+  rootstock quantize --model ./my-model --output my-model.q4_0.gguf --type q4_0 --calibration book.txt
+  rootstock quantize --model ./my-model --output m.gguf --type q4_k --tensor-type output=q8_0 --tensor-type 'blk.0.*=q6_k'
+
+Weights are read, rounded and written tensor by tensor; with a calibration text layer by layer. What the source keeps in the same
+type already is rounded again to the same values.
+Exit codes: 0 written, 1 failed, 2 wrong usage; an output that was there is untouched unless 0.")]
+    Quantize(QuantizeArgs),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:

@@ -6,6 +6,7 @@ pub mod eval;
 pub mod finetune;
 pub mod generate;
 pub mod pull;
+pub mod quantize;
 pub mod search;
 pub mod serve;
 pub mod support;

@@ -43,6 +43,12 @@ impl Tape<'_, '_> {
         self.push(values, width, true)
     }
 
+    /// A value that nothing trained has entered.
+    pub fn constant(&mut self, values: &[f32], width: usize) -> Value {
+        let values = self.machine.memory.copy(values);
+        self.push(values, width, false)
+    }
+
     /// The elements of a value, row by row.
     pub fn values(&self, value: Value) -> &[f32] {
         &self.nodes[value.0].values

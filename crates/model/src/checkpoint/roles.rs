@@ -91,7 +91,7 @@ impl TensorPlace {
 
 impl Role {
     /// Every role of an architecture.
-    pub(super) fn all(spec: &ArchSpec) -> Vec<Self> {
+    pub fn all(spec: &ArchSpec) -> Vec<Self> {
         let mut roles = vec![Self::Embedding];
         roles.extend(spec.position_embeddings.map(|_| Self::Positions));
         roles.extend((!spec.tied_output).then_some(Self::Output));
@@ -117,7 +117,7 @@ impl Role {
     }
 
     /// The shape that the architecture asks for; empty for a role it does not have.
-    pub(super) fn shape(self, spec: &ArchSpec) -> Vec<usize> {
+    pub fn shape(self, spec: &ArchSpec) -> Vec<usize> {
         let layer_shape = |layer: usize, projection| Some(spec.layers.get(layer)?.shape(projection, spec.hidden_size));
         match self {
             Self::Embedding | Self::Output => vec![spec.vocab_size, spec.hidden_size],

@@ -4,6 +4,9 @@ use std::f64::consts::TAU;
 
 use crate::Position;
 
+/// Most significant digits of a base that people would write.
+const DIGITS: usize = 9;
+
 /// `base^(-2i / width)` for each pair i of the `width` elements that rotate; Su et al., 2021.
 pub(super) fn plain_angles(base: f64, width: usize) -> Vec<f64> {
     let exponent = |pair: usize| -2.0 * pair as f64 / width as f64;
@@ -63,4 +66,22 @@ pub(super) fn position(angles: &[f64], magnitude: f64) -> Option<Position> {
         inverse_frequencies: inverse_frequencies.into(),
         magnitude,
     })
+}
+
+/// The base whose plain angles these are, with as few digits as say it.
+pub(super) fn base_of(angles: &[f32], default: f64) -> Option<f64> {
+    let (width, last) = (2 * angles.len(), *angles.last()?);
+    let estimate = match angles.len() {
+        1 => default,
+        pairs => f64::from(last).powf(-(width as f64) / (2 * (pairs - 1)) as f64),
+    };
+    let rounded = (0..DIGITS).filter_map(|digits| format!("{estimate:.digits$e}").parse().ok());
+    // GGUF keeps the base in single precision.
+    let single = estimate as f32;
+    let neighbours = [single, single.next_up(), single.next_down()].map(f64::from);
+    let gives = |base: &f64| {
+        let plain = plain_angles(*base, width);
+        plain.iter().zip(angles).all(|(&plain, &angle)| plain as f32 == angle)
+    };
+    rounded.chain(neighbours).find(gives)
 }

@@ -58,6 +58,10 @@ impl Tokenizer {
         Self { pipeline, plain, parts }
     }
 
+    pub(super) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
     /// The pipeline as tokenizer.json has it, and the tokens that it does not know to put before and after a text.
     pub(super) fn written(&self) -> Result<(serde_json::Value, [&[TokenId]; 2]), ModelError> {
         let text = self.pipeline.to_string(false).map_err(cannot_encode)?;

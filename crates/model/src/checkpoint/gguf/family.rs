@@ -10,6 +10,8 @@ pub(super) struct Family {
     pub(super) norm: NormKind,
     pub(super) activation: Activation,
     pub(super) feed_forward: FeedForwardLayout,
+    /// Files that are written keep queries, keys and values in one tensor; whatever a file has is read.
+    pub(super) shares_qkv: bool,
     pub(super) positions: Positions,
     /// Every layer of this number, counted from 1, has no rotary embedding.
     pub(super) without_rotary: Option<usize>,
@@ -77,6 +79,7 @@ const LLAMA: Family = Family {
     norm: NormKind::Rms,
     activation: Activation::Silu,
     feed_forward: FeedForwardLayout::Gated,
+    shares_qkv: false,
     positions: Positions::Interleaved,
     without_rotary: None,
     windows: Windows::Every,
@@ -116,6 +119,7 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "phi3",
         feed_forward: FeedForwardLayout::GateInUp,
+        shares_qkv: true,
         positions: Positions::Halves,
         ..LLAMA
     },
@@ -129,6 +133,7 @@ const FAMILIES: &[Family] = &[
         norm: NormKind::Layer,
         activation: Activation::GeluTanh,
         feed_forward: FeedForwardLayout::Plain,
+        shares_qkv: true,
         positions: Positions::Learned,
         biases: &[Query, Key, Value, Output, Up, Down],
         ..LLAMA

@@ -92,6 +92,16 @@ impl Names {
         }
     }
 
+    /// The names of a model that is written: queries, keys and values share a tensor where all files of the family have it so.
+    pub(super) fn to_write(family: &'static Family, spec: &ArchSpec) -> Self {
+        let layers = 0..if family.shares_qkv { spec.layers.len() } else { 0 };
+        Self {
+            family,
+            spec: spec.clone(),
+            fused: layers.flat_map(|layer| ["weight", "bias"].map(|suffix| QKV.name(layer, suffix))).collect(),
+        }
+    }
+
     fn of_projection(&self, layer: usize, map: Projection, suffix: &str) -> TensorPlace {
         let shared = fused(self.family, map).map(|fused| (fused, fused.name(layer, suffix)));
         let place = match shared {

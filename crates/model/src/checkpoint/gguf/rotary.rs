@@ -11,9 +11,9 @@ use super::keys::Keys;
 use crate::Position;
 
 /// llama.cpp's default for `rope.freq_base` and for `rope.freq_base_swa`.
-const DEFAULT_BASE: f32 = 10_000.0;
+pub(super) const DEFAULT_BASE: f32 = 10_000.0;
 /// Factors on the wave lengths (Llama 3).
-const FACTORS: &str = "rope_freqs.weight";
+pub(super) const FACTORS: &str = "rope_freqs.weight";
 /// Factors for sequences up to the original context (LongRoPE; Ding et al., 2024), and beyond it.
 const SHORT_FACTORS: &str = "rope_factors_short.weight";
 const LONG_FACTORS: &str = "rope_factors_long.weight";

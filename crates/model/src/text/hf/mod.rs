@@ -1,5 +1,6 @@
 //! The tokenizer and chat template of a Hugging Face folder: tokenizer.json, and what lies beside it.
 
+mod as_gguf;
 mod settings;
 mod template;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer as Pipeline};
 
+pub use self::as_gguf::{PROBE, gguf_fields};
 use self::settings::Settings;
 use super::charsmap;
 use super::ends::ends_turn;

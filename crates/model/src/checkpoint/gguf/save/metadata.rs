@@ -1,14 +1,18 @@
 //! What a GGUF file says of a model beside its weights.
 
+use std::path::Path;
+
 use rootstock_formats::DType;
 use rootstock_formats::gguf::{Gguf, NewTensor, Value};
 
 use super::super::family::Family;
 use super::super::metadata;
 use super::super::names::Names;
+use super::architecture;
 use crate::checkpoint::roles::NameTable;
 use crate::checkpoint::stored::{StoredTensor, stored};
-use crate::checkpoint::{Checkpoint, Refusal, TextSource};
+use crate::checkpoint::{Checkpoint, Refusal, Role, TextSource};
+use crate::text;
 
 /// A model as GGUF describes it.
 pub(super) struct Described {
@@ -31,8 +35,25 @@ impl Described {
     pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self, Refusal> {
         match &checkpoint.text {
             TextSource::Gguf(gguf) => Self::kept(checkpoint, gguf),
-            TextSource::Folder(_) => Err(Refusal::unsupported("a folder is not converted to GGUF yet")),
+            TextSource::Folder(dir) => Self::converted(checkpoint, dir),
         }
+    }
+
+    /// What a file says of a model that was read from a folder.
+    fn converted(checkpoint: &Checkpoint, dir: &Path) -> Result<Self, Refusal> {
+        let spec = &checkpoint.spec;
+        let said = architecture::of(spec)?;
+        let names = Names::to_write(said.family, spec);
+        let mut metadata = said.keys;
+        let name = dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
+        metadata.extend(name.map(|name| ("general.name".to_owned(), Value::String(name))));
+        let text = text::hf::gguf_fields(dir, spec.vocab_size);
+        metadata.extend(text.map_err(|error| Refusal::unsupported(error))?);
+        Ok(Self {
+            metadata,
+            constants: said.constants,
+            tensors: layers_first(stored(&names, spec)?),
+        })
     }
 
     /// What the file says that the model was read from.
@@ -54,9 +75,17 @@ impl Described {
         Ok(Self {
             metadata: kept.map(|(key, value)| (key.clone(), value.clone())).collect(),
             constants: constants.collect(),
-            tensors: stored(&names, &checkpoint.spec)?,
+            tensors: layers_first(stored(&names, &checkpoint.spec)?),
         })
     }
+}
+
+/// What layers have, in their order, before embedding and output: who quantizes them knows what the output is given only after
+/// the layers.
+fn layers_first(mut tensors: Vec<StoredTensor>) -> Vec<StoredTensor> {
+    let of_vocabulary = |tensor: &StoredTensor| matches!(tensor.parts[0].0, Role::Embedding | Role::Output);
+    tensors.sort_by_key(of_vocabulary);
+    tensors
 }
 
 fn is_of_the_file(key: &str) -> bool {

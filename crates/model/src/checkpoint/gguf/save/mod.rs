@@ -1,6 +1,7 @@
 //! A model written as a GGUF file, which llama.cpp and [`Checkpoint::open`] read. Which type each tensor has is the caller's choice,
 //! and so are its bytes: they come from an [`EncodedSource`], a tensor at a time.
 
+mod architecture;
 mod metadata;
 
 use std::io::{self, Write};

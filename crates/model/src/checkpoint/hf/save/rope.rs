@@ -4,10 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::family::RotaryRule;
 use crate::Position;
-use crate::checkpoint::rotary::plain_angles;
-
-/// Most significant digits of a base that people would write.
-const DIGITS: usize = 9;
+use crate::checkpoint::rotary::{base_of, plain_angles};
 
 /// A rotary embedding as config.json can state it.
 pub(super) struct Rotation {
@@ -72,22 +69,4 @@ impl Rotation {
         }
         fields
     }
-}
-
-/// The base whose plain angles these are, with as few digits as say it.
-fn base_of(angles: &[f32], default: f64) -> Option<f64> {
-    let (width, last) = (2 * angles.len(), *angles.last()?);
-    let estimate = match angles.len() {
-        1 => default,
-        pairs => f64::from(last).powf(-(width as f64) / (2 * (pairs - 1)) as f64),
-    };
-    let rounded = (0..DIGITS).filter_map(|digits| format!("{estimate:.digits$e}").parse().ok());
-    // GGUF keeps the base in single precision.
-    let single = estimate as f32;
-    let neighbours = [single, single.next_up(), single.next_down()].map(f64::from);
-    let gives = |base: &f64| {
-        let plain = plain_angles(*base, width);
-        plain.iter().zip(angles).all(|(&plain, &angle)| plain as f32 == angle)
-    };
-    rounded.chain(neighbours).find(gives)
 }

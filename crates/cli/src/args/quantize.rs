@@ -1,0 +1,63 @@
+//! What can be typed after `quantize`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use rootstock_optimize::quantize::Exception;
+
+use super::ModelArgs;
+
+/// Arguments of `quantize`.
+#[derive(Debug, Clone, Args)]
+pub struct QuantizeArgs {
+    /// Settings file (TOML, keys as the flags)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// GGUF file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Type of the weights: q4_0, q4_1, q5_0, q5_1, q8_0, q2_k to q6_k, q4_k_m, q5_k_m, f16, bf16 or f32. Embedding and output get
+    /// q6_k at the least, or q8_0 where rows are no multiple of 256; maps of such rows get the next type in blocks of 32
+    #[arg(long = "type", value_name = "TYPE", default_value = "q4_k_m")]
+    pub recipe: String,
+    /// Another type for some tensors, by name with * for any characters, or `embedding` or `output` (repeatable; the last that
+    /// names a tensor counts)
+    #[arg(long, value_name = "TENSOR=TYPE")]
+    pub tensor_type: Vec<Exception>,
+    /// How values are rounded [default: gptq with a calibration text, else nearest]
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub method: Option<RoundingMethod>,
+    /// Scale inputs that matter up before rounding, and what gives them down (AWQ), where that costs less; needs a calibration text
+    #[arg(long)]
+    pub scale_inputs: bool,
+    /// Text that the model is run on, to weigh what errors matter
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Most tokens of it
+    #[arg(long, value_name = "N", default_value_t = 32768)]
+    pub calibration_tokens: usize,
+    /// Tokens of a sequence of it
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub calibration_length: usize,
+    /// Worker threads [default: the CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print JSON in place of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How values are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoundingMethod {
+    /// To the nearest that their block can have; blocks are chosen by the importance of their inputs if there is a calibration
+    /// text (an importance matrix)
+    Nearest,
+    /// One after another, those that are left making up for what is lost (GPTQ); needs a calibration text
+    Gptq,
+}

@@ -1,0 +1,112 @@
+//! What became of a model: a line per tensor and one for the whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use rootstock_model::checkpoint::Role;
+use rootstock_model::{Checkpoint, GgufFile};
+use rootstock_optimize::quantize::TensorReport;
+use rootstock_train::quantity::{bytes, significant};
+use rootstock_train::table::aligned;
+use serde_json::{Value, json};
+
+use crate::settings::QuantizeSettings;
+
+/// The file and its tensors.
+pub struct Outcome {
+    output: PathBuf,
+    /// Bytes of the file.
+    bytes: u64,
+    /// Weights of all tensors.
+    weights: u64,
+    /// Each matrix with the name that it has in the file.
+    tensors: Vec<(String, TensorReport)>,
+}
+
+impl Outcome {
+    /// Of a file that was written.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn new(
+        settings: &QuantizeSettings,
+        checkpoint: &Checkpoint,
+        file: &GgufFile,
+        tensors: Vec<TensorReport>,
+    ) -> Result<Self> {
+        let output = settings.output.clone();
+        let size = fs::metadata(&output).with_context(|| format!("{} cannot be read", output.display()))?;
+        let names = file.tensors().iter();
+        let names = names.flat_map(|tensor| tensor.parts.iter().map(|&(role, _)| (role, tensor.name.clone())));
+        let names: BTreeMap<Role, String> = names.collect();
+        let elements = |role: Role| role.shape(checkpoint.spec()).iter().product::<usize>() as u64;
+        Ok(Self {
+            output,
+            bytes: size.len(),
+            weights: names.keys().map(|&role| elements(role)).sum(),
+            tensors: tensors
+                .into_iter()
+                .map(|report| (names.get(&report.role).cloned().unwrap_or_default(), report))
+                .collect(),
+        })
+    }
+
+    /// Prints it.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn print(&self, as_json: bool) -> Result<()> {
+        let mut out = io::stdout().lock();
+        match as_json {
+            true => writeln!(out, "{:#}", self.json())?,
+            false => write!(out, "{}", self.table())?,
+        }
+        Ok(())
+    }
+
+    fn bits(&self) -> f64 {
+        self.bytes as f64 * 8.0 / self.weights.max(1) as f64
+    }
+
+    fn table(&self) -> String {
+        let known = self.tensors.iter().any(|(_, report)| report.output_error.is_some());
+        let mut head = vec!["tensor", "type", "bits", "error"];
+        head.extend(known.then_some("output error"));
+        let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+        rows.extend(self.tensors.iter().map(|(name, report)| {
+            let bits = report.bytes as f64 * 8.0 / report.elements.max(1) as f64;
+            let mut row = vec![
+                name.clone(),
+                report.dtype.to_string(),
+                significant(bits),
+                format!("{:.4}", report.error),
+            ];
+            row.extend(report.output_error.map(|error| format!("{error:.4}")));
+            row
+        }));
+        let (output, size, bits) = (self.output.display(), bytes(self.bytes), significant(self.bits()));
+        format!("{}\n{output}: {size}, {bits} bits per weight\n", aligned(&rows))
+    }
+
+    fn json(&self) -> Value {
+        let tensors = self.tensors.iter().map(|(name, report)| {
+            json!({
+                "name": name,
+                "type": report.dtype.to_string(),
+                "elements": report.elements,
+                "bytes": report.bytes,
+                "error": report.error,
+                "output_error": report.output_error,
+            })
+        });
+        json!({
+            "output": self.output,
+            "bytes": self.bytes,
+            "bits_per_weight": self.bits(),
+            "tensors": tensors.collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! What `quantize` runs with: arguments checked before anything is loaded.
+
+use std::path::PathBuf;
+
+use rootstock_optimize::quantize::{Exception, Method, Recipe};
+
+use super::{Result, usage, within, worker_threads};
+use crate::args::{QuantizeArgs, RoundingMethod};
+use crate::models::{Located, Models};
+
+/// What `quantize` runs with.
+#[derive(Debug, Clone)]
+pub struct QuantizeSettings {
+    /// The source.
+    pub model: Located,
+    /// The file to write.
+    pub output: PathBuf,
+    /// Types of tensors.
+    pub recipe: Recipe,
+    /// Other ones.
+    pub exceptions: Vec<Exception>,
+    /// The text that decides how weights are rounded.
+    pub calibration: Option<CalibrationSettings>,
+    /// Threads.
+    pub threads: usize,
+    /// Whether JSON is wanted.
+    pub json: bool,
+}
+
+/// A calibration text and what is done with it.
+#[derive(Debug, Clone)]
+pub struct CalibrationSettings {
+    /// The file.
+    pub text: PathBuf,
+    /// Most tokens.
+    pub tokens: usize,
+    /// Tokens of a sequence.
+    pub length: usize,
+    /// How values are rounded.
+    pub method: Method,
+    /// Whether inputs are scaled before.
+    pub scales: bool,
+}
+
+impl QuantizeSettings {
+    /// Resolves and checks the arguments.
+    ///
+    /// # Errors
+    /// A model or a text that is not there, an output that is, or options that contradict each other.
+    pub fn new(args: &QuantizeArgs) -> Result<Self> {
+        let output = args.output.clone().ok_or_else(|| usage("--output is missing; give the file to write"))?;
+        if output.exists() && !args.overwrite {
+            let shown = output.display();
+            return Err(usage(format!("--output: {shown} exists; take another name or --overwrite")));
+        }
+        Ok(Self {
+            model: Models::new(&args.model)?.locate(args.model.model.as_deref())?,
+            output,
+            recipe: Recipe::named(&args.recipe).map_err(|reason| usage(format!("--type: {reason}")))?,
+            exceptions: args.tensor_type.clone(),
+            calibration: calibration(args)?,
+            threads: worker_threads(args.threads)?,
+            json: args.json,
+        })
+    }
+}
+
+fn calibration(args: &QuantizeArgs) -> Result<Option<CalibrationSettings>> {
+    let Some(text) = args.calibration.clone() else {
+        if args.method == Some(RoundingMethod::Gptq) {
+            return Err(usage("--method gptq needs a text to calibrate on; give one with --calibration"));
+        }
+        if args.scale_inputs {
+            return Err(usage("--scale-inputs needs a text to calibrate on; give one with --calibration"));
+        }
+        return Ok(None);
+    };
+    if !text.is_file() {
+        return Err(usage(format!("--calibration: {} is not a file", text.display())));
+    }
+    Ok(Some(CalibrationSettings {
+        text,
+        tokens: within("calibration-tokens", args.calibration_tokens, 16, 1 << 30)?,
+        length: within("calibration-length", args.calibration_length, 16, 1 << 20)?,
+        method: match args.method.unwrap_or(RoundingMethod::Gptq) {
+            RoundingMethod::Nearest => Method::Rounding,
+            RoundingMethod::Gptq => Method::Gptq,
+        },
+        scales: args.scale_inputs,
+    }))
+}

@@ -1,0 +1,141 @@
+//! A matrix in another type, rows shared out over threads and read a few at a time, and how far it is from what it was.
+
+use std::ops::Range;
+use std::panic::resume_unwind;
+
+use rootstock_formats::DType;
+use rootstock_kernels::encode_row;
+use rootstock_model::checkpoint::Role;
+use rootstock_model::{MatrixView, ModelError, RowOrder, WeightSource, append_bytes, packing};
+
+use crate::OptimizeError;
+
+/// Rows that a thread has in memory at a time.
+const ROWS_AT_ONCE: usize = 32;
+
+/// A matrix to be rounded.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    /// Where it comes from.
+    pub weights: &'a (dyn WeightSource + Sync),
+    /// Which it is.
+    pub role: Role,
+    /// Outputs and inputs.
+    pub shape: [usize; 2],
+    /// Threads.
+    pub threads: usize,
+}
+
+/// Sums of squares: of what is lost, and of what there was.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Loss {
+    pub lost: f64,
+    pub total: f64,
+}
+
+impl Loss {
+    pub(super) fn add(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.total += other.total;
+    }
+
+    /// Root of what is lost over what there was; 0 of nothing.
+    pub(super) fn relative(self) -> f64 {
+        if self.total > 0.0 { (self.lost / self.total).sqrt() } else { 0.0 }
+    }
+}
+
+/// Encoded rows and their loss.
+#[derive(Debug, Default)]
+pub(super) struct Rounded {
+    pub bytes: Vec<u8>,
+    pub loss: Loss,
+}
+
+impl Matrix<'_> {
+    /// Some rows.
+    pub(super) fn rows(&self, wanted: Range<usize>, to: &mut Vec<f32>) -> Result<(), ModelError> {
+        self.weights.append_rows(self.role, wanted, self.shape[0], to)
+    }
+
+    /// Every value to the nearest that its block can have, blocks chosen by the importance of the inputs.
+    pub(super) fn round(&self, dtype: DType, importance: Option<&[f32]>) -> Result<Rounded, OptimizeError> {
+        let rows = self.shape[0];
+        let share = rows.div_ceil(self.threads.max(1)).max(1);
+        let parts: Vec<Result<Rounded, OptimizeError>> = std::thread::scope(|scope| {
+            let starts = (0..rows).step_by(share);
+            let workers = starts.map(|start| {
+                let part = start..(start + share).min(rows);
+                scope.spawn(move || self.round_rows(part, dtype, importance))
+            });
+            let workers: Vec<_> = workers.collect();
+            let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            joined.collect()
+        });
+        let mut all = Rounded::default();
+        for part in parts {
+            let part = part?;
+            all.bytes.extend_from_slice(&part.bytes);
+            all.loss.add(part.loss);
+        }
+        Ok(all)
+    }
+
+    fn round_rows(&self, rows: Range<usize>, dtype: DType, importance: Option<&[f32]>) -> Result<Rounded, OptimizeError> {
+        let mut rounded = Rounded::default();
+        let (mut values, end) = (Vec::new(), rows.end);
+        for first in rows.step_by(ROWS_AT_ONCE) {
+            values.clear();
+            let piece = first..(first + ROWS_AT_ONCE).min(end);
+            self.rows(piece.clone(), &mut values)?;
+            let start = rounded.bytes.len();
+            self.encode(dtype, &values, importance, &mut rounded.bytes)
+                .map_err(|reason| self.refused(format!("rows {piece:?}: {reason}")))?;
+            rounded.loss.add(self.loss(dtype, &rounded.bytes[start..], &values)?);
+        }
+        Ok(rounded)
+    }
+
+    fn encode(&self, dtype: DType, values: &[f32], importance: Option<&[f32]>, to: &mut Vec<u8>) -> Result<(), String> {
+        if dtype.is_float() {
+            append_bytes(dtype, values, to);
+            return Ok(());
+        }
+        let format = packing::format(dtype).ok_or_else(|| format!("weights are not rounded to {dtype}"))?;
+        encode_row(format, values, importance, to).map_err(|error| error.to_string())
+    }
+
+    /// What encoded rows are away from what they were.
+    pub(super) fn loss(&self, dtype: DType, bytes: &[u8], values: &[f32]) -> Result<Loss, OptimizeError> {
+        let mut back = Vec::with_capacity(values.len());
+        self.decode(dtype, bytes, &mut back)?;
+        let mut loss = Loss::default();
+        for (back, value) in back.iter().zip(values) {
+            let lost = f64::from(back - value);
+            loss.lost += lost * lost;
+            loss.total += f64::from(*value) * f64::from(*value);
+        }
+        Ok(loss)
+    }
+
+    /// The values of encoded rows.
+    pub(super) fn decode(&self, dtype: DType, bytes: &[u8], to: &mut Vec<f32>) -> Result<(), OptimizeError> {
+        let cols = self.shape[1];
+        let stride = dtype.tensor_bytes(&[cols]).unwrap_or(0).max(1);
+        let view = MatrixView {
+            dtype,
+            rows: bytes.len() / stride,
+            cols,
+            bytes: bytes.into(),
+            row_order: RowOrder::Natural,
+        };
+        packing::append_rows(&view, 0..view.rows, to).map_err(|error| self.refused(error.to_string()))
+    }
+
+    pub(super) fn refused(&self, reason: String) -> OptimizeError {
+        OptimizeError::Tensor {
+            tensor: self.role.to_string(),
+            reason,
+        }
+    }
+}
