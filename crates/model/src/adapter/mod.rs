@@ -59,6 +59,14 @@ pub struct AdapterLimits {
     pub max_bytes: u64,
 }
 
+impl AdapterLimits {
+    /// For those who look at an adapter and serve nobody meanwhile.
+    pub const NONE: Self = Self {
+        max_rank: usize::MAX,
+        max_bytes: u64::MAX,
+    };
+}
+
 /// What the headers tell about an adapter, before its values are read.
 #[derive(Debug, Clone)]
 pub struct AdapterSummary {

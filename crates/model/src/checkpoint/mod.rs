@@ -6,6 +6,7 @@
 
 mod gguf;
 mod hf;
+mod inventory;
 mod roles;
 mod rotary;
 mod shards;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use rootstock_formats::FormatError;
 
 pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use self::inventory::StoredTensor;
 pub use self::roles::Role;
 use self::tensors::Tensors;
 use crate::text::{ChatTemplate, Markers, Tokenizer};
