@@ -11,6 +11,7 @@ mod bits;
 mod bottlenecks;
 mod clients;
 mod commands;
+mod compare;
 mod dataset;
 mod defaults;
 mod eval;

@@ -1,4 +1,4 @@
-//! How far a download or an evaluation is: a bar on a terminal, a line per tenth elsewhere (logs of CI and containers). On stderr.
+//! How far a download, an evaluation or a comparison is: a bar on a terminal, a line per tenth elsewhere (logs of CI and containers). On stderr.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -14,13 +14,15 @@ pub enum Unit {
     Bytes,
     /// Questions to a model.
     Questions,
+    /// Tokens of a text.
+    Tokens,
 }
 
 impl Unit {
     fn style(self) -> &'static str {
         match self {
             Self::Bytes => "  {bar:32} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left",
-            Self::Questions => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
+            Self::Questions | Self::Tokens => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
         }
     }
 
@@ -29,6 +31,7 @@ impl Unit {
         match self {
             Self::Bytes => format!("  {} of {}", ByteSize(count), ByteSize(size)),
             Self::Questions => format!("  {count} of {size} questions"),
+            Self::Tokens => format!("  {count} of {size} tokens"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can be typed: one struct per command, parsed ([`mod@parse`]) and not yet validated (that is [`crate::settings`]).
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
+mod compare;
 mod dataset;
 mod device;
 mod eval;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::ByteSize;
+pub use compare::CompareArgs;
 pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use device::Device;
 pub use eval::{EvalArgs, Metric};
@@ -37,7 +39,7 @@ Example:
   rootstock serve --model smollm2-135m-instruct --adapters models/demo
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
-Every option of serve, generate, chat, eval, finetune and search can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
+Every option of serve, generate, chat, eval, compare, finetune and search can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
 file given with --config; a flag wins over the environment, the environment over the file.
 ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
 
@@ -99,6 +101,17 @@ stemmer unless --use-stemmer) from a greedy generation per example. The rows hav
 completion, input and output, messages, text, or any with --text-template.
 Exit codes: 0 measured and within --fail-below and --fail-above, 1 not, 2 wrong usage.")]
     Eval(EvalArgs),
+    /// Measure how far models and adapters are from a source, on a text
+    #[command(after_help = "\
+Examples:
+  rootstock compare f16.gguf q8.gguf q4.gguf --text book.txt --html compare.html
+  rootstock compare smollm2-135m-instruct smollm2-135m-instruct+models/demo/moby-dick --text book.txt
+  rootstock compare f16.gguf q4.gguf --text book.txt --activations auto --max-kl 0.05
+
+KL is that of the source's next-token distribution from the model's, in nats, at every token of the text; top-1 is the share of
+tokens that both find likeliest. Speeds are those of serving on one sequence, alone on the machine.
+Exit codes: 0 compared and within --max-kl, 1 not, 2 wrong usage.")]
+    Compare(CompareArgs),
     /// Train an adapter, or a model
     #[command(after_help = "\
 Examples:

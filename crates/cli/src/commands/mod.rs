@@ -1,6 +1,7 @@
 //! One module per command, each with a `run` that takes its parsed arguments.
 
 pub mod chat;
+pub mod compare;
 pub mod dataset;
 pub mod eval;
 pub mod finetune;
