@@ -14,7 +14,9 @@ pub use arch::{
     Activation, ArchSpec, AttentionSpec, Block, BlockSite, FeedForward, LayerSpec, NormKind, NormSite, NormSpec,
     Position, Projection, ProjectionSet, Site,
 };
-pub use checkpoint::{Checkpoint, FloatType, ModelFolder, SaveSettings, StoredTensor, WeightSource};
+pub use checkpoint::{
+    Checkpoint, EncodedSource, FloatType, GgufFile, ModelFolder, SaveSettings, StoredTensor, WeightSource,
+};
 pub use error::ModelError;
 pub use hash::ContentHash;
 pub use weights::{MatrixView, Norm, RowOrder, append_floats};

@@ -10,6 +10,7 @@ mod inventory;
 mod roles;
 mod rotary;
 mod shards;
+mod stored;
 mod tensors;
 
 use std::fmt::Display;
@@ -17,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 use rootstock_formats::FormatError;
 
+pub use self::gguf::save::{EncodedSource, GgufFile};
 pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
 pub use self::inventory::StoredTensor;
 pub use self::roles::Role;
+pub use self::stored::StoredTensor;
 use self::tensors::Tensors;
 use crate::text::{ChatTemplate, Markers, Tokenizer};
 use crate::{ArchSpec, ContentHash, MatrixView, ModelError, Norm, NormSite, Projection};
