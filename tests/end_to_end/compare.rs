@@ -168,7 +168,7 @@ fn what_cannot_be_compared_is_refused_with_the_reason() {
             &[&tiny, &with(Path::new(&tiny), "tiny/gpt2/adapter")],
             &short,
             1,
-            "(shape_mismatch)",
+            "(adapter_",
         ),
     ] {
         let (got, error) = refusal(&compare(models, flags));

@@ -15,7 +15,7 @@ pub use arch::{
     Position, Projection, ProjectionSet, Site,
 };
 pub use checkpoint::{
-    Checkpoint, EncodedSource, FloatType, GgufFile, ModelFolder, SaveSettings, StoredTensor, WeightSource,
+    Checkpoint, EncodedSource, FileTensor, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource,
 };
 pub use error::ModelError;
 pub use hash::ContentHash;

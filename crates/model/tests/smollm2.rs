@@ -39,7 +39,7 @@ fn ids(value: &Value) -> Vec<u32> {
 #[test]
 fn what_is_stored_adds_up_to_the_file() {
     let model = model();
-    let stored: Vec<_> = model.stored().collect();
+    let stored: Vec<_> = model.file_tensors().collect();
     // Nine tensors a layer, the embedding, which is the output too, and the last normalisation.
     assert_eq!((stored.len(), model.parameters()), (30 * 9 + 2, 134_515_008));
     let embedding = stored.iter().find(|tensor| tensor.name == "token_embd.weight").unwrap();

@@ -6,7 +6,7 @@ use super::{Checkpoint, Role};
 
 /// A tensor as a file has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoredTensor<'a> {
+pub struct FileTensor<'a> {
     /// Its name in the file.
     pub name: &'a str,
     /// Type of its elements or blocks.
@@ -19,8 +19,8 @@ pub struct StoredTensor<'a> {
 
 impl Checkpoint {
     /// Every tensor, by name.
-    pub fn stored(&self) -> impl Iterator<Item = StoredTensor<'_>> {
-        self.tensors.shards().iter().map(|(name, info)| StoredTensor {
+    pub fn file_tensors(&self) -> impl Iterator<Item = FileTensor<'_>> {
+        self.tensors.shards().iter().map(|(name, info)| FileTensor {
             name,
             dtype: info.dtype,
             shape: &info.shape,
@@ -44,7 +44,7 @@ impl Checkpoint {
 
     /// Bits that the tensors take for each weight, scales and whatever else belongs to an encoding included.
     pub fn bits_per_weight(&self) -> f64 {
-        let bytes: u64 = self.stored().map(|tensor| tensor.bytes).sum();
+        let bytes: u64 = self.file_tensors().map(|tensor| tensor.bytes).sum();
         bytes as f64 * 8.0 / self.parameters() as f64
     }
 }

@@ -20,7 +20,7 @@ use rootstock_formats::FormatError;
 
 pub use self::gguf::save::{EncodedSource, GgufFile};
 pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
-pub use self::inventory::StoredTensor;
+pub use self::inventory::FileTensor;
 pub use self::roles::Role;
 pub use self::stored::StoredTensor;
 use self::tensors::Tensors;
