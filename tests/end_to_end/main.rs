@@ -23,6 +23,7 @@ mod gguf_lora;
 mod golden;
 mod hot_swap;
 mod http;
+mod inspect;
 mod kinds;
 mod many_adapters;
 mod preemption;

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare::run(args),
         Command::Finetune(args) => commands::finetune::run(*args),
         Command::Search(args) => commands::search::run(*args),
+        Command::Inspect(args) => commands::inspect::run(args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

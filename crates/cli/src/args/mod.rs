@@ -7,6 +7,7 @@ mod device;
 mod eval;
 mod file;
 mod finetune;
+mod inspect;
 mod parse;
 mod search;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use finetune::{
     AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, QuantType, RecordArgs, ReportTo, SaveDtype,
     TrainingArgs,
 };
+pub use inspect::InspectArgs;
 pub use parse::parse;
 pub use search::{SearchArgs, StrategyName};
 pub use variants::{Space, Task};
@@ -132,6 +134,16 @@ The settings file has what `finetune` takes, a table [search_space.OPTION] for e
 \"int\" or \"choice\"; low, high and log, or values), and the options below in [search]. A search that was stopped goes on.
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
     Search(Box<SearchArgs>),
+    /// Look at a model or an adapter: what it is, what it holds, and why it would be refused
+    #[command(after_help = "\
+Examples:
+  rootstock inspect smollm2-135m-instruct
+  rootstock inspect model-00001-of-00002.gguf --tensors
+  rootstock inspect models/demo/moby-dick --model smollm2-135m-instruct
+
+An adapter is checked against a base that --model names, values included. A refusal is the one that serving gives.
+Exit codes: 0 it would be opened, 1 it would be refused or is neither, 2 wrong usage.")]
+    Inspect(InspectArgs),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -141,7 +153,7 @@ Examples:
 }
 
 /// The base model and where models are kept.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct ModelArgs {
     /// GGUF file (any part of a split one), Hugging Face folder, or name of a pulled model
     #[arg(long, value_name = "PATH|NAME", aliases = ["model-name-or-path", "model-path"])]

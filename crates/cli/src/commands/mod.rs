@@ -6,6 +6,7 @@ pub mod dataset;
 pub mod eval;
 pub mod finetune;
 pub mod generate;
+pub mod inspect;
 pub mod pull;
 pub mod search;
 pub mod serve;

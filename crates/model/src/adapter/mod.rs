@@ -4,6 +4,7 @@
 mod bottleneck;
 mod container;
 mod defaults;
+mod description;
 mod effect;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ pub use bottleneck::{BottleneckNames, bottleneck_activation};
 use container::Files;
 pub use container::{BOTTLENECK_HEAD, BOTTLENECK_WEIGHTS, CONFIG, WEIGHTS, is_gguf};
 pub use defaults::{AdapterDefaults, SamplingDefaults};
+pub use description::{AdapterDescription, AdapterKind, describe_adapter};
 pub use effect::{
     AdapterTensor, BiasEffect, BiasKind, Bottleneck, BottleneckInput, Effect, LowRank, MatrixEffect, NormEffect,
 };

@@ -2,7 +2,7 @@
 
 use rootstock_formats::DType;
 
-use super::{Checkpoint, Role};
+use super::{Checkpoint, Role, TextSource};
 
 /// A tensor as a file has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,14 @@ impl Checkpoint {
             .into_iter()
             .map(|role| role.shape(spec).iter().product::<usize>());
         counts.map(|count| count as u64).sum()
+    }
+
+    /// A text that the metadata of a GGUF file records; a folder has none.
+    pub fn recorded(&self, key: &str) -> Option<&str> {
+        match &self.text {
+            TextSource::Gguf(gguf) => gguf.get_str(key).ok().flatten(),
+            TextSource::Folder(_) => None,
+        }
     }
 
     /// Bits that the tensors take for each weight, scales and whatever else belongs to an encoding included.
