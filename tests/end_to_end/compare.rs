@@ -128,19 +128,19 @@ fn a_bound_decides_the_exit_code_and_the_page_is_written_all_the_same() {
     };
     let (code, error) = refusal(&outcome("1e-9"));
     assert!(
-        code == Some(1) && error.contains("the KL of model + adapter is "),
+        code == Some(1) && error.contains("the KL of model + llama3-rope is "),
         "{error}"
     );
     let html = std::fs::read_to_string(&page).unwrap();
     assert_eq!(html.matches("<svg").count(), 2);
-    assert!(html.contains("model + adapter</td>"), "{html}");
+    assert!(html.contains("model + llama3-rope</td>"), "{html}");
     let within = outcome("1000");
     assert!(within.status.success());
     let table = String::from_utf8(within.stdout).unwrap();
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), 3, "{table}");
     assert!(
-        lines[0].starts_with("model ") && lines[2].starts_with("model + adapter "),
+        lines[0].starts_with("model ") && lines[2].starts_with("model + llama3-rope "),
         "{table}"
     );
 }

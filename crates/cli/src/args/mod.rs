@@ -9,12 +9,13 @@ mod file;
 mod finetune;
 mod inspect;
 mod parse;
+mod pull;
 mod search;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod variants;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -30,7 +31,9 @@ pub use finetune::{
 };
 pub use inspect::InspectArgs;
 pub use parse::parse;
+pub use pull::PullArgs;
 pub use search::{SearchArgs, StrategyName};
+pub use serve::ServeArgs;
 pub use variants::{Space, Task};
 
 use parse::command;
@@ -260,81 +263,6 @@ pub struct SamplingArgs {
     /// End at this text (repeatable) [default: the adapter's own]
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-}
-
-/// Arguments of `serve`.
-#[derive(Debug, Clone, Args)]
-pub struct ServeArgs {
-    /// Settings file (TOML, keys as the flags)
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// Id of the base in requests [default: the catalog name, the file's stem or the folder's name]
-    #[arg(long, value_name = "NAME")]
-    pub served_model_name: Option<String>,
-    /// Folder with a subfolder or GGUF file per adapter, watched
-    #[arg(long, value_name = "DIR")]
-    pub adapters: Option<PathBuf>,
-    /// Further folder that adapters may be loaded from over HTTP (repeatable)
-    #[arg(long, value_name = "DIR", value_delimiter = ',')]
-    pub adapter_root: Vec<PathBuf>,
-    /// Further folder that a new base may be loaded from over HTTP, beside that of --model and pulled ones (repeatable)
-    #[arg(long, value_name = "DIR", value_delimiter = ',')]
-    pub model_root: Vec<PathBuf>,
-    /// Address to listen on
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    pub host: IpAddr,
-    /// Port to listen on; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 8000)]
-    pub port: u16,
-    /// Sequences that run at the same time
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub max_num_seqs: usize,
-    /// Requests that may wait; more are answered with 429
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub max_queue: usize,
-    /// Most tokens of one step; longer prompts are prefilled in chunks
-    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
-    pub max_batch_tokens: usize,
-    /// Beside running streams prompts are prefilled in chunks that make a step take this many times as long at most, more
-    /// where more prompts than streams wait; 1 for the smallest chunks
-    #[arg(long, value_name = "FACTOR", default_value_t = 2.5)]
-    pub decode_slowdown: f64,
-    /// Largest request body
-    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
-    pub max_body: ByteSize,
-    /// Key that requests must bring as a bearer token (repeatable)
-    #[arg(long, value_name = "KEY", value_delimiter = ',', hide_env_values = true)]
-    pub api_key: Vec<String>,
-    /// Compute every prompt anew
-    #[arg(long)]
-    pub no_prefix_cache: bool,
-}
-
-/// Arguments of `pull`.
-#[derive(Debug, Clone, Args)]
-pub struct PullArgs {
-    /// Name in the catalog
-    #[arg(value_name = "NAME", required_unless_present = "list")]
-    pub name: Option<String>,
-    /// Show the catalog
-    #[arg(long, conflicts_with = "name")]
-    pub list: bool,
-    /// Accept the terms of a model that has terms of its own, as `pull` shows them without this
-    #[arg(long, visible_alias = "accept-license")]
-    pub accept_licence: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Folder of pulled models [default: rootstock/models in the user's data folder]
-    #[arg(long, value_name = "DIR")]
-    pub models_dir: Option<PathBuf>,
-    /// Catalog to use in place of the built-in one
-    #[arg(long, value_name = "FILE")]
-    pub catalog: Option<PathBuf>,
 }
 
 /// Arguments of `support`.

@@ -110,42 +110,44 @@ impl Inspection {
 
     /// Everything, in tables.
     pub fn text(&self, each: bool) -> String {
-        let facts = self.facts.iter();
-        let facts: Vec<_> = facts
-            .map(|(name, value)| vec![name.replace('_', " "), shown(name, value)])
-            .collect();
-        let mut text = aligned(&facts);
+        let fact = |(name, value): (&String, &Value)| vec![name.replace('_', " "), shown(name, value)];
+        let mut text = aligned(&self.facts.iter().map(fact).collect::<Vec<_>>());
         if self.tensors.is_empty() {
             return text;
         }
-        let mut types = vec![cells(["type", "tensors", "size"])];
-        types.extend(
-            self.types()
-                .into_iter()
-                .map(|(dtype, (number, size))| cells([&dtype, &count(number), &bytes(size)])),
-        );
-        let mut tensors = Vec::new();
-        match each {
-            true => {
-                tensors.push(cells(["tensor", "type", "shape", "size"]));
-                tensors.extend(self.tensors.iter().map(|tensor| {
-                    let (dtype, shape) = (tensor.dtype.to_string(), shape(&tensor.shape));
-                    cells([&tensor.name, &dtype, &shape, &bytes(tensor.bytes)])
-                }));
-            }
-            false => {
-                tensors.push(cells(["tensors", "type", "shape", "number", "size"]));
-                tensors.extend(self.groups().iter().map(|group| {
-                    let (dtype, shape) = (group.dtype.to_string(), shape(&group.shape));
-                    cells([&group.name, &dtype, &shape, &count(group.count), &bytes(group.bytes)])
-                }));
-            }
-        }
-        for table in [types, tensors] {
+        let tensors = if each { self.tensor_cells() } else { self.group_cells() };
+        for table in [self.type_cells(), tensors] {
             text.push('\n');
             text.push_str(&aligned(&table));
         }
         text
+    }
+
+    fn type_cells(&self) -> Vec<Vec<String>> {
+        let types = self.types().into_iter();
+        let rows = types.map(|(dtype, (number, size))| cells([&dtype, &count(number), &bytes(size)]));
+        std::iter::once(cells(["type", "tensors", "size"]))
+            .chain(rows)
+            .collect()
+    }
+
+    fn tensor_cells(&self) -> Vec<Vec<String>> {
+        let rows = self.tensors.iter().map(|tensor| {
+            let (dtype, shape) = (tensor.dtype.to_string(), shape(&tensor.shape));
+            cells([&tensor.name, &dtype, &shape, &bytes(tensor.bytes)])
+        });
+        std::iter::once(cells(["tensor", "type", "shape", "size"]))
+            .chain(rows)
+            .collect()
+    }
+
+    fn group_cells(&self) -> Vec<Vec<String>> {
+        let rows = self.groups().into_iter().map(|group| {
+            let (dtype, shape) = (group.dtype.to_string(), shape(&group.shape));
+            cells([&group.name, &dtype, &shape, &count(group.count), &bytes(group.bytes)])
+        });
+        let header = cells(["tensors", "type", "shape", "number", "size"]);
+        std::iter::once(header).chain(rows).collect()
     }
 
     /// Succeeds if there is no refusal.
