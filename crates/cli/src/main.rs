@@ -10,6 +10,7 @@ mod models;
 mod models_dir;
 mod progress;
 mod settings;
+mod side_by_side;
 mod signals;
 
 use std::io;
@@ -51,9 +52,11 @@ fn main() -> ExitCode {
         Command::Chat(args) => commands::chat::run(args),
         Command::Data(command) => commands::dataset::run(command),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Compare(args) => commands::compare::run(args),
         Command::Finetune(args) => commands::finetune::run(*args),
         Command::Search(args) => commands::search::run(*args),
         Command::Quantize(args) => commands::quantize::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

@@ -1,4 +1,4 @@
-//! How far a download or an evaluation is: a bar on a terminal, a line per tenth elsewhere (logs of CI and containers). On stderr.
+//! How far a download, an evaluation or a comparison is: a bar on a terminal, a line per tenth elsewhere (logs of CI and containers). On stderr.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -18,15 +18,17 @@ pub enum Unit {
     Weights,
     /// Layers of a model.
     Layers,
+    /// Tokens of a text.
+    Tokens,
 }
 
 impl Unit {
     fn style(self) -> &'static str {
         match self {
             Self::Bytes => "  {bar:32} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left",
-            Self::Questions => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
             Self::Weights => "  {bar:32} {percent:>3} %  {eta} left",
             Self::Layers => "  {bar:32} {pos:>10} of {len}  {eta} left",
+            Self::Questions | Self::Tokens => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
         }
     }
 
@@ -37,6 +39,7 @@ impl Unit {
             Self::Questions => format!("  {count} of {size} questions"),
             Self::Weights => format!("  {} %", count * 100 / size.max(1)),
             Self::Layers => format!("  {count} of {size} layers"),
+            Self::Tokens => format!("  {count} of {size} tokens"),
         }
     }
 }

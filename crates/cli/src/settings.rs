@@ -13,6 +13,7 @@ use crate::UsageError;
 use crate::args::{Activations, ModelArgs, Quantize, RunArgs, ServeArgs};
 use crate::models::{Located, Models, Replacements};
 
+mod compare;
 mod device;
 mod evaluation;
 mod finetune;
@@ -24,13 +25,14 @@ mod search;
 mod tests;
 mod trained;
 
+pub use compare::{CompareSettings, Contender};
 pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};
 pub use measure::{Bound, Evidence, Measure, Objective};
 pub use quantize::{CalibrationSettings, QuantizeSettings};
 pub use search::{SearchSettings, trial_folder};
-pub use trained::{measured, served_base};
+pub use trained::{kv_bytes, measured, served_base};
 
 type Result<T> = anyhow::Result<T>;
 
@@ -122,12 +124,11 @@ impl BaseSettings {
     /// # Errors
     /// No model, a model that is not there, or a number out of range; the message says what to do.
     pub fn new(model: ModelArgs, run: &RunArgs, engine: EngineSettings) -> Result<Self> {
-        let available = std::thread::available_parallelism().map_or(1, usize::from);
         let Located { path: model, name } = Models::new(&model)?.locate(model.model.as_deref())?;
         Ok(Self {
             model,
             name,
-            threads: within("threads", run.threads.unwrap_or(available), 1, 1024)?,
+            threads: worker_threads(run.threads)?,
             max_context: run
                 .max_model_len
                 .map(|length| within("max-model-len", length, 1, 1 << 24))
@@ -135,16 +136,27 @@ impl BaseSettings {
             kv_bytes: memory("kv-memory", run.kv_memory)?,
             adapter_bytes: memory("adapter-memory", run.adapter_memory)?,
             max_rank: within("max-lora-rank", run.max_lora_rank, 1, 1 << 16)?,
-            activations: match run.activations {
-                Activations::Auto => ActivationPrecision::Auto,
-                Activations::Int8 => ActivationPrecision::Int8,
-                Activations::Int16Prompts => ActivationPrecision::Int16Prompts,
-                Activations::F32 => ActivationPrecision::F32,
-            },
+            activations: activation_precision(run.activations),
             weights: weight_precision(run.quantize),
             four_bit_output: run.four_bit_output,
             engine,
         })
+    }
+}
+
+/// As many as are asked for, else as the CPUs that this process may use.
+fn worker_threads(given: Option<usize>) -> Result<usize> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    within("threads", given.unwrap_or(available), 1, 1024)
+}
+
+/// What the engine calls a precision of activations.
+pub fn activation_precision(activations: Activations) -> ActivationPrecision {
+    match activations {
+        Activations::Auto => ActivationPrecision::Auto,
+        Activations::Int8 => ActivationPrecision::Int8,
+        Activations::Int16Prompts => ActivationPrecision::Int16Prompts,
+        Activations::F32 => ActivationPrecision::F32,
     }
 }
 
@@ -268,10 +280,4 @@ fn within<T: PartialOrd + fmt::Display>(option: &str, value: T, least: T, most: 
 
 fn usage(message: impl Into<String>) -> anyhow::Error {
     UsageError(message.into()).into()
-}
-
-/// As many as are asked for, else as the CPUs that this process may use.
-fn worker_threads(given: Option<usize>) -> Result<usize> {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    within("threads", given.unwrap_or(available), 1, 1024)
 }

@@ -7,6 +7,7 @@
 mod activations;
 mod attention;
 mod disjoint;
+mod divergence;
 mod element;
 mod encode;
 mod gemm;
@@ -25,6 +26,7 @@ pub mod training;
 
 pub use activations::{Activations, Precision};
 pub use attention::{AttentionHeads, attend};
+pub use divergence::{LogitPairs, RowDivergence, divergence};
 pub use element::ElementType;
 pub use encode::nf4::{Nf4Weights, encode_nf4};
 pub use encode::{dynamic_map, encode_row};

@@ -14,7 +14,9 @@ pub use arch::{
     Activation, ArchSpec, AttentionSpec, Block, BlockSite, FeedForward, LayerSpec, NormKind, NormSite, NormSpec,
     Position, Projection, ProjectionSet, Site,
 };
-pub use checkpoint::{Checkpoint, EncodedSource, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource};
+pub use checkpoint::{
+    Checkpoint, EncodedSource, FileTensor, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource,
+};
 pub use error::ModelError;
 pub use hash::ContentHash;
 pub use weights::{MatrixView, Norm, RowOrder, append_bytes, append_floats};

@@ -37,6 +37,20 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 #[test]
+fn what_is_stored_adds_up_to_the_file() {
+    let model = model();
+    let stored: Vec<_> = model.file_tensors().collect();
+    // Nine tensors a layer, the embedding, which is the output too, and the last normalisation.
+    assert_eq!((stored.len(), model.parameters()), (30 * 9 + 2, 134_515_008));
+    let embedding = stored.iter().find(|tensor| tensor.name == "token_embd.weight").unwrap();
+    assert_eq!((embedding.shape, embedding.dtype), (&[49_152, 576][..], DType::Q8_0));
+    assert_eq!(embedding.bytes, 49_152 * 576 / 32 * 34);
+    let bytes: u64 = stored.iter().map(|tensor| tensor.bytes).sum();
+    assert!(bytes < model.file_bytes() && bytes > model.file_bytes() * 9 / 10);
+    assert_eq!(model.bits_per_weight(), bytes as f64 * 8.0 / 134_515_008.0);
+}
+
+#[test]
 fn the_architecture_is_read_from_the_metadata() {
     let model = model();
     let spec = model.spec();

@@ -17,6 +17,16 @@ pub enum OptimizeError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// Logits that are no distribution.
+    #[error(
+        "the {model} gives logits that are not finite at position {position}: its weights or an adapter's are broken, or too large"
+    )]
+    NotFinite {
+        /// The one of two models that are compared.
+        model: &'static str,
+        /// Rows before it.
+        position: u64,
+    },
     /// A setting that does not fit.
     #[error("{field}: {reason}")]
     Setting {

@@ -2,6 +2,7 @@
 //! out of checkpoints and converted; and how far one model is from another. Knows no server and no training run.
 
 pub mod calibrate;
+pub mod divergence;
 mod error;
 pub mod quantize;
 

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rootstock_report::quantity::{bytes, duration, significant};
 
-use crate::quantity::{bytes, duration, significant};
 use crate::records::Record;
 
 /// The live display of a run.

@@ -43,8 +43,8 @@ pub enum TrainError {
     /// Not even one row at a time fits into memory.
     #[error(
         "one row at a time would take about {} of memory, and there is {}; {advice}",
-        crate::quantity::bytes(*.needed),
-        crate::quantity::bytes(*.room)
+        rootstock_report::quantity::bytes(*.needed),
+        rootstock_report::quantity::bytes(*.room)
     )]
     Memory {
         /// Bytes that the process would take.
@@ -58,9 +58,9 @@ pub enum TrainError {
     #[error(
         "{dir}: the run writes about {} there ({} of it checkpoints), and {} are free; free some space, take another folder, or keep \
          fewer checkpoints (save_total_limit)",
-        crate::quantity::bytes(.plan.total()),
-        crate::quantity::bytes(.plan.checkpoint_bytes),
-        crate::quantity::bytes(*.free)
+        rootstock_report::quantity::bytes(.plan.total()),
+        rootstock_report::quantity::bytes(.plan.checkpoint_bytes),
+        rootstock_report::quantity::bytes(*.free)
     )]
     Disk {
         /// The output folder.

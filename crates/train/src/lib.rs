@@ -12,14 +12,12 @@ mod lines;
 pub mod memory;
 pub mod metrics;
 pub mod optimizer;
-pub mod quantity;
 mod random;
 pub mod records;
 pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod search;
-pub mod table;
 
 pub use error::TrainError;
 pub use random::Random;

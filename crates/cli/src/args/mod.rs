@@ -1,24 +1,28 @@
 //! What can be typed: one struct per command, parsed ([`mod@parse`]) and not yet validated (that is [`crate::settings`]).
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
+mod compare;
 mod dataset;
 mod device;
 mod eval;
 mod file;
 mod finetune;
+mod inspect;
 mod parse;
 mod quantize;
+mod pull;
 mod search;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod variants;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::ByteSize;
+pub use compare::CompareArgs;
 pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use device::Device;
 pub use eval::{EvalArgs, Metric};
@@ -26,9 +30,12 @@ pub use finetune::{
     AdapterArgs, Biases, FinetuneArgs, Method, Optimizer, Precision, QuantType, RecordArgs, ReportTo, SaveDtype,
     TrainingArgs,
 };
+pub use inspect::InspectArgs;
 pub use parse::parse;
 pub use quantize::{QuantizeArgs, RoundingMethod};
+pub use pull::PullArgs;
 pub use search::{SearchArgs, StrategyName};
+pub use serve::ServeArgs;
 pub use variants::{Space, Task};
 
 use parse::command;
@@ -39,7 +46,7 @@ Example:
   rootstock serve --model smollm2-135m-instruct --adapters models/demo
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
-Every option of serve, generate, chat, eval, finetune and search can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
+Every option of serve, generate, chat, eval, compare, finetune and search can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
 file given with --config; a flag wins over the environment, the environment over the file.
 ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
 
@@ -101,6 +108,17 @@ stemmer unless --use-stemmer) from a greedy generation per example. The rows hav
 completion, input and output, messages, text, or any with --text-template.
 Exit codes: 0 measured and within --fail-below and --fail-above, 1 not, 2 wrong usage.")]
     Eval(EvalArgs),
+    /// Measure how far models and adapters are from a source, on a text
+    #[command(after_help = "\
+Examples:
+  rootstock compare f16.gguf q8.gguf q4.gguf --text book.txt --html compare.html
+  rootstock compare smollm2-135m-instruct smollm2-135m-instruct+models/demo/moby-dick --text book.txt
+  rootstock compare f16.gguf q4.gguf --text book.txt --activations auto --max-kl 0.05
+
+KL is that of the source's next-token distribution from the model's, in nats, at every token of the text; top-1 is the share of
+tokens that both find likeliest. Speeds are those of serving on one sequence, alone on the machine.
+Exit codes: 0 compared and within --max-kl, 1 not, 2 wrong usage.")]
+    Compare(CompareArgs),
     /// Train an adapter, or a model
     #[command(after_help = "\
 Examples:
@@ -132,6 +150,16 @@ Weights are read, rounded and written tensor by tensor; with a calibration text 
 type already is rounded again to the same values.
 Exit codes: 0 written, 1 failed, 2 wrong usage; an output that was there is untouched unless 0.")]
     Quantize(QuantizeArgs),
+    /// Look at a model or an adapter: what it is, what it holds, and why it would be refused
+    #[command(after_help = "\
+Examples:
+  rootstock inspect smollm2-135m-instruct
+  rootstock inspect model-00001-of-00002.gguf --tensors
+  rootstock inspect models/demo/moby-dick --model smollm2-135m-instruct
+
+An adapter is checked against a base that --model names, values included. A refusal is the one that serving gives.
+Exit codes: 0 it would be opened, 1 it would be refused or is neither, 2 wrong usage.")]
+    Inspect(InspectArgs),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:
@@ -141,7 +169,7 @@ Examples:
 }
 
 /// The base model and where models are kept.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct ModelArgs {
     /// GGUF file (any part of a split one), Hugging Face folder, or name of a pulled model
     #[arg(long, value_name = "PATH|NAME", aliases = ["model-name-or-path", "model-path"])]
@@ -248,81 +276,6 @@ pub struct SamplingArgs {
     /// End at this text (repeatable) [default: the adapter's own]
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-}
-
-/// Arguments of `serve`.
-#[derive(Debug, Clone, Args)]
-pub struct ServeArgs {
-    /// Settings file (TOML, keys as the flags)
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// Id of the base in requests [default: the catalog name, the file's stem or the folder's name]
-    #[arg(long, value_name = "NAME")]
-    pub served_model_name: Option<String>,
-    /// Folder with a subfolder or GGUF file per adapter, watched
-    #[arg(long, value_name = "DIR")]
-    pub adapters: Option<PathBuf>,
-    /// Further folder that adapters may be loaded from over HTTP (repeatable)
-    #[arg(long, value_name = "DIR", value_delimiter = ',')]
-    pub adapter_root: Vec<PathBuf>,
-    /// Further folder that a new base may be loaded from over HTTP, beside that of --model and pulled ones (repeatable)
-    #[arg(long, value_name = "DIR", value_delimiter = ',')]
-    pub model_root: Vec<PathBuf>,
-    /// Address to listen on
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    pub host: IpAddr,
-    /// Port to listen on; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 8000)]
-    pub port: u16,
-    /// Sequences that run at the same time
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub max_num_seqs: usize,
-    /// Requests that may wait; more are answered with 429
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub max_queue: usize,
-    /// Most tokens of one step; longer prompts are prefilled in chunks
-    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
-    pub max_batch_tokens: usize,
-    /// Beside running streams prompts are prefilled in chunks that make a step take this many times as long at most, more
-    /// where more prompts than streams wait; 1 for the smallest chunks
-    #[arg(long, value_name = "FACTOR", default_value_t = 2.5)]
-    pub decode_slowdown: f64,
-    /// Largest request body
-    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
-    pub max_body: ByteSize,
-    /// Key that requests must bring as a bearer token (repeatable)
-    #[arg(long, value_name = "KEY", value_delimiter = ',', hide_env_values = true)]
-    pub api_key: Vec<String>,
-    /// Compute every prompt anew
-    #[arg(long)]
-    pub no_prefix_cache: bool,
-}
-
-/// Arguments of `pull`.
-#[derive(Debug, Clone, Args)]
-pub struct PullArgs {
-    /// Name in the catalog
-    #[arg(value_name = "NAME", required_unless_present = "list")]
-    pub name: Option<String>,
-    /// Show the catalog
-    #[arg(long, conflicts_with = "name")]
-    pub list: bool,
-    /// Accept the terms of a model that has terms of its own, as `pull` shows them without this
-    #[arg(long, visible_alias = "accept-license")]
-    pub accept_licence: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Folder of pulled models [default: rootstock/models in the user's data folder]
-    #[arg(long, value_name = "DIR")]
-    pub models_dir: Option<PathBuf>,
-    /// Catalog to use in place of the built-in one
-    #[arg(long, value_name = "FILE")]
-    pub catalog: Option<PathBuf>,
 }
 
 /// Arguments of `support`.

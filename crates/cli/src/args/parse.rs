@@ -50,7 +50,10 @@ fn with_variables(command: clap::Command) -> clap::Command {
     let command = command.mut_subcommands(with_variables);
     command.mut_args(|arg| match arg.get_long() {
         // Of one call; and terms are accepted by who types it, not by a variable that somebody has set.
-        Some("help" | "version" | "list" | "json" | "out" | "prompt" | "stop" | "accept-licence") | None => arg,
+        Some(
+            "help" | "version" | "list" | "json" | "tensors" | "out" | "html" | "prompt" | "stop" | "accept-licence",
+        )
+        | None => arg,
         Some("rows" | "ids" | "lines" | "color") => arg,
         Some(long) => {
             let variable = format!("ROOTSTOCK_{}", long.to_uppercase().replace('-', "_"));

@@ -162,7 +162,7 @@ fn template(text: &str) -> Result<TextTemplate> {
 }
 
 /// Where two things have the same name, each gets the text it was given as.
-fn tell_apart(mut names: Vec<(&mut String, String)>) {
+pub(super) fn tell_apart(mut names: Vec<(&mut String, String)>) {
     let all: Vec<String> = names.iter().map(|(name, _)| (**name).clone()).collect();
     for (name, given) in &mut names {
         if all.iter().filter(|other| *other == &**name).count() > 1 {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rootstock_engine::EngineSettings;
 use rootstock_engine::native::ActivationPrecision;
-use rootstock_model::Checkpoint;
+use rootstock_model::{ArchSpec, Checkpoint};
 use rootstock_train::dataset::Slice;
 use rootstock_train::metrics::Words;
 
@@ -30,18 +30,12 @@ pub fn served_base(
 ) -> Result<BaseSettings> {
     let spec = Checkpoint::open(model)?.spec().clone();
     let context = (settings.max_length + answer).min(spec.context_length);
-    let widths = spec
-        .layers
-        .iter()
-        .map(|layer| layer.attention.kv_heads * layer.attention.head_dim);
-    // Keys and values, and blocks that are not full.
-    let kv_bytes = 2 * size_of::<f32>() * widths.sum::<usize>() * (context + 256) * sequences;
     Ok(BaseSettings {
         model: model.to_owned(),
         name: settings.model.name.clone(),
         threads: settings.threads,
         max_context: Some(context),
-        kv_bytes,
+        kv_bytes: kv_bytes(&spec, context) * sequences,
         adapter_bytes: usize::MAX >> 1,
         max_rank: usize::MAX,
         activations: ActivationPrecision::Auto,
@@ -49,6 +43,16 @@ pub fn served_base(
         four_bit_output: false,
         engine,
     })
+}
+
+/// Bytes that the keys and values of one sequence take in any precision.
+pub fn kv_bytes(spec: &ArchSpec, tokens: usize) -> usize {
+    let widths = spec
+        .layers
+        .iter()
+        .map(|layer| layer.attention.kv_heads * layer.attention.head_dim);
+    // Blocks that are not full take as much as full ones.
+    2 * size_of::<f32>() * widths.sum::<usize>() * (tokens + 256)
 }
 
 /// What `eval` runs with to measure what a run wrote on rows that its training held out.

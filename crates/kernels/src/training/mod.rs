@@ -9,7 +9,7 @@ mod entropy;
 mod norm;
 mod rotary;
 mod rounding;
-mod rows;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 

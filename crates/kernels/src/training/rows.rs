@@ -10,7 +10,7 @@ use crate::pool::share;
 use crate::simd::Simd;
 
 /// A computation on each part of some slices that threads share out; parts are whole rows.
-pub(super) trait Part: Sync {
+pub(crate) trait Part: Sync {
     /// Works on rows `rows`.
     fn run<S: Simd>(&self, s: S, rows: Range<usize>);
 }
@@ -30,7 +30,7 @@ impl<P: Part> Kernel for Run<'_, P> {
 }
 
 /// Runs a computation on rows `0..rows`, shared out over the threads.
-pub(super) fn share_rows(context: &mut Context, rows: usize, part: &impl Part) {
+pub(crate) fn share_rows(context: &mut Context, rows: usize, part: &impl Part) {
     let (isa, threads) = (context.isa, context.pool.threads());
     context.pool.run(|thread| {
         let rows = share(rows, thread, threads);

@@ -4,6 +4,7 @@
 mod bottleneck;
 mod container;
 mod defaults;
+mod description;
 mod effect;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ pub use bottleneck::{BottleneckNames, bottleneck_activation};
 use container::Files;
 pub use container::{BOTTLENECK_HEAD, BOTTLENECK_WEIGHTS, CONFIG, WEIGHTS, is_gguf};
 pub use defaults::{AdapterDefaults, SamplingDefaults};
+pub use description::{AdapterDescription, AdapterKind, describe_adapter};
 pub use effect::{
     AdapterTensor, BiasEffect, BiasKind, Bottleneck, BottleneckInput, Effect, LowRank, MatrixEffect, NormEffect,
 };
@@ -57,6 +59,14 @@ pub struct AdapterLimits {
     pub max_rank: usize,
     /// Weight files larger than this many bytes are refused.
     pub max_bytes: u64,
+}
+
+impl AdapterLimits {
+    /// For those who look at an adapter and serve nobody meanwhile.
+    pub const NONE: Self = Self {
+        max_rank: usize::MAX,
+        max_bytes: u64::MAX,
+    };
 }
 
 /// What the headers tell about an adapter, before its values are read.

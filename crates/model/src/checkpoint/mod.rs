@@ -6,6 +6,7 @@
 
 mod gguf;
 mod hf;
+mod inventory;
 mod roles;
 mod rotary;
 mod shards;
@@ -19,6 +20,7 @@ use rootstock_formats::FormatError;
 
 pub use self::gguf::save::{EncodedSource, GgufFile};
 pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use self::inventory::FileTensor;
 pub use self::roles::Role;
 pub use self::stored::StoredTensor;
 use self::tensors::Tensors;

@@ -49,6 +49,16 @@ impl Shards {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Every tensor, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.tensors.iter().map(|(name, (_, info))| (name.as_str(), info))
+    }
+
+    /// Bytes of all files.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len() as u64).sum()
+    }
+
     /// Number of tensors.
     pub(super) fn len(&self) -> usize {
         self.tensors.len()

@@ -2,9 +2,8 @@
 
 use std::fmt;
 
+use rootstock_report::quantity::bytes;
 use serde::{Deserialize, Serialize};
-
-use crate::quantity::bytes;
 
 /// How far above its best the evaluation's loss may be before it counts as risen.
 const RISEN: f64 = 1.02;

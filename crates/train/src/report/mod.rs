@@ -1,11 +1,7 @@
 //! The report at the end of a run: one HTML file with inline SVG, which needs nothing beside itself and runs nothing. All text in
 //! it that is not ours is escaped.
 
-mod axis;
-pub(crate) mod escape;
 pub(crate) mod page;
-mod plot;
-mod scale;
 #[cfg(test)]
 mod tests;
 
@@ -13,9 +9,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
-
-pub use plot::{LinePlot, Mark, Series};
-pub use scale::Scale;
 
 use crate::TrainError;
 use crate::files::write_whole;

@@ -1,14 +1,13 @@
-//! The page itself: headline, plots, tables, samples. Every tag is closed, so that it is well-formed XML as well.
+//! The page itself: headline, plots, tables, samples.
 
 use std::fmt::Write;
 
-use super::escape::escape;
-use super::{LinePlot, Mark, Report, Sample, Scale, Series};
-use crate::quantity::{bytes, count, duration, significant};
-use crate::records::Record;
+use rootstock_report::page::{document, facts, heading, tiles};
+use rootstock_report::quantity::{bytes, count, duration, significant};
+use rootstock_report::{LinePlot, Mark, Scale, Series, escape};
 
-/// Nothing is loaded and nothing runs, whatever the text in the page says.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+use super::{Report, Sample};
+use crate::records::Record;
 
 /// From so many values on, the line is smoothed and the values lie pale below it.
 const SMOOTHED_FROM: usize = 40;
@@ -17,7 +16,7 @@ impl Report {
     /// The page.
     pub fn html(&self) -> String {
         let mut body = String::new();
-        self.tiles(&mut body);
+        self.headline(&mut body);
         for warning in &self.warnings {
             let _ = writeln!(body, "<p class=\"warning\">{}</p>", escape(warning));
         }
@@ -34,9 +33,9 @@ impl Report {
         document(&self.title, &body)
     }
 
-    fn tiles(&self, page: &mut String) {
+    fn headline(&self, page: &mut String) {
         let last = self.records.iter().rev().find_map(|record| record.loss);
-        let tiles = [
+        let numbers = [
             ("training loss at the end", last.map(significant)),
             (
                 "best eval loss",
@@ -48,8 +47,8 @@ impl Report {
             ("tokens per second", self.tokens_per_second()),
             ("peak memory", self.cost.peak_memory.map(bytes)),
         ];
-        let known = tiles.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        self::tiles(known, page);
+        let known = numbers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        tiles(known, page);
     }
 
     fn tokens_per_second(&self) -> Option<String> {
@@ -86,40 +85,6 @@ impl Report {
         ];
         numbers.map(|(name, number)| (name.to_owned(), count(number))).to_vec()
     }
-}
-
-/// A page with this headline. The body is markup.
-pub(crate) fn document(title: &str, body: &str) -> String {
-    let (title, style, version) = (escape(title), include_str!("style.css"), env!("CARGO_PKG_VERSION"));
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\"/>\
-         <meta name=\"viewport\" content=\"width=device-width\"/>\
-         <title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n{body}\
-         <footer>rootstock {version}</footer></body></html>\n"
-    )
-}
-
-/// Numbers that are seen first, with what they are.
-pub(crate) fn tiles<'a>(tiles: impl Iterator<Item = (&'a str, String)>, page: &mut String) {
-    page.push_str("<ul class=\"tiles\">");
-    for (name, value) in tiles {
-        let _ = write!(page, "<li><b>{}</b>{name}</li>", escape(&value));
-    }
-    page.push_str("</ul>\n");
-}
-
-pub(crate) fn heading(text: &str, page: &mut String) {
-    let _ = writeln!(page, "<h2>{text}</h2>");
-}
-
-/// Names and values.
-pub(crate) fn facts(facts: &[(String, String)], page: &mut String) {
-    page.push_str("<table class=\"facts\">");
-    for (name, value) in facts {
-        let _ = writeln!(page, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(value));
-    }
-    page.push_str("</table>\n");
 }
 
 /// Answers side by side; nothing where there are none.

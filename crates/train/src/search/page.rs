@@ -1,14 +1,13 @@
 //! The report of a search as one HTML file: the best trial, results by trial and over each parameter, all trials, what they have in
 //! common.
 
-use std::fmt::Write;
+use rootstock_report::page::{document, facts, heading, table, tiles};
+use rootstock_report::quantity::{count, significant};
 
 use super::Search;
 use super::trial::State;
-use crate::quantity::{count, significant};
 use crate::report::Sample;
-use crate::report::escape::escape;
-use crate::report::page::{document, facts, heading, samples, tiles};
+use crate::report::page::samples;
 
 /// What the page says beside the trials.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +33,7 @@ impl Search {
         }
         samples(page.samples, &mut body);
         heading("Trials", &mut body);
-        self.trial_table(&mut body);
+        table(&self.rows(), &mut body);
         heading("Settings of all trials", &mut body);
         facts(page.settings, &mut body);
         document(page.title, &body)
@@ -55,16 +54,6 @@ impl Search {
             ("failed", count_of(State::Failed)),
         ];
         tiles(known.into_iter().filter_map(|(name, value)| Some((name, value?))), body);
-    }
-
-    fn trial_table(&self, body: &mut String) {
-        body.push_str("<table>");
-        for (index, row) in self.rows().iter().enumerate() {
-            let tag = if index == 0 { "th" } else { "td" };
-            let cells = row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)));
-            let _ = writeln!(body, "<tr>{}</tr>", cells.collect::<String>());
-        }
-        body.push_str("</table>\n");
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rootstock_report::Scale;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::table::cell;
-use crate::report::Scale;
 use crate::{Random, TrainError};
 
 /// Values of the dimensions of a trial, by name.

@@ -1,12 +1,12 @@
 //! What a search found, for people as a table and a plot, for programs as JSON.
 
+use rootstock_report::quantity::significant;
+use rootstock_report::table::aligned;
+use rootstock_report::{LinePlot, Mark, Scale, Series};
 use serde_json::{Value, json};
 
 use super::trial::{State, Trial};
 use super::{Direction, Search};
-use crate::quantity::significant;
-use crate::report::{LinePlot, Mark, Scale, Series};
-use crate::table::aligned;
 
 impl Search {
     /// A row per trial that has ended: number, parameters, state, result; the best is marked.

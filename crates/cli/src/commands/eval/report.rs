@@ -1,6 +1,7 @@
 //! From answers to numbers: a row per model or adapter, the table and the JSON of them, and which bounds are not kept.
 
 use anyhow::{Result, anyhow};
+use rootstock_report::table::aligned_right;
 use rootstock_train::dataset::Example;
 use rootstock_train::metrics::{Bleu, Confusion, Likelihood, Rouge, exact_match};
 use serde_json::{Map, Value, json};
@@ -206,7 +207,7 @@ impl Report {
             });
             lines.push(std::iter::once(row.name()).chain(values).collect());
         }
-        aligned(&lines)
+        aligned_right(&lines)
     }
 
     /// Succeeds if every bound is kept.
@@ -240,22 +241,4 @@ fn shown(measure: Measure, value: f64) -> String {
         Measure::Bleu => format!("{value:.2}"),
         _ => format!("{value:.4}"),
     }
-}
-
-/// Cells in columns: the first to the left, numbers to the right.
-fn aligned(lines: &[Vec<String>]) -> String {
-    let columns = lines.first().map_or(0, Vec::len);
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-            match column {
-                0 => text.push_str(&format!("{cell:width$}")),
-                _ => text.push_str(&format!("  {cell:>width$}")),
-            }
-        }
-        text.push('\n');
-    }
-    text
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use rootstock_report::quantity::{bytes, count, duration, significant};
 use rootstock_train::adapter::Targets;
-use rootstock_train::quantity::{bytes, count, duration, significant};
 use serde_json::json;
 
 use super::outcome::{Facts, Outcome};

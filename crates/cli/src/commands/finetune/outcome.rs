@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rootstock_model::packing::WeightPrecision;
 use rootstock_model::{ArchSpec, Checkpoint};
+use rootstock_report::quantity::count;
 use rootstock_train::adapter::Attached;
-use rootstock_train::quantity::count;
 use rootstock_train::records::{Best, Record};
 use rootstock_train::report::DatasetFacts;
 use serde::Serialize;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use rootstock_train::quantity::{bytes, count, duration};
+use rootstock_report::quantity::{bytes, count, duration};
 use rootstock_train::run::{MemoryPlan, Plan, Trainer};
 use rootstock_train::{disk, memory};
 use serde_json::{Value, json};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use rootstock_train::quantity::{count, duration, significant};
-use rootstock_train::table::aligned;
+use rootstock_report::quantity::{count, duration, significant};
+use rootstock_report::table::aligned;
 use serde_json::{Value, json};
 
 use super::loaded::{Loaded, Run};

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use rootstock_model::checkpoint::Role;
 use rootstock_model::{Checkpoint, GgufFile};
 use rootstock_optimize::quantize::TensorReport;
-use rootstock_train::quantity::{bytes, significant};
-use rootstock_train::table::aligned;
+use rootstock_report::quantity::{bytes, significant};
+use rootstock_report::table::aligned;
 use serde_json::{Value, json};
 
 use crate::settings::QuantizeSettings;

@@ -4,8 +4,8 @@
 mod folder;
 
 use anyhow::{Context, Result, anyhow};
+use rootstock_report::quantity::significant;
 use rootstock_train::TrainError;
-use rootstock_train::quantity::significant;
 use rootstock_train::report::Sample;
 use rootstock_train::search::{Reports, Search, State, Trial, TrialEnd};
 use serde_json::json;

@@ -3,10 +3,10 @@
 use std::fmt::{self, Write};
 
 /// Writes text with everything escaped that could end it.
-pub(crate) struct Escaped<'a>(&'a str);
+pub struct Escaped<'a>(&'a str);
 
 /// Prompts, answers, names and settings all come through here.
-pub(crate) fn escape(text: &str) -> Escaped<'_> {
+pub fn escape(text: &str) -> Escaped<'_> {
     Escaped(text)
 }
 

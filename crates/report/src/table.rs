@@ -17,6 +17,30 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
+/// As many cells in each line, in columns: the first to the left, numbers to the right.
+pub fn aligned_right(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line.get(column).map_or(0, |cell| cell.chars().count()))
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
+            match column {
+                0 => text.push_str(&format!("{cell:width$}")),
+                _ => text.push_str(&format!("  {cell:>width$}")),
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +56,14 @@ mod tests {
         let expected = "task    loss  time\na       1     2 s\nlonger  cannot be read\n";
         assert_eq!(aligned(&rows), expected);
         assert_eq!(aligned(&[]), "");
+    }
+    #[test]
+    fn numbers_stand_under_each_other_from_the_right() {
+        let rows = [vec!["model", "perplexity"], vec!["a longer one", "9.5"]];
+        let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect());
+        assert_eq!(
+            aligned_right(&rows),
+            "model         perplexity\na longer one         9.5\n"
+        );
     }
 }

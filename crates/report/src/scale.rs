@@ -1,7 +1,7 @@
 //! How the values of an x axis lie on it, and what is written below: the parameters of a search are numbers, numbers whose factors
 //! count, or names.
 
-use super::axis::Axis;
+use crate::axis::Axis;
 
 /// How values lie along an axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Scale {
 
 impl Scale {
     /// Where a value lies on the axis.
-    pub(super) fn position(&self, value: f64) -> f64 {
+    pub(crate) fn position(&self, value: f64) -> f64 {
         match self {
             Self::Log => value.log10(),
             Self::Linear | Self::Named(_) => value,
@@ -24,7 +24,7 @@ impl Scale {
     }
 
     /// An axis over these values.
-    pub(super) fn axis(&self, values: impl Iterator<Item = f64>) -> Option<Axis> {
+    pub(crate) fn axis(&self, values: impl Iterator<Item = f64>) -> Option<Axis> {
         match self {
             Self::Named(names) => Axis::over([-0.5, names.len() as f64 - 0.5].into_iter()),
             Self::Linear | Self::Log => Axis::over(values.map(|value| self.position(value))),
@@ -32,7 +32,7 @@ impl Scale {
     }
 
     /// Positions of the ticks and what is written there.
-    pub(super) fn ticks(&self, axis: &Axis) -> Vec<(f64, String)> {
+    pub(crate) fn ticks(&self, axis: &Axis) -> Vec<(f64, String)> {
         match self {
             Self::Linear => axis.ticks(),
             Self::Log => powers(axis),

@@ -5,22 +5,22 @@ const TICKS: f64 = 6.0;
 
 /// A span with ticks at multiples of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Axis {
-    pub(super) low: f64,
-    pub(super) high: f64,
+pub(crate) struct Axis {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
     step: f64,
 }
 
 impl Axis {
     /// From the smallest value to the largest.
-    pub(super) fn over(values: impl Iterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn over(values: impl Iterator<Item = f64>) -> Option<Self> {
         let (low, high) = span(values)?;
         let step = round_step((high - low) / TICKS);
         Some(Self { low, high, step })
     }
 
     /// From the tick below the smallest value to the one above the largest.
-    pub(super) fn around(values: impl Iterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn around(values: impl Iterator<Item = f64>) -> Option<Self> {
         let Self { low, high, step } = Self::over(values)?;
         Some(Self {
             low: (low / step).floor() * step,
@@ -30,12 +30,12 @@ impl Axis {
     }
 
     /// Where a value lies, from 0 to 1.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub(crate) fn place(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
 
     /// Values of the ticks and what is written there.
-    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
+    pub(crate) fn ticks(&self) -> Vec<(f64, String)> {
         let margin = self.step * 1e-6;
         let first = ((self.low - margin) / self.step).ceil();
         let last = ((self.high + margin) / self.step).floor();

@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
-use super::axis::Axis;
-use super::escape::escape;
-use super::scale::Scale;
+use crate::axis::Axis;
+use crate::escape::escape;
 use crate::quantity::significant;
+use crate::scale::Scale;
 
 /// Okabe and Ito's palette, which colour-blind people can tell apart; without its yellow, which is too light for lines.
 const COLOURS: [&str; 7] = [
@@ -232,3 +232,6 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests;
