@@ -18,6 +18,8 @@ pub enum Unit {
     Weights,
     /// Layers of a model.
     Layers,
+    /// Tensors of a model.
+    Tensors,
     /// Tokens of a text.
     Tokens,
 }
@@ -27,7 +29,7 @@ impl Unit {
         match self {
             Self::Bytes => "  {bar:32} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left",
             Self::Weights => "  {bar:32} {percent:>3} %  {eta} left",
-            Self::Layers => "  {bar:32} {pos:>10} of {len}  {eta} left",
+            Self::Layers | Self::Tensors => "  {bar:32} {pos:>10} of {len}  {eta} left",
             Self::Questions | Self::Tokens => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
         }
     }
@@ -39,6 +41,7 @@ impl Unit {
             Self::Questions => format!("  {count} of {size} questions"),
             Self::Weights => format!("  {} %", count * 100 / size.max(1)),
             Self::Layers => format!("  {count} of {size} layers"),
+            Self::Tensors => format!("  {count} of {size} tensors"),
             Self::Tokens => format!("  {count} of {size} tokens"),
         }
     }

@@ -149,14 +149,14 @@ impl FrozenModel {
         }
     }
 
-    /// Puts another matrix in the place of a map's.
+    /// Puts another matrix in the place of a map's, which it gives.
     ///
     /// # Panics
     /// On a matrix of another shape, and on the embedding and the output.
-    pub fn replace(&mut self, site: Site, matrix: PackedMatrix) {
+    pub fn replace(&mut self, site: Site, matrix: PackedMatrix) -> Option<PackedMatrix> {
         let shape = matches!(site, Site::Layer { .. }).then(|| self.spec.shape(site)).flatten();
         assert_eq!(shape, Some((matrix.inputs(), matrix.outputs())), "shape of {site}");
-        self.maps.insert(site, matrix);
+        self.maps.insert(site, matrix)
     }
 
     /// Whether every matrix is there.

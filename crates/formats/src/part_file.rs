@@ -33,6 +33,15 @@ impl PartFile {
         })
     }
 
+    /// Where it is now, with all that was written so far, to be read before it is finished.
+    ///
+    /// # Errors
+    /// What was written cannot be passed on.
+    pub fn so_far(&mut self) -> io::Result<&Path> {
+        self.flush()?;
+        Ok(&self.part)
+    }
+
     /// Writes what is left to the disk and gives the file its name.
     ///
     /// # Errors

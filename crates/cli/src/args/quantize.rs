@@ -29,6 +29,13 @@ pub struct QuantizeArgs {
     /// names a tensor counts)
     #[arg(long, value_name = "TENSOR=TYPE")]
     pub tensor_type: Vec<Exception>,
+    /// Choose the type of each map of a layer by what it costs on the calibration text: the smallest file within --max-kl; embedding
+    /// and output keep what --type and --tensor-type say
+    #[arg(long, requires = "max_kl", requires = "calibration")]
+    pub auto: bool,
+    /// With --auto: most nats per token that the output may be away from the source (KL), with values rounded to the nearest
+    #[arg(long, value_name = "KL")]
+    pub max_kl: Option<f64>,
     /// How values are rounded [default: gptq with a calibration text, else nearest]
     #[arg(long, value_name = "NAME", value_enum)]
     pub method: Option<RoundingMethod>,

@@ -19,6 +19,8 @@ pub struct QuantizeSettings {
     pub recipe: Recipe,
     /// Other ones.
     pub exceptions: Vec<Exception>,
+    /// Most nats per token that the output may be away, where types are chosen by that.
+    pub max_kl: Option<f64>,
     /// The text that decides how weights are rounded.
     pub calibration: Option<CalibrationSettings>,
     /// Threads.
@@ -58,10 +60,18 @@ impl QuantizeSettings {
             output,
             recipe: Recipe::named(&args.recipe).map_err(|reason| usage(format!("--type: {reason}")))?,
             exceptions: args.tensor_type.clone(),
+            max_kl: args.max_kl.filter(|_| args.auto).map(max_kl).transpose()?,
             calibration: calibration(args)?,
             threads: worker_threads(args.threads)?,
             json: args.json,
         })
+    }
+}
+
+fn max_kl(kl: f64) -> Result<f64> {
+    match kl.is_finite() && kl > 0.0 {
+        true => Ok(kl),
+        false => Err(usage(format!("--max-kl: expected a number above 0, got {kl}"))),
     }
 }
 

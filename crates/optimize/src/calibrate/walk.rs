@@ -93,18 +93,28 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What the output projection is given, once the stream has passed all layers, as [`Self::observe`] does. Of `model`
-    /// only the last normalisation is read.
-    pub fn observe_output(&mut self, model: &FrozenModel, see: &mut dyn FnMut(&mut Context, Site, &[f32])) {
-        for (batch, rows) in self.batches.iter().zip(&self.rows) {
-            let hidden = self.hidden;
-            let normed = self.machine.on(model, batch, |tape| {
+    /// What the output projection is given, once the stream has passed all layers, of each batch. Of `model` only the last
+    /// normalisation is read.
+    pub fn output(&mut self, model: &FrozenModel) -> Vec<Vec<f32>> {
+        let hidden = self.hidden;
+        let normed = self.batches.iter().zip(&self.rows).map(|(batch, rows)| {
+            self.machine.on(model, batch, |tape| {
                 let x = tape.constant(rows, hidden);
                 let normed = tape.norm(x, NormSite::Final);
                 tape.take_values(normed)
-            });
-            see(&mut self.machine.context, Site::Output, &normed);
-        }
+            })
+        });
+        normed.collect()
+    }
+
+    /// The stream as it is, of each batch.
+    pub fn rows(&self) -> &[Vec<f32>] {
+        &self.rows
+    }
+
+    /// Puts the stream back to what it was before a layer.
+    pub fn set_rows(&mut self, rows: Vec<Vec<f32>>) {
+        self.rows = rows;
     }
 
     /// Threads and instructions.

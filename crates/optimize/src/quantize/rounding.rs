@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 
 use rootstock_formats::DType;
-use rootstock_kernels::encode_row;
+use rootstock_kernels::{PackedMatrix, encode_row};
 use rootstock_model::checkpoint::Role;
 use rootstock_model::{MatrixView, ModelError, RowOrder, WeightSource, append_bytes, packing};
 
@@ -138,4 +138,13 @@ impl Matrix<'_> {
             reason,
         }
     }
+}
+
+/// Encoded rows in the layout of the kernels.
+pub(super) fn packed(matrix: &Matrix<'_>, dtype: DType, bytes: &[u8]) -> Result<PackedMatrix, OptimizeError> {
+    let [rows, cols] = matrix.shape;
+    let format = packing::format(dtype).ok_or_else(|| matrix.refused(format!("weights of type {dtype}")))?;
+    let stride = bytes.len() / rows;
+    PackedMatrix::pack(format, rows, cols, |row| &bytes[row * stride..][..stride])
+        .map_err(|error| matrix.refused(error.to_string()))
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use rootstock_decoder::{Batch, FrozenModel};
 use rootstock_formats::DType;
-use rootstock_kernels::{Context, Grid, PackedMatrix};
+use rootstock_kernels::{Context, Grid};
 use rootstock_model::checkpoint::Role;
 use rootstock_model::packing::format;
 use rootstock_model::{ArchSpec, EncodedSource, ModelError, Site, WeightSource, append_bytes};
 
 use super::gptq::Feedback;
-use super::rounding::{Loss, Matrix, Rounded};
+use super::rounding::{Loss, Matrix, Rounded, packed};
 use crate::OptimizeError;
 use crate::calibrate::{Hessian, Moments, Walk, WalkSettings, input_site};
 
@@ -214,7 +214,7 @@ impl<'a> Quantizer<'a> {
         calibration.passed += 1;
         if calibration.passed == self.spec.layers.len() {
             let (output, width) = (&mut calibration.output, self.spec.hidden_size);
-            calibration.walk.observe_output(&model, &mut |_, _, rows| output.add(rows, width));
+            calibration.walk.output(&model).iter().for_each(|rows| output.add(rows, width));
         }
         Ok(())
     }
@@ -279,15 +279,6 @@ fn maps(spec: &ArchSpec, layer: usize) -> Vec<(Role, Site)> {
     let projections = spec.layers[layer].projections();
     let map = |projection| (Role::Weight { layer, projection }, Site::Layer { layer, projection });
     projections.map(map).collect()
-}
-
-/// Encoded rows in the layout of the kernels.
-fn packed(matrix: &Matrix<'_>, dtype: DType, bytes: &[u8]) -> Result<PackedMatrix, OptimizeError> {
-    let [rows, cols] = matrix.shape;
-    let format = format(dtype).ok_or_else(|| matrix.refused(format!("weights of type {dtype}")))?;
-    let stride = bytes.len() / rows;
-    PackedMatrix::pack(format, rows, cols, |row| &bytes[row * stride..][..stride])
-        .map_err(|error| matrix.refused(error.to_string()))
 }
 
 /// A matrix by GPTQ, and what is lost of what it gives: `sum((w - q) H (w - q)^T)` over the rows, `sum(w H w^T)` in all.

@@ -12,12 +12,26 @@ use rootstock_formats::DType;
 use rootstock_model::checkpoint::{Role, StoredTensor};
 use rootstock_model::{Checkpoint, GgufFile, WeightSource};
 use rootstock_optimize::calibrate::WalkSettings;
-use rootstock_optimize::quantize::{Quantizer, Scaled, TensorReport, plan};
+use rootstock_optimize::quantize::{Budget, Quantizer, Scaled, TensorReport, choose, plan};
 
 use self::outcome::Outcome;
 use crate::args::QuantizeArgs;
 use crate::progress::{Progress, Unit};
-use crate::settings::QuantizeSettings;
+use crate::settings::{CalibrationSettings, QuantizeSettings};
+
+/// Tokens of the calibration text that types are chosen on: each tensor is tried on all of them.
+const CHOOSING_TOKENS: usize = 1024;
+/// Types that are chosen from, smallest first.
+const CHOICES: [DType; 8] = [
+    DType::Q4_K,
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_K,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q6_K,
+    DType::Q8_0,
+];
 
 /// Writes the model and prints what became of it.
 ///
@@ -27,13 +41,50 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
     let settings = QuantizeSettings::new(&args)?;
     let checkpoint = Checkpoint::open(&settings.model.path)?;
     let file = GgufFile::of(&checkpoint)?;
-    let types = plan(file.tensors(), checkpoint.spec(), settings.recipe, &settings.exceptions)?;
+    let planned = plan(file.tensors(), checkpoint.spec(), settings.recipe, &settings.exceptions)?;
+    let types = match (settings.max_kl, &settings.calibration) {
+        (Some(max_kl), Some(calibration)) => chosen((&settings, calibration, max_kl), &checkpoint, &file, &planned)?,
+        _ => planned,
+    };
     if let Some(parent) = settings.output.parent() {
         fs::create_dir_all(parent).with_context(|| format!("--output: {} cannot be made", parent.display()))?;
     }
     let tensors = written(&settings, &checkpoint, &file, &types)?;
     let outcome = Outcome::new(&settings, &checkpoint, &file, tensors)?;
     outcome.print(settings.json)
+}
+
+/// Types by what they cost on the calibration text.
+fn chosen(
+    (settings, calibration, max_kl): (&QuantizeSettings, &CalibrationSettings, f64),
+    checkpoint: &Checkpoint,
+    file: &GgufFile,
+    planned: &[DType],
+) -> Result<Vec<DType>> {
+    let few = CalibrationSettings {
+        tokens: calibration.tokens.min(CHOOSING_TOKENS),
+        ..calibration.clone()
+    };
+    let batches = text::batches(&few, checkpoint)?;
+    let budget = Budget {
+        types: &CHOICES,
+        max_kl,
+        batches: &batches,
+        settings: walk(settings, calibration, checkpoint),
+    };
+    let bar = Progress::start("choosing types", file.tensors().len() as u64, Unit::Tensors);
+    let mut progress = |done: usize, _: usize| bar.reached(done as u64);
+    let chosen = choose(checkpoint, file.tensors(), planned, budget, &mut progress)?;
+    drop(bar);
+    eprintln!("types chosen: {:.4} nats per token with the nearest values", chosen.kl);
+    Ok(chosen.types)
+}
+
+fn walk(settings: &QuantizeSettings, calibration: &CalibrationSettings, checkpoint: &Checkpoint) -> WalkSettings {
+    WalkSettings {
+        max_length: calibration.length.min(checkpoint.spec().context_length),
+        threads: settings.threads,
+    }
 }
 
 /// Writes the file; gives what became of its matrices.
@@ -54,10 +105,7 @@ fn written(
         return Ok(quantizer.into_reports());
     };
     let batches = text::batches(calibration, checkpoint)?;
-    let walk = WalkSettings {
-        max_length: calibration.length.min(checkpoint.spec().context_length),
-        threads: settings.threads,
-    };
+    let walk = walk(settings, calibration, checkpoint);
     let scaled = calibration.scales.then(|| scaled(checkpoint, &roles, &batches, walk)).transpose()?;
     let weights: &(dyn WeightSource + Sync) = match &scaled {
         Some(scaled) => scaled,

@@ -218,11 +218,27 @@ impl<'a> Rotation<'a> {
                 return Some(rotation(base, divisor));
             }
         }
-        let plain = plain_angles(default, 2 * angles.len());
-        let factors = plain.iter().zip(angles.iter()).map(|(plain, &angle)| (plain / f64::from(angle)) as f32);
+        let base = base_of_first(angles).unwrap_or(default);
+        let plain = plain_angles(base, 2 * angles.len());
+        let factors = plain.iter().zip(angles.iter()).map(|(&plain, &angle)| factor(plain, angle));
         Some(Self {
             factors: Some(factors.collect()),
-            ..rotation(default, 1.0)
+            ..rotation(base, 1.0)
         })
     }
+}
+
+/// The base whose second plain angle is that of scaled ones, with as few digits as say it: scaling leaves what turns fast.
+fn base_of_first(angles: &[f32]) -> Option<f64> {
+    let (width, second) = (2 * angles.len(), *angles.get(1)?);
+    let estimate = f64::from(second).powf(-(width as f64) / 2.0);
+    let mut rounded = (0..6).filter_map(|digits| format!("{estimate:.digits$e}").parse::<f64>().ok());
+    rounded.find(|&base| base > 1.0 && plain_angles(base, width)[1] as f32 == second)
+}
+
+/// What a plain angle is divided by to give another; a neighbour where rounding wants it.
+fn factor(plain: f64, angle: f32) -> f32 {
+    let near = (plain / f64::from(angle)) as f32;
+    let exact = |factor: &f32| (plain / f64::from(*factor)) as f32 == angle;
+    [near, near.next_up(), near.next_down()].into_iter().find(exact).unwrap_or(near)
 }

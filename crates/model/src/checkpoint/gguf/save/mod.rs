@@ -3,6 +3,8 @@
 
 mod architecture;
 mod metadata;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,8 +13,10 @@ use rootstock_formats::gguf::{Header, NewTensor, Value};
 use rootstock_formats::{DType, PartFile};
 
 use self::metadata::Described;
-use crate::checkpoint::{Checkpoint, Role, StoredTensor};
-use crate::{ModelError, RowOrder};
+use crate::checkpoint::{Checkpoint, Role, StoredTensor, TextSource};
+use crate::text::TokenId;
+use crate::text::hf::PROBE;
+use crate::{ArchSpec, ModelError, RowOrder};
 
 /// Where the encoded weights of a model come from.
 pub trait EncodedSource {
@@ -31,6 +35,16 @@ pub struct GgufFile {
     tensors: Vec<StoredTensor>,
     /// What has no role: factors of rotary embeddings.
     constants: Vec<(NewTensor, Vec<u8>)>,
+    /// What the file must be read as, where it was not read from one.
+    expected: Option<Expected>,
+}
+
+/// A model as it was read before it was written in another format.
+#[derive(Debug, Clone)]
+struct Expected {
+    spec: ArchSpec,
+    /// Tokens of [`PROBE`].
+    probe: Vec<TokenId>,
 }
 
 impl GgufFile {
@@ -45,6 +59,13 @@ impl GgufFile {
             metadata: described.metadata,
             tensors: described.tensors,
             constants: described.constants,
+            expected: match checkpoint.text {
+                TextSource::Gguf(_) => None,
+                TextSource::Folder(_) => Some(Expected {
+                    spec: checkpoint.spec.clone(),
+                    probe: checkpoint.tokenizer()?.encode(PROBE, true)?,
+                }),
+            },
         })
     }
 
@@ -90,6 +111,9 @@ impl GgufFile {
         if places.next().is_some() {
             return Err(failed(io::Error::other("a type is missing for a tensor")));
         }
+        if let Some(expected) = &self.expected {
+            expected.check(to.so_far().map_err(failed)?)?;
+        }
         to.finish().map_err(failed)
     }
 
@@ -106,6 +130,28 @@ impl GgufFile {
         // What is about the file stands before what is about the model.
         metadata.sort_by_key(|(key, _)| !key.starts_with("general."));
         Header::new(&metadata, &tensors).map_err(|error| ModelError::Text(error.to_string()))
+    }
+}
+
+impl Expected {
+    /// Reads a file back: keys that say less than the model was would give another model without a word.
+    fn check(&self, path: &Path) -> Result<(), ModelError> {
+        let read = Checkpoint::open(path)?;
+        let spec = ArchSpec {
+            family: self.spec.family.clone(),
+            ..read.spec.clone()
+        };
+        let what = if spec != self.spec {
+            "its architecture"
+        } else if read.tokenizer()?.encode(PROBE, true)? != self.probe {
+            "its tokenizer"
+        } else {
+            return Ok(());
+        };
+        Err(ModelError::Unsupported {
+            path: path.to_owned(),
+            reason: format!("{what} cannot be said in a GGUF file: it would be read as another one"),
+        })
     }
 }
 
