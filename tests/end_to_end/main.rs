@@ -29,6 +29,7 @@ mod many_adapters;
 mod preemption;
 mod prefix;
 mod pull;
+mod quantize;
 mod reference;
 mod search;
 mod server;

@@ -54,6 +54,15 @@ pub struct QuantizeArgs {
     /// Worker threads [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Text to compare the file with its source on: perplexity, KL, speed
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Most tokens of it
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub tokens: usize,
+    /// Write the report to a page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print JSON in place of a table
     #[arg(long)]
     pub json: bool,

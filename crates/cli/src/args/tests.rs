@@ -205,7 +205,7 @@ fn every_file_in_configs_is_for_a_command_and_parses() {
     }
     assert_eq!(
         names,
-        ["chat", "compare", "eval", "finetune", "generate", "search", "serve"]
+        ["chat", "compare", "eval", "finetune", "generate", "quantize", "search", "serve"]
             .map(str::to_owned)
             .into()
     );

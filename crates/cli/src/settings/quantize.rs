@@ -1,12 +1,13 @@
 //! What `quantize` runs with: arguments checked before anything is loaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rootstock_optimize::quantize::{Exception, Method, Recipe};
 
-use super::{Result, usage, within, worker_threads};
-use crate::args::{QuantizeArgs, RoundingMethod};
+use super::{CompareSettings, Contender, Result, usage, within, worker_threads};
+use crate::args::{Activations, QuantizeArgs, RoundingMethod};
 use crate::models::{Located, Models};
+use crate::side_by_side::Cut;
 
 /// What `quantize` runs with.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct QuantizeSettings {
     pub max_kl: Option<f64>,
     /// The text that decides how weights are rounded.
     pub calibration: Option<CalibrationSettings>,
+    /// The file beside its source on a text.
+    pub comparison: Option<CompareSettings>,
     /// Threads.
     pub threads: usize,
     /// Whether JSON is wanted.
@@ -55,8 +58,10 @@ impl QuantizeSettings {
             let shown = output.display();
             return Err(usage(format!("--output: {shown} exists; take another name or --overwrite")));
         }
+        let model = Models::new(&args.model)?.locate(args.model.model.as_deref())?;
         Ok(Self {
-            model: Models::new(&args.model)?.locate(args.model.model.as_deref())?,
+            comparison: args.text.as_ref().map(|text| comparison(args, text, &model, &output)).transpose()?,
+            model,
             output,
             recipe: Recipe::named(&args.recipe).map_err(|reason| usage(format!("--type: {reason}")))?,
             exceptions: args.tensor_type.clone(),
@@ -66,6 +71,35 @@ impl QuantizeSettings {
             json: args.json,
         })
     }
+}
+
+/// The file as it will be, beside its source.
+fn comparison(args: &QuantizeArgs, text: &Path, model: &Located, output: &Path) -> Result<CompareSettings> {
+    if !text.is_file() {
+        return Err(usage(format!("--text: {} is not a file", text.display())));
+    }
+    let contender = |model: &Located| Contender {
+        name: model.name.clone(),
+        model: model.clone(),
+        adapter: None,
+    };
+    let written = Located {
+        path: output.to_owned(),
+        name: output.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    Ok(CompareSettings {
+        source: contender(model),
+        others: vec![contender(&written)],
+        text: text.to_owned(),
+        cut: Cut {
+            length: 512,
+            most: within("tokens", args.tokens, 2, 1 << 40)?,
+        },
+        threads: worker_threads(args.threads)?,
+        activations: Activations::F32,
+        speed: true,
+        max_kl: None,
+    })
 }
 
 fn max_kl(kl: f64) -> Result<f64> {

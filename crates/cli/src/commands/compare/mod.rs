@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use crate::args::CompareArgs;
 use crate::settings::CompareSettings;
 
-use report::Report;
+pub use report::Report;
 
 /// Compares all models with the first and writes the table.
 ///
@@ -23,10 +23,7 @@ use report::Report;
 /// may be.
 pub fn run(args: CompareArgs) -> Result<()> {
     let settings = CompareSettings::new(&args)?;
-    let shown = settings.text.display();
-    let text = fs::read_to_string(&settings.text).with_context(|| format!("--text: {shown} cannot be read"))?;
-    let rows = contest::measure(&settings, &text)?;
-    let report = Report::new(&settings, rows);
+    let report = measured(&settings)?;
     if let Some(path) = &args.html {
         write(path, &report.html())?;
     }
@@ -38,8 +35,22 @@ pub fn run(args: CompareArgs) -> Result<()> {
     report.verdict()
 }
 
+/// Compares all models with the first.
+///
+/// # Errors
+/// The text, a model or an adapter cannot be used, or models have different vocabularies.
+pub fn measured(settings: &CompareSettings) -> Result<Report> {
+    let shown = settings.text.display();
+    let text = fs::read_to_string(&settings.text).with_context(|| format!("--text: {shown} cannot be read"))?;
+    let rows = contest::measure(settings, &text)?;
+    Ok(Report::new(settings, rows))
+}
+
 /// A page that is either the old one or whole.
-fn write(path: &Path, page: &str) -> Result<()> {
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(path: &Path, page: &str) -> Result<()> {
     rootstock_train::files::write_whole(path, page.as_bytes())
         .with_context(|| format!("--html: {} cannot be written", path.display()))
 }

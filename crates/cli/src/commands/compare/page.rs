@@ -11,16 +11,21 @@ impl Report {
     /// The page. It needs nothing beside itself and runs nothing.
     pub fn html(&self) -> String {
         let mut body = String::new();
-        heading("Quality and size", &mut body);
+        self.show(&mut body);
+        let names: Vec<_> = self.rows.iter().map(|row| row.entry.name.as_str()).collect();
+        document(&names.join(", "), &body)
+    }
+
+    /// The plots and tables of the page.
+    pub fn show(&self, body: &mut String) {
+        heading("Quality and size", body);
         let kl = |row: &Row| row.comparison.map(|found| found.kl.value);
         body.push_str(&self.plot("KL from the source, in nats per token", kl).svg());
         body.push_str(&self.plot("Perplexity", |row| Some(row.perplexity.value)).svg());
-        heading("All numbers", &mut body);
-        table(&self.cells(), &mut body);
-        heading("Measured on", &mut body);
-        facts(&self.facts(), &mut body);
-        let names: Vec<_> = self.rows.iter().map(|row| row.entry.name.as_str()).collect();
-        document(&names.join(", "), &body)
+        heading("All numbers", body);
+        table(&self.cells(), body);
+        heading("Measured on", body);
+        facts(&self.facts(), body);
     }
 
     /// A dot per model, each in its own colour.

@@ -15,6 +15,7 @@ use rootstock_optimize::calibrate::WalkSettings;
 use rootstock_optimize::quantize::{Budget, Quantizer, Scaled, TensorReport, choose, plan};
 
 use self::outcome::Outcome;
+use super::compare;
 use crate::args::QuantizeArgs;
 use crate::progress::{Progress, Unit};
 use crate::settings::{CalibrationSettings, QuantizeSettings};
@@ -50,7 +51,11 @@ pub fn run(args: QuantizeArgs) -> Result<()> {
         fs::create_dir_all(parent).with_context(|| format!("--output: {} cannot be made", parent.display()))?;
     }
     let tensors = written(&settings, &checkpoint, &file, &types)?;
-    let outcome = Outcome::new(&settings, &checkpoint, &file, tensors)?;
+    let comparison = settings.comparison.as_ref().map(compare::measured).transpose()?;
+    let outcome = Outcome::new(&settings, &checkpoint, &file, tensors, comparison)?;
+    if let Some(path) = &args.html {
+        compare::write(path, &outcome.html())?;
+    }
     outcome.print(settings.json)
 }
 

@@ -9,10 +9,13 @@ use anyhow::{Context, Result};
 use rootstock_model::checkpoint::Role;
 use rootstock_model::{Checkpoint, GgufFile};
 use rootstock_optimize::quantize::TensorReport;
+use rootstock_report::page::{document, heading, table};
 use rootstock_report::quantity::{bytes, significant};
 use rootstock_report::table::aligned;
+use rootstock_report::{LinePlot, Mark, Scale, Series};
 use serde_json::{Value, json};
 
+use crate::commands::compare::Report;
 use crate::settings::QuantizeSettings;
 
 /// The file and its tensors.
@@ -24,6 +27,8 @@ pub struct Outcome {
     weights: u64,
     /// Each matrix with the name that it has in the file.
     tensors: Vec<(String, TensorReport)>,
+    /// The file beside its source, where that was asked for.
+    comparison: Option<Report>,
 }
 
 impl Outcome {
@@ -36,6 +41,7 @@ impl Outcome {
         checkpoint: &Checkpoint,
         file: &GgufFile,
         tensors: Vec<TensorReport>,
+        comparison: Option<Report>,
     ) -> Result<Self> {
         let output = settings.output.clone();
         let size = fs::metadata(&output).with_context(|| format!("{} cannot be read", output.display()))?;
@@ -45,6 +51,7 @@ impl Outcome {
         let elements = |role: Role| role.shape(checkpoint.spec()).iter().product::<usize>() as u64;
         Ok(Self {
             output,
+            comparison,
             bytes: size.len(),
             weights: names.keys().map(|&role| elements(role)).sum(),
             tensors: tensors
@@ -72,6 +79,14 @@ impl Outcome {
     }
 
     fn table(&self) -> String {
+        let (output, size, bits) = (self.output.display(), bytes(self.bytes), significant(self.bits()));
+        let comparison = self.comparison.as_ref().map(|report| format!("\n{}", report.table()));
+        let whole = format!("{output}: {size}, {bits} bits per weight");
+        format!("{}\n{whole}\n{}", aligned(&self.cells()), comparison.unwrap_or_default())
+    }
+
+    /// A line per tensor, the header first.
+    fn cells(&self) -> Vec<Vec<String>> {
         let known = self.tensors.iter().any(|(_, report)| report.output_error.is_some());
         let mut head = vec!["tensor", "type", "bits", "error"];
         head.extend(known.then_some("output error"));
@@ -87,8 +102,35 @@ impl Outcome {
             row.extend(report.output_error.map(|error| format!("{error:.4}")));
             row
         }));
-        let (output, size, bits) = (self.output.display(), bytes(self.bytes), significant(self.bits()));
-        format!("{}\n{output}: {size}, {bits} bits per weight\n", aligned(&rows))
+        rows
+    }
+
+    /// One HTML file: the errors of the tensors in their order, the file beside its source, and the tables.
+    pub fn html(&self) -> String {
+        let mut body = String::new();
+        let title = format!("{} in {} bits", self.output.display(), significant(self.bits()));
+        heading("Errors of the tensors", &mut body);
+        let series = |name: &str, value: &dyn Fn(&TensorReport) -> Option<f64>| Series {
+            name: name.to_owned(),
+            mark: Mark::Dots,
+            points: (0..).map(f64::from).zip(&self.tensors).filter_map(|(at, (_, report))| Some((at, value(report)?))).collect(),
+        };
+        let plot = LinePlot {
+            title: "Root of the squared error over the squares".to_owned(),
+            x_label: "tensor, in the order of the file".to_owned(),
+            x_scale: Scale::Linear,
+            series: vec![
+                series("weights", &|report| Some(report.error)),
+                series("outputs", &|report| report.output_error),
+            ],
+        };
+        body.push_str(&plot.svg());
+        if let Some(comparison) = &self.comparison {
+            comparison.show(&mut body);
+        }
+        heading("Tensors", &mut body);
+        table(&self.cells(), &mut body);
+        document(&title, &body)
     }
 
     fn json(&self) -> Value {
@@ -107,6 +149,7 @@ impl Outcome {
             "bytes": self.bytes,
             "bits_per_weight": self.bits(),
             "tensors": tensors.collect::<Vec<_>>(),
+            "comparison": self.comparison.as_ref().map(Report::json),
         })
     }
 }
