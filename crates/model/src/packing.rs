@@ -153,7 +153,7 @@ fn round(
         for row in rows {
             values.clear();
             floats(row, &mut values);
-            encode_row(target, &values, &mut encoded).map_err(|error| format!("row {row}: {error}"))?;
+            encode_row(target, &values, None, &mut encoded).map_err(|error| format!("row {row}: {error}"))?;
         }
         Ok::<_, String>(encoded)
     };
@@ -244,7 +244,7 @@ mod tests {
     fn maps_are_rounded_to_nf4_by_the_values_that_they_are_stored_with_and_the_vocabulary_is_not() {
         let weights: Vec<f32> = (0..ROWS * COLS).map(|at| (at * 37 % 101) as f32 / 50.0 - 1.0).collect();
         let mut bytes = Vec::new();
-        encode_row(BlockFormat::Q4_1, &weights, &mut bytes).unwrap();
+        encode_row(BlockFormat::Q4_1, &weights, None, &mut bytes).unwrap();
         let view = || MatrixView {
             dtype: DType::Q4_1,
             rows: ROWS,

@@ -1,71 +1,68 @@
-//! Rounds weights to block encodings: what loading a checkpoint in fewer bits does.
+//! Rounds weights to block encodings: what loading a checkpoint in fewer bits does, and what quantizing a file does.
 //!
-//! Q8_0 is ggml's rounding bit for bit. The 4-bit encodings start from ggml's step and look around it for one that loses
-//! less: see [`four_bits`]. The same weights always give the same bytes. What is rounded over a whole matrix, not by rows, is in
-//! [`nf4`].
+//! A block's scales are chosen first ([`grid`]), from those of each group alone ([`search`]) and, with two levels, from what the
+//! groups can share ([`levels`]); then values go to the nearest quants. The same weights always give the same bytes. What is
+//! rounded over a whole matrix, not by rows, is in [`nf4`].
 
+mod bytes;
 mod dynamic;
-mod four_bits;
+mod fit;
+mod grid;
+mod lanes;
+mod levels;
 pub(crate) mod nf4;
+mod search;
 
 use half::f16;
 
-use crate::isa::Isa;
 use crate::matrix::{BLOCK, BlockFormat, ShapeError};
 pub use dynamic::dynamic_map;
-use four_bits::{Encode, FourBits};
+pub use grid::Grid;
 
-/// Appends the encoded blocks of one row of weights to `to`; `format` is Q4_0, Q4_1 or Q8_0.
+/// Appends the encoded blocks of rows of weights to `to`, such that the squared error, weighted with the importance of each input,
+/// is small: the mean square of an input over a text, say. The importance is that of a row's inputs; without, all count alike, and
+/// Q8_0 is ggml's rounding bit for bit.
 ///
 /// # Errors
-/// Another format, values that are no whole number of blocks or not finite, or a block whose scale is too large for f16;
-/// then `to` is as it was.
-pub fn encode_row(format: BlockFormat, values: &[f32], to: &mut Vec<u8>) -> Result<(), ShapeError> {
-    let four_bits = match format {
-        BlockFormat::Q4_0 => Some(FourBits::Centred),
-        BlockFormat::Q4_1 => Some(FourBits::WithMinimum),
-        BlockFormat::Q8_0 => None,
-        other => {
-            return Err(ShapeError(format!(
-                "{other:?} is not encoded here, only Q4_0, Q4_1 and Q8_0"
-            )));
-        }
-    };
-    let (blocks, []) = values.as_chunks::<BLOCK>() else {
-        let len = values.len();
-        return Err(ShapeError(format!("expected values in blocks of {BLOCK}, got {len}")));
-    };
-    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-        return Err(ShapeError(format!("value {at} is {}, not a finite number", values[at])));
+/// Those of [`Grid::fit`]; then `to` is as it was. The formats are Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K.
+pub fn encode_row(
+    format: BlockFormat,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    to: &mut Vec<u8>,
+) -> Result<(), ShapeError> {
+    if format == BlockFormat::Q8_0 && importance.is_none() {
+        return encode_eight_bits(values, to);
     }
-    let start = to.len();
-    to.reserve(blocks.len() * format.block_bytes());
-    let misfit = match four_bits {
-        Some(encoding) => Isa::available()[0].run(Encode { encoding, blocks, to }),
-        None => blocks.iter().position(|block| !encode_eight_bits(block, to)),
-    };
-    match misfit {
-        None => Ok(()),
-        Some(index) => {
-            to.truncate(start);
-            let first = index * BLOCK;
-            Err(ShapeError(format!(
-                "the 32 values from {first} on are too large for a scale in f16"
-            )))
+    let grids = Grid::fit(format, values, importance)?;
+    to.reserve(grids.len() * format.block_bytes());
+    let mut quants = vec![0; format.block_len()];
+    for (grid, values) in grids.iter().zip(values.chunks_exact(quants.len())) {
+        for (input, (quant, value)) in quants.iter_mut().zip(values).enumerate() {
+            *quant = grid.nearest(input, *value).0;
         }
+        grid.write(&quants, to);
     }
+    Ok(())
 }
 
-/// Appends a Q8_0 block: the step is the largest magnitude / 127, values round half away from zero. False where the step
-/// is beyond f16.
-fn encode_eight_bits(block: &[f32; BLOCK], to: &mut Vec<u8>) -> bool {
-    let largest = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    let step = largest / 127.0;
-    let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
-    let scale = f16::from_f32(step);
-    to.extend(scale.to_le_bytes());
-    to.extend(block.iter().map(|value| (value * inverse).round() as i8 as u8));
-    scale.is_finite()
+/// Appends Q8_0 blocks: the step is the largest magnitude / 127, values round half away from zero.
+fn encode_eight_bits(values: &[f32], to: &mut Vec<u8>) -> Result<(), ShapeError> {
+    grid::check(BLOCK, values)?;
+    let start = to.len();
+    for (index, block) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let largest = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let step = largest / 127.0;
+        let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
+        let scale = f16::from_f32(step);
+        if !scale.is_finite() {
+            to.truncate(start);
+            return Err(grid::too_large(BLOCK, index));
+        }
+        to.extend(scale.to_le_bytes());
+        to.extend(block.iter().map(|value| (value * inverse).round() as i8 as u8));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -187,6 +187,17 @@ unsafe impl Simd for Avx2 {
         both!(_mm256_max_ps, a, b)
     }
     #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_min_ps, a, b)
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, less: Self::F, other: Self::F) -> Self::F {
+        op!([0, 1].map(|half| {
+            let below = _mm256_cmp_ps::<_CMP_LT_OQ>(a[half], b[half]);
+            _mm256_blendv_ps(other[half], less[half], below)
+        }))
+    }
+    #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
         op!(a.map(|half| _mm256_andnot_ps(_mm256_set1_ps(-0.0), half)))
     }

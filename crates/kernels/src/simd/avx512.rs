@@ -111,6 +111,18 @@ unsafe impl Simd for Avx512 {
         op!(_mm512_max_ps(a, b))
     }
     #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        op!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, less: Self::F, other: Self::F) -> Self::F {
+        op!(_mm512_mask_blend_ps(
+            _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b),
+            other,
+            less
+        ))
+    }
+    #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
         op!(_mm512_abs_ps(a))
     }

@@ -56,6 +56,10 @@ pub(crate) unsafe trait Simd: Copy {
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The larger lanes; `b` where either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller lanes; `b` where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Lanes of `less` where `a < b`, of `other` where not (beside a NaN, too).
+    fn select_less(self, a: Self::F, b: Self::F, less: Self::F, other: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
     /// The first `count` lanes of `a`, `fill` in the others.
     fn keep(self, a: Self::F, count: usize, fill: f32) -> Self::F;

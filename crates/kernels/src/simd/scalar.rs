@@ -106,6 +106,14 @@ unsafe impl Simd for Scalar {
         zip(a, b, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, less: Self::F, other: Self::F) -> Self::F {
+        std::array::from_fn(|i| if a[i] < b[i] { less[i] } else { other[i] })
+    }
+    #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
         map(a, f32::abs)
     }

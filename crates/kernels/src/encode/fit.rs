@@ -1,0 +1,138 @@
+//! From values to grids, sixteen groups at a time.
+
+use super::grid::Grid;
+use super::lanes::{Grids, Lanes, Row, store};
+use super::levels::{Join, Levels};
+use super::search::Search;
+use crate::isa::Kernel;
+use crate::matrix::BlockFormat;
+use crate::simd::{LANES, Simd};
+
+/// What the search has to know of an encoding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Shape {
+    /// Values with a step of their own.
+    pub group: usize,
+    /// The largest quant; the least is 0.
+    pub most: u8,
+    /// The quant that stands for zero, where there is no minimum.
+    pub zero: Option<u8>,
+    /// Of scales in two levels.
+    pub levels: Option<Levels>,
+}
+
+impl Shape {
+    /// None for encodings without a scale, and for those that have another way here.
+    pub(super) fn of(format: BlockFormat) -> Option<Self> {
+        let levels = |groups, least: i8, most: i8| {
+            let factors = [f32::from(least), f32::from(most)];
+            Some(Levels { groups, factors })
+        };
+        let (group, most, zero, levels) = match format {
+            BlockFormat::Q4_0 => (32, 15, Some(8), None),
+            BlockFormat::Q4_1 => (32, 15, None, None),
+            BlockFormat::Q5_0 => (32, 31, Some(16), None),
+            BlockFormat::Q5_1 => (32, 31, None, None),
+            BlockFormat::Q8_0 => (32, 255, Some(128), None),
+            BlockFormat::Q2_K => (16, 3, None, levels(16, 0, 15)),
+            BlockFormat::Q3_K => (16, 7, Some(4), levels(16, -32, 31)),
+            BlockFormat::Q4_K => (32, 15, None, levels(8, 0, 63)),
+            BlockFormat::Q5_K => (32, 31, None, levels(8, 0, 63)),
+            BlockFormat::Q6_K => (16, 63, Some(32), levels(16, -128, 127)),
+            BlockFormat::I4 | BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => return None,
+        };
+        Some(Self {
+            group,
+            most,
+            zero,
+            levels,
+        })
+    }
+}
+
+/// Appends the grids of whole blocks to `to`. Gives the first block whose scales are beyond f16, where it stops.
+pub(super) struct Fit<'a> {
+    pub format: BlockFormat,
+    pub shape: Shape,
+    pub values: &'a [f32],
+    /// See [`Search`].
+    pub thorough: bool,
+    /// Of squared errors: whole blocks, again and again.
+    pub weights: &'a [f32],
+    pub to: &'a mut Vec<Grid>,
+}
+
+/// What was found for the groups in sixteen lanes.
+pub(super) struct Found {
+    pub steps: Row,
+    pub minima: Row,
+    /// What the file keeps as f16: step and minimum (subtracted, with two levels).
+    pub units: [Row; 2],
+    pub factors: [Row; 2],
+    errors: Row,
+}
+
+impl Kernel for Fit<'_> {
+    type Output = Option<usize>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Option<usize> {
+        let group = self.shape.group;
+        let groups = self.format.block_len() / group;
+        let mut lanes = Lanes::new(group, self.shape.most);
+        for first in (0..self.values.len()).step_by(LANES * group) {
+            let count = LANES.min((self.values.len() - first) / group);
+            for lane in 0..count {
+                let at = first + lane * group;
+                let weights = &self.weights[at % self.weights.len()..];
+                lanes.set(lane, &self.values[at..at + group], weights);
+            }
+            lanes.clear(count);
+            let found = self.shape.find(s, &lanes, self.thorough);
+            for lane in (0..count).step_by(groups) {
+                if found.errors[lane..lane + groups].contains(&f32::INFINITY) {
+                    return Some(self.to.len());
+                }
+                self.to.push(Grid::new(self.format, self.shape, &found, lane));
+            }
+        }
+        None
+    }
+}
+
+impl Shape {
+    #[inline(always)]
+    fn find<S: Simd>(self, s: S, lanes: &Lanes, thorough: bool) -> Found {
+        let search = Search {
+            lanes,
+            halves: self.levels.is_none(),
+            thorough,
+        };
+        let zero = self.zero.map(f32::from);
+        let alone = match (zero, self.levels) {
+            (Some(zero), _) => search.centred(s, zero),
+            // Minima of two levels are not above zero.
+            (None, Some(_)) => search.with_minimum(s, 0.0),
+            (None, None) => search.with_minimum(s, f32::INFINITY),
+        };
+        let Some(levels) = self.levels else {
+            let Grids { step, minimum } = alone.grids;
+            return found(s, alone.grids, [step, minimum], [s.splat(0.0); 2], alone.errors);
+        };
+        let join = Join { lanes, levels, zero };
+        let shared = join.join(s, alone);
+        let grids = join.grids(s, shared.units, shared.factors);
+        found(s, grids, shared.units, shared.factors, shared.errors)
+    }
+}
+
+#[inline(always)]
+fn found<S: Simd>(s: S, grids: Grids<S>, units: [S::F; 2], factors: [S::F; 2], errors: S::F) -> Found {
+    Found {
+        steps: store(s, grids.step),
+        minima: store(s, grids.minimum),
+        units: [store(s, units[0]), store(s, units[1])],
+        factors: [store(s, factors[0]), store(s, factors[1])],
+        errors: store(s, errors),
+    }
+}
