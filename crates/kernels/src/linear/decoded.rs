@@ -1,16 +1,16 @@
 //! The product of quantized weights on activations in f32: for NF4, whose values are no multiples of a step, and for checking
-//! what the rounding of activations costs. Each input block of a column block is dequantized to a `[32][16]` tile, then rows run
-//! over it, inputs in order.
+//! what the rounding of activations costs. Two column blocks are dequantized to a `[2][inputs][16]` panel, and then all rows run
+//! over it as over weights that are not quantized ([`super::dense`]).
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::Operands;
+use super::dense::{Columns, pair};
+use crate::element::LoadF32;
 use crate::isa::Kernel;
-use crate::matrix::{BLOCK, COLUMNS};
+use crate::matrix::{BLOCK, COLUMNS, Tile};
 use crate::simd::Simd;
-
-/// Rows that share a dequantized tile.
-const ROWS: usize = 8;
 
 /// The product of the rows with the column pairs `pairs` of a quantized matrix.
 pub(super) struct Product<'a> {
@@ -18,33 +18,34 @@ pub(super) struct Product<'a> {
     pub pairs: Range<usize>,
 }
 
+thread_local! {
+    /// Memory of a thread's panel.
+    static PANEL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 impl Kernel for Product<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Operands {
-            x, rows, matrix, sink, ..
-        } = self.operands;
-        let mut weights = [[0.0; COLUMNS]; BLOCK];
-        for block in self.pairs.start * 2..self.pairs.end * 2 {
-            for first in rows.clone().step_by(ROWS) {
-                let count = ROWS.min(rows.end - first);
-                let mut acc = [s.splat(0.0); ROWS];
-                for input_block in 0..matrix.blocks() {
-                    matrix.decode_tile(s, block, input_block, &mut weights);
-                    for (r, acc) in acc.iter_mut().enumerate().take(count) {
-                        let inputs = &x.values()[(first + r) * x.width() + input_block * BLOCK..][..BLOCK];
-                        for (weights, &input) in weights.iter().zip(inputs) {
-                            // SAFETY: a row of the tile has 16 elements.
-                            *acc = unsafe { s.mul_add(s.splat(input), s.load(weights.as_ptr()), *acc) };
-                        }
-                    }
-                }
-                for (r, acc) in acc.into_iter().enumerate().take(count) {
-                    sink.put(s, first + r, block * COLUMNS, acc);
+        let matrix = self.operands.matrix;
+        let inputs = matrix.blocks() * BLOCK;
+        let mut panel = PANEL.take();
+        panel.resize(2 * inputs * COLUMNS, 0.0);
+        for first in (self.pairs.start * 2..self.pairs.end * 2).step_by(2) {
+            for (block, panel) in panel.chunks_exact_mut(inputs * COLUMNS).enumerate() {
+                for (input_block, rows) in panel.chunks_exact_mut(BLOCK * COLUMNS).enumerate() {
+                    let mut tile: Tile = [[0.0; COLUMNS]; BLOCK];
+                    matrix.decode_tile(s, first + block, input_block, &mut tile);
+                    rows.copy_from_slice(tile.as_flattened());
                 }
             }
+            let columns = Columns {
+                weights: LoadF32(&panel),
+                first,
+            };
+            pair(s, self.operands, columns, first);
         }
+        PANEL.set(panel);
     }
 }

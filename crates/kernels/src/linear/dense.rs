@@ -41,37 +41,53 @@ struct Product<'a, L> {
     pairs: Range<usize>,
 }
 
+/// Column blocks of weights.
+#[derive(Clone, Copy)]
+pub(super) struct Columns<L> {
+    /// `[blocks][inputs][16]`
+    pub weights: L,
+    /// The first of them.
+    pub first: usize,
+}
+
 impl<L: Load> Kernel for Product<'_, L> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self {
-            operands,
-            weights,
-            pairs,
-        } = self;
+        let Self { operands, pairs, .. } = self;
+        let columns = Columns {
+            weights: self.weights,
+            first: 0,
+        };
         let (first, rows) = (operands.rows.start, operands.rows.len());
         let (mut block, end) = (pairs.start * 2, pairs.end * 2);
         while rows == 1 && block + 4 <= end {
-            tile::<S, L, 1, 4>(s, operands, weights, first, block);
+            tile::<S, L, 1, 4>(s, operands, columns, first, block);
             block += 4;
         }
-        let tiles = rows.div_ceil(S::TILE_ROWS);
         for block in (block..end).step_by(2) {
-            for index in 0..tiles {
-                let range = share(rows, index, tiles);
-                let row = first + range.start;
-                match range.len() {
-                    1 => tile::<S, L, 1, 2>(s, operands, weights, row, block),
-                    2 => tile::<S, L, 2, 2>(s, operands, weights, row, block),
-                    3 if S::TILE_ROWS >= 3 => tile::<S, L, 3, 2>(s, operands, weights, row, block),
-                    4 if S::TILE_ROWS >= 4 => tile::<S, L, 4, 2>(s, operands, weights, row, block),
-                    5 if S::TILE_ROWS >= 5 => tile::<S, L, 5, 2>(s, operands, weights, row, block),
-                    6 if S::TILE_ROWS >= 6 => tile::<S, L, 6, 2>(s, operands, weights, row, block),
-                    _ => unreachable!("a tile has at most {} rows", S::TILE_ROWS),
-                }
-            }
+            pair(s, operands, columns, block);
+        }
+    }
+}
+
+/// All rows by the two column blocks from `block` on.
+#[inline(always)]
+pub(super) fn pair<S: Simd, L: Load>(s: S, operands: &Operands<'_>, columns: Columns<L>, block: usize) {
+    let (first, rows) = (operands.rows.start, operands.rows.len());
+    let tiles = rows.div_ceil(S::TILE_ROWS);
+    for index in 0..tiles {
+        let range = share(rows, index, tiles);
+        let row = first + range.start;
+        match range.len() {
+            1 => tile::<S, L, 1, 2>(s, operands, columns, row, block),
+            2 => tile::<S, L, 2, 2>(s, operands, columns, row, block),
+            3 if S::TILE_ROWS >= 3 => tile::<S, L, 3, 2>(s, operands, columns, row, block),
+            4 if S::TILE_ROWS >= 4 => tile::<S, L, 4, 2>(s, operands, columns, row, block),
+            5 if S::TILE_ROWS >= 5 => tile::<S, L, 5, 2>(s, operands, columns, row, block),
+            6 if S::TILE_ROWS >= 6 => tile::<S, L, 6, 2>(s, operands, columns, row, block),
+            _ => unreachable!("a tile has at most {} rows", S::TILE_ROWS),
         }
     }
 }
@@ -81,20 +97,20 @@ impl<L: Load> Kernel for Product<'_, L> {
 fn tile<S: Simd, L: Load, const R: usize, const C: usize>(
     s: S,
     operands: &Operands<'_>,
-    weights: L,
+    Columns { weights, first }: Columns<L>,
     row: usize,
     block: usize,
 ) {
     let Operands { x, sink, .. } = operands;
     let inputs = x.width();
-    assert!(row + R <= x.rows() && (block + C) * COLUMNS * inputs <= weights.len());
+    assert!(row + R <= x.rows() && first <= block && (block - first + C) * COLUMNS * inputs <= weights.len());
     let values = &x.values()[row * inputs..(row + R) * inputs];
     let mut acc = [[s.splat(0.0); C]; R];
     for input in 0..inputs {
         let mut columns = [s.splat(0.0); C];
         for c in 0..C {
             // SAFETY: the weights have 16 elements per input for these column blocks (asserted).
-            columns[c] = unsafe { weights.load(s, ((block + c) * inputs + input) * COLUMNS) };
+            columns[c] = unsafe { weights.load(s, ((block - first + c) * inputs + input) * COLUMNS) };
         }
         for r in 0..R {
             // SAFETY: `values` has R rows of `inputs` elements (asserted).
