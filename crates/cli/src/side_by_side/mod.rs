@@ -15,7 +15,7 @@ use rootstock_model::text::Tokenizer;
 use rootstock_optimize::divergence::{Comparison, Divergence};
 
 pub use speed::{DECODED, Speed, speed};
-pub use subject::{Subject, SubjectSettings};
+pub use subject::{Subject, SubjectSettings, refused};
 pub use windows::{Cut, Windows};
 
 /// Logits of one model that stand at a time.

@@ -9,7 +9,7 @@ use rootstock_engine::runner::{
     AppliedAdapter, BatchView, BlockId, InputRow, Logits, OutputRows, RunnerError, SequenceView,
 };
 use rootstock_model::Checkpoint;
-use rootstock_model::adapter::{AdapterLimits, Base, load_adapter};
+use rootstock_model::adapter::{AdapterError, AdapterLimits, Base, load_adapter};
 use rootstock_model::text::{TokenId, Tokenizer};
 
 use crate::settings::kv_bytes;
@@ -27,6 +27,11 @@ pub struct SubjectSettings<'a> {
     pub threads: usize,
     /// Precision of the activations.
     pub activations: ActivationPrecision,
+}
+
+/// Why an adapter is not measured.
+pub fn refused(name: &str, adapter: &Path, error: &AdapterError) -> anyhow::Error {
+    anyhow!("{name}: {}: {error} ({})", adapter.display(), error.code.as_str())
 }
 
 /// Consecutive tokens of the one sequence that a model runs.
@@ -92,10 +97,7 @@ impl Subject {
         };
         let loaded = load_adapter(adapter, base, AdapterLimits::NONE);
         let prepared = loaded.and_then(|adapter| self.runner.preparer().prepare(&adapter));
-        let weights = prepared.map_err(|error| {
-            let (path, code) = (adapter.display(), error.code.as_str());
-            anyhow!("{}: {path}: {error} ({code})", self.name)
-        })?;
+        let weights = prepared.map_err(|error| refused(&self.name, adapter, &error))?;
         self.adapters = vec![AppliedAdapter { weights, scale: 1.0 }];
         Ok(())
     }

@@ -8,7 +8,7 @@ use rootstock_optimize::divergence::{Comparison, Mean};
 
 use crate::progress::{Progress, Unit};
 use crate::settings::{CompareSettings, Contender, activation_precision};
-use crate::side_by_side::{DECODED, Speed, Subject, SubjectSettings, Windows, compare, speed};
+use crate::side_by_side::{DECODED, Speed, Subject, SubjectSettings, Windows, compare, refused, speed};
 
 /// A model or an adapter on one, and what is known of it by itself.
 #[derive(Debug, Clone)]
@@ -136,6 +136,8 @@ fn adapter_bytes(contender: &Contender, checkpoint: &Checkpoint) -> Result<u64> 
         hash: checkpoint.hash(),
     };
     let summary = inspect_adapter(&adapter.path, base, AdapterLimits::NONE);
-    let summary = summary.with_context(|| format!("{}: {}", contender.name, adapter.path.display()))?;
-    Ok(summary.tensor_bytes)
+    match summary {
+        Ok(summary) => Ok(summary.tensor_bytes),
+        Err(error) => Err(refused(&contender.name, &adapter.path, &error)),
+    }
 }

@@ -8,13 +8,13 @@ use rootstock_formats::mmap::MappedFile;
 use rootstock_model::adapter::{CONFIG, is_gguf};
 
 use crate::args::{InspectArgs, ModelArgs};
-use crate::models::{Located, Models, locate_adapter};
+use crate::models::{Models, locate_adapter};
 
 /// What is inspected.
 pub enum Found {
-    /// A base model.
-    Model(Located),
-    /// A folder or file.
+    /// A base model, in a file or a folder.
+    Model(PathBuf),
+    /// An adapter, likewise.
     Adapter(PathBuf),
 }
 
@@ -26,15 +26,11 @@ impl Found {
     pub fn at(args: &InspectArgs) -> Result<Self> {
         let path = args.path.as_path();
         if path.is_file() {
-            let is_adapter = header(path).is_some_and(|gguf| is_adapter(&gguf));
-            return Ok(match is_adapter {
-                true => Self::Adapter(path.to_owned()),
-                false => Self::Model(located(path)),
-            });
+            return Ok(Self::file(path));
         }
         if !path.is_dir() {
             let models = Models::new(&args.base)?;
-            return models.locate(path.to_str()).map(Self::Model);
+            return Ok(Self::Model(models.locate(path.to_str())?.path));
         }
         let adapter = locate_adapter(path, None)?.path;
         if adapter.join(CONFIG).is_file() {
@@ -42,14 +38,26 @@ impl Found {
         }
         let models = Models::new(&ModelArgs::default())?;
         match models.locate(path.to_str()) {
-            Ok(model) => Ok(Self::Model(model)),
-            Err(_) if holds_gguf(path) => Ok(Self::Adapter(path.to_owned())),
-            Err(_) => {
-                let path = path.display();
-                bail!(
-                    "{path}: expected a model or an adapter, got a folder without config.json, adapter_config.json and .gguf file"
-                )
-            }
+            Ok(model) => Ok(Self::Model(model.path)),
+            Err(_) => match gguf_files(path).as_slice() {
+                [] => {
+                    let (path, without) = (path.display(), "config.json, adapter_config.json and .gguf file");
+                    bail!("{path}: expected a model or an adapter, got a folder without {without}")
+                }
+                [one] => Ok(Self::file(one)),
+                _ => {
+                    let path = path.display();
+                    bail!("{path}: expected one model or adapter, got several .gguf files; name one of them")
+                }
+            },
+        }
+    }
+
+    fn file(path: &Path) -> Self {
+        let is_adapter = header(path).is_some_and(|gguf| is_adapter(&gguf));
+        match is_adapter {
+            true => Self::Adapter(path.to_owned()),
+            false => Self::Model(path.to_owned()),
         }
     }
 }
@@ -63,15 +71,7 @@ fn is_adapter(gguf: &Gguf) -> bool {
     gguf.get_str("general.type").ok().flatten() == Some("adapter")
 }
 
-fn located(path: &Path) -> Located {
-    let name = path.file_stem().unwrap_or(path.as_os_str());
-    Located {
-        path: path.to_owned(),
-        name: name.to_string_lossy().into_owned(),
-    }
-}
-
-fn holds_gguf(dir: &Path) -> bool {
+fn gguf_files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| is_gguf(&path))
+    entries.map(|entry| entry.path()).filter(|path| is_gguf(path)).collect()
 }

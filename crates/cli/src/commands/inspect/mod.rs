@@ -22,7 +22,7 @@ use found::Found;
 /// There is no such thing, it is neither a model nor an adapter, or it would be refused.
 pub fn run(args: InspectArgs) -> Result<()> {
     let inspection = match Found::at(&args)? {
-        Found::Model(located) => model::inspect(&located),
+        Found::Model(path) => model::inspect(&path),
         Found::Adapter(path) => adapter::inspect(&path, &args.base)?,
     };
     let mut out = io::stdout().lock();

@@ -1,5 +1,6 @@
 //! A base model: its architecture, its files, and whether it is served.
 
+use std::fs;
 use std::path::Path;
 
 use rootstock_formats::gguf::Gguf;
@@ -9,19 +10,21 @@ use serde_json::Value;
 use super::found::header;
 use super::inspection::{Inspection, Refusal, Tensor};
 use super::licence::licence;
-use crate::models::Located;
 
 /// All there is to say of a model.
-pub fn inspect(located: &Located) -> Inspection {
+pub fn inspect(path: &Path) -> Inspection {
     let mut inspection = Inspection::default();
-    inspection.say("kind", kind(&located.path));
-    inspection.say("path", located.path.display().to_string());
-    let outcome = Checkpoint::open(&located.path).and_then(|checkpoint| describe(&checkpoint, &mut inspection));
+    inspection.say("kind", kind(path));
+    inspection.say("path", path.display().to_string());
+    let outcome = Checkpoint::open(path).and_then(|checkpoint| describe(&checkpoint, &mut inspection));
     match outcome {
-        Ok(()) if located.path.is_dir() => inspection.say("licence", licence(&located.path)),
+        Ok(()) if path.is_dir() => {
+            inspection.say("quantization", quantization(path));
+            inspection.say("licence", licence(path));
+        }
         Ok(()) => {}
         Err(error) => {
-            if let Some(gguf) = header(&located.path) {
+            if let Some(gguf) = header(path) {
                 describe_header(&gguf, &mut inspection);
             }
             inspection.refusal = Some(Refusal {
@@ -34,10 +37,18 @@ pub fn inspect(located: &Located) -> Inspection {
 }
 
 fn kind(path: &Path) -> &'static str {
-    match path.is_dir() {
-        true => "Hugging Face folder",
-        false => "GGUF file",
+    match (path.is_dir(), header(path)) {
+        (true, _) => "Hugging Face folder",
+        (false, Some(_)) => "GGUF file",
+        (false, None) => "file",
     }
+}
+
+/// How config.json says that the weights of a folder are quantized, if they are.
+fn quantization(dir: &Path) -> Option<String> {
+    let config = fs::read(dir.join("config.json")).ok()?;
+    let config: Value = serde_json::from_slice(&config).ok()?;
+    Some(config["quantization_config"]["quant_method"].as_str()?.to_owned())
 }
 
 fn describe(checkpoint: &Checkpoint, inspection: &mut Inspection) -> Result<(), ModelError> {

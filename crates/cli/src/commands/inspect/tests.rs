@@ -28,7 +28,7 @@ fn args(path: &Path, model: Option<&Path>) -> InspectArgs {
 fn inspected(path: &Path, model: Option<&Path>) -> Result<Inspection> {
     let args = args(path, model);
     match Found::at(&args)? {
-        Found::Model(located) => Ok(model::inspect(&located)),
+        Found::Model(path) => Ok(model::inspect(&path)),
         Found::Adapter(path) => adapter::inspect(&path, &args.base),
     }
 }
@@ -92,6 +92,22 @@ fn a_folder_is_described_by_its_architecture_and_its_tensors_in_groups() {
     );
     assert!(!text.contains("layers.0."), "{text}");
     assert!(inspection.text(true).contains("layers.0."));
+}
+
+#[test]
+fn a_quantized_folder_says_how() {
+    let dir = copied(&[files(&fixture("tiny-int4/gptq")), files(&fixture("tiny-tokenizer"))].concat());
+    let inspection = inspected(dir.path(), None).unwrap();
+    assert!(inspection.verdict().is_ok(), "{inspection:?}");
+    let json = inspection.json(false);
+    assert_eq!(
+        (&json["quantization"], json["types"].get("I32").is_some()),
+        (&json!("gptq"), true)
+    );
+    assert!(
+        (4.0..32.0).contains(&json["bits_per_weight"].as_f64().unwrap()),
+        "{json:#}"
+    );
 }
 
 #[test]
