@@ -79,6 +79,9 @@ if [ -z "${PEFT_PYTHON:-}" ]; then
 fi
 "$PEFT_PYTHON" scripts/verify-peft.py "$rootstock" | tee "$out/peft.md"
 
+say "merged models go to transformers, and converted adapters to llama.cpp where LLAMA_SERVER is given"
+"$PEFT_PYTHON" scripts/verify-merge.py "$rootstock" ${LLAMA_SERVER:+"$LLAMA_SERVER" "$llama_model"} | tee "$out/merge.md"
+
 say "bottleneck adapters go to AdapterHub's library and come back"
 if [ -z "${ADAPTERS_PYTHON:-}" ]; then
     python3 -m venv "$work/adapterhub"

@@ -24,6 +24,7 @@ mod hot_swap;
 mod http;
 mod kinds;
 mod many_adapters;
+mod merging;
 mod preemption;
 mod prefix;
 mod pull;

@@ -53,6 +53,9 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args),
         Command::Finetune(args) => commands::finetune::run(*args),
         Command::Search(args) => commands::search::run(*args),
+        Command::Merge(args) => commands::merge::run(args),
+        Command::Extract(args) => commands::extract::run(args),
+        Command::ConvertAdapter(args) => commands::convert_adapter::run(args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {
@@ -83,7 +86,10 @@ fn start_log(command: &Command) {
 /// A mistake in how the command was called: one found here, or a setting that a library refuses by its name.
 fn is_usage(error: &anyhow::Error) -> bool {
     let of_training = error.downcast_ref::<rootstock_train::TrainError>();
-    error.is::<UsageError>() || matches!(of_training, Some(rootstock_train::TrainError::Setting { .. }))
+    let of_artefact = error.downcast_ref::<rootstock_optimize::OptimizeError>();
+    error.is::<UsageError>()
+        || matches!(of_training, Some(rootstock_train::TrainError::Setting { .. }))
+        || matches!(of_artefact, Some(rootstock_optimize::OptimizeError::Setting { .. }))
 }
 
 /// `rootstock generate ... | head` closes our stdout: that ends the work and is no failure.

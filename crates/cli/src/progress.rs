@@ -14,13 +14,15 @@ pub enum Unit {
     Bytes,
     /// Questions to a model.
     Questions,
+    /// Modules of a model.
+    Modules,
 }
 
 impl Unit {
     fn style(self) -> &'static str {
         match self {
             Self::Bytes => "  {bar:32} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left",
-            Self::Questions => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
+            Self::Questions | Self::Modules => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
         }
     }
 
@@ -29,6 +31,7 @@ impl Unit {
         match self {
             Self::Bytes => format!("  {} of {}", ByteSize(count), ByteSize(size)),
             Self::Questions => format!("  {count} of {size} questions"),
+            Self::Modules => format!("  {count} of {size} modules"),
         }
     }
 }

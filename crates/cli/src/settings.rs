@@ -13,6 +13,7 @@ use crate::UsageError;
 use crate::args::{Activations, ModelArgs, Quantize, RunArgs, ServeArgs};
 use crate::models::{Located, Models, Replacements};
 
+mod artefacts;
 mod device;
 mod evaluation;
 mod finetune;
@@ -23,6 +24,7 @@ mod search;
 mod tests;
 mod trained;
 
+pub use artefacts::{ConvertSettings, Converted, ExtractSettings, MergeSettings};
 pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};

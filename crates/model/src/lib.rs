@@ -5,6 +5,7 @@ pub mod adapter;
 mod arch;
 pub mod checkpoint;
 mod error;
+mod files;
 mod hash;
 pub mod packing;
 pub mod text;
@@ -14,7 +15,7 @@ pub use arch::{
     Activation, ArchSpec, AttentionSpec, Block, BlockSite, FeedForward, LayerSpec, NormKind, NormSite, NormSpec,
     Position, Projection, ProjectionSet, Site,
 };
-pub use checkpoint::{Checkpoint, FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use checkpoint::{Additions, Checkpoint, FloatType, ModelFolder, SaveSettings, WeightSource};
 pub use error::ModelError;
 pub use hash::ContentHash;
 pub use weights::{MatrixView, Norm, RowOrder, append_floats};

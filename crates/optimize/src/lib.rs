@@ -2,5 +2,8 @@
 //! out of checkpoints and converted; and how far one model is from another. Knows no server and no training run.
 
 mod error;
+pub mod extract;
+pub mod merge;
+mod random;
 
 pub use error::OptimizeError;

@@ -205,9 +205,11 @@ fn every_file_in_configs_is_for_a_command_and_parses() {
     }
     assert_eq!(
         names,
-        ["chat", "eval", "finetune", "generate", "search", "serve"]
-            .map(str::to_owned)
-            .into()
+        [
+            "chat", "eval", "extract", "finetune", "generate", "merge", "search", "serve"
+        ]
+        .map(str::to_owned)
+        .into()
     );
 }
 

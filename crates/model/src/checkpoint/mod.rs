@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rootstock_formats::FormatError;
 
-pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use self::hf::save::{Additions, FloatType, ModelFolder, SaveSettings, WeightSource};
 pub use self::roles::Role;
 use self::tensors::Tensors;
 use crate::text::{ChatTemplate, Markers, Tokenizer};

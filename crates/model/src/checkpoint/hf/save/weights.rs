@@ -12,10 +12,11 @@ use serde_json::{Map, Value, json};
 use super::super::family::Family;
 use super::super::folder::{INDEX, WEIGHTS};
 use super::super::names::Names;
-use super::{FloatType, SaveSettings, WeightSource, failed, write as write_file};
+use super::{FloatType, SaveSettings, WeightSource};
 use crate::checkpoint::Refusal;
 use crate::checkpoint::roles::{NameTable, Place, Role};
 use crate::checkpoint::shards::Shards;
+use crate::files::{failed, write as write_file};
 use crate::{ArchSpec, ModelError};
 
 /// Bytes that are written at a time.
@@ -116,6 +117,15 @@ impl FloatType {
         }
     }
 
+    /// Whether a value stays finite.
+    fn holds(self, value: f32) -> bool {
+        match self {
+            Self::F32 => value.is_finite(),
+            Self::F16 => f16::from_f32(value).is_finite(),
+            Self::Bf16 => bf16::from_f32(value).is_finite(),
+        }
+    }
+
     fn write(self, values: &[f32], to: &mut impl Write) -> std::io::Result<()> {
         values.iter().try_for_each(|&value| match self {
             Self::F32 => to.write_all(&value.to_le_bytes()),
@@ -171,6 +181,15 @@ fn write_shard(path: &Path, tensors: &[Stored], source: &dyn WeightSource, float
     to.write_all(&header(&entries, &[("format", "pt")])).map_err(&failed)?;
     for tensor in tensors {
         let values = tensor.values(source)?;
+        if let Some(&value) = values.iter().find(|value| !float.holds(**value)) {
+            let reason = format!(
+                "tensor {}: expected values that {} holds, got {value}",
+                tensor.name,
+                float.torch_name()
+            );
+            let path = path.to_owned();
+            return Err(ModelError::Unsupported { path, reason });
+        }
         float.write(&values, &mut to).map_err(&failed)?;
     }
     to.flush().and_then(|()| file.sync_all()).map_err(&failed)
