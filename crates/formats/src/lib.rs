@@ -6,10 +6,12 @@ mod dtype;
 mod error;
 pub mod gguf;
 pub mod mmap;
+mod part_file;
 pub mod peft;
 pub mod safetensors;
 mod tensor;
 
 pub use dtype::DType;
 pub use error::FormatError;
+pub use part_file::PartFile;
 pub use tensor::TensorInfo;

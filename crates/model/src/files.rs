@@ -1,4 +1,4 @@
-//! Files and folders that have their name only when they are complete.
+//! Folders that have their name only when they are complete; for single files there is [`rootstock_formats::PartFile`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -26,19 +26,6 @@ pub(crate) fn write_folder(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), Mo
     }
     fs::rename(&part, dir).map_err(failed(dir))?;
     remove(&old)
-}
-
-/// Writes a file in the same way.
-///
-/// # Errors
-/// As [`write_folder`].
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    let part = beside(path, "part");
-    let written = write(&part, bytes).and_then(|()| fs::rename(&part, path).map_err(failed(path)));
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
 }
 
 /// Writes a file of a folder that is being filled.

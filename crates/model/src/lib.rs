@@ -15,7 +15,9 @@ pub use arch::{
     Activation, ArchSpec, AttentionSpec, Block, BlockSite, FeedForward, LayerSpec, NormKind, NormSite, NormSpec,
     Position, Projection, ProjectionSet, Site,
 };
-pub use checkpoint::{Additions, Checkpoint, FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use checkpoint::{
+    Additions, Checkpoint, EncodedSource, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource,
+};
 pub use error::ModelError;
 pub use hash::ContentHash;
 pub use weights::{MatrixView, Norm, RowOrder, append_floats};

@@ -75,6 +75,26 @@ pub fn pack(view: Result<MatrixView<'_>, ModelError>, role: Role, packing: Packi
     round(target, (view.rows, view.cols), packing.threads, floats).map_err(|error| named(&error))
 }
 
+/// Appends the elements of some rows of a matrix.
+///
+/// # Errors
+/// A type without values, or a shape that the kernels do not take.
+pub fn append_rows(view: &MatrixView<'_>, rows: Range<usize>, to: &mut Vec<f32>) -> Result<(), PackError> {
+    if view.dtype.is_float() {
+        rows.for_each(|row| append_floats(view.dtype, view.row(row), to));
+        return Ok(());
+    }
+    let stored = format(view.dtype).ok_or_else(|| PackError(format!("weights of type {}", view.dtype)))?;
+    let first = rows.start;
+    let matrix = PackedMatrix::pack(stored, rows.len(), view.cols, |row| view.row(first + row));
+    let matrix = matrix.map_err(|error| PackError(error.to_string()))?;
+    let start = to.len();
+    to.resize(start + rows.len() * view.cols, 0.0);
+    let decoded = to[start..].chunks_exact_mut(view.cols).enumerate();
+    decoded.for_each(|(index, row)| matrix.dequantize_row(index, row));
+    Ok(())
+}
+
 /// A vocabulary's matrix rounded to 4 bits.
 ///
 /// # Errors
@@ -173,7 +193,8 @@ fn target(role: Role, precision: WeightPrecision) -> Option<BlockFormat> {
     }
 }
 
-fn format(dtype: DType) -> Option<BlockFormat> {
+/// The kernels' name of a type; `None` of integers.
+pub fn format(dtype: DType) -> Option<BlockFormat> {
     Some(match dtype {
         DType::F32 => BlockFormat::F32,
         DType::F16 => BlockFormat::F16,

@@ -1,13 +1,11 @@
 //! Files that have their final name only when they are complete.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
-use crate::TrainError;
+use rootstock_formats::PartFile;
 
-/// Bytes that are written at a time.
-const BUFFER: usize = 1 << 20;
+use crate::TrainError;
 
 /// Writes a file under a temporary name beside its own, syncs and renames it.
 ///
@@ -21,24 +19,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 ///
 /// # Errors
 /// As [`write_whole`].
-pub fn write_in_pieces(
-    path: &Path,
-    content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-) -> Result<(), TrainError> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = Path::new(&part);
+pub fn write_in_pieces(path: &Path, content: impl FnOnce(&mut PartFile) -> io::Result<()>) -> Result<(), TrainError> {
     let write = || -> io::Result<()> {
-        let file = File::create(part)?;
-        let mut to = BufWriter::with_capacity(BUFFER, &file);
+        let mut to = PartFile::create(path)?;
         content(&mut to)?;
-        to.flush()?;
-        file.sync_all()?;
-        fs::rename(part, path)
+        to.finish()
     };
-    write().map_err(|error| {
-        // What is left of it is of no use to anyone.
-        let _ = fs::remove_file(part);
-        TrainError::io(path, error)
-    })
+    write().map_err(|error| TrainError::io(path, error))
 }

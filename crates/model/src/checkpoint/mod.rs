@@ -9,6 +9,7 @@ mod hf;
 mod roles;
 mod rotary;
 mod shards;
+mod stored;
 mod tensors;
 
 use std::fmt::Display;
@@ -16,8 +17,10 @@ use std::path::{Path, PathBuf};
 
 use rootstock_formats::FormatError;
 
+pub use self::gguf::save::{EncodedSource, GgufFile};
 pub use self::hf::save::{Additions, FloatType, ModelFolder, SaveSettings, WeightSource};
 pub use self::roles::Role;
+pub use self::stored::StoredTensor;
 use self::tensors::Tensors;
 use crate::text::{ChatTemplate, Markers, Tokenizer};
 use crate::{ArchSpec, ContentHash, MatrixView, ModelError, Norm, NormSite, Projection};

@@ -58,6 +58,11 @@ impl Tensors {
         })
     }
 
+    /// The files.
+    pub(super) fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
     /// The matrix of a role.
     ///
     /// # Panics

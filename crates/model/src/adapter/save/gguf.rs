@@ -1,19 +1,20 @@
 //! A GGUF LoRA file as llama.cpp reads it: `<base tensor>.lora_a` and `.lora_b`, one alpha for all. Its reader's scale is alpha
 //! over the rank of each pair, so another scale (rsLoRA, alpha_pattern) goes into B.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use half::{bf16, f16};
-use rootstock_formats::DType;
 use rootstock_formats::gguf::{Header, NewTensor, Value};
 use rootstock_formats::peft::ModuleKind;
+use rootstock_formats::{DType, PartFile};
 use rootstock_kernels::{BlockFormat, encode_row};
 
 use super::{ModulePair, commonest, module_pairs};
 use crate::adapter::modules::{Map, Modules};
 use crate::adapter::names::GgufArchitecture;
 use crate::adapter::{Adapter, AdapterError, AdapterErrorCode as Code};
-use crate::files::write_file;
+use crate::files::failed;
 use crate::{ArchSpec, ModelError, Projection, RowOrder, Site};
 
 /// What tensors are stored in.
@@ -96,7 +97,12 @@ impl GgufLora {
             bytes.resize(place.start, 0);
             bytes.extend(values);
         }
-        write_file(path, &bytes)
+        let write = || -> io::Result<()> {
+            let mut to = PartFile::create(path)?;
+            to.write_all(&bytes)?;
+            to.finish()
+        };
+        write().map_err(failed(path))
     }
 }
 

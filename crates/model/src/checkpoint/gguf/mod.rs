@@ -6,6 +6,7 @@ mod metadata;
 mod names;
 mod parts;
 mod rotary;
+pub(super) mod save;
 #[cfg(test)]
 mod tests;
 

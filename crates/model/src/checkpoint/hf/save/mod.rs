@@ -7,15 +7,15 @@ mod rope;
 mod text;
 mod weights;
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use self::weights::Stored;
 use super::folder::CONFIG;
-use crate::checkpoint::{Checkpoint, Role, TextSource};
+use crate::checkpoint::{Checkpoint, Role, StoredTensor, TextSource};
 use crate::files::{write, write_folder};
-use crate::{ModelError, ProjectionSet, append_floats, packing};
+use crate::{ModelError, ProjectionSet, packing};
 
 /// Element types that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,18 @@ pub trait WeightSource {
     /// # Errors
     /// A tensor that cannot be read.
     fn append(&self, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError>;
+
+    /// The same of some rows of a matrix of `rows`; cheaper than the whole where the source reads row by row.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    fn append_rows(&self, role: Role, wanted: Range<usize>, rows: usize, to: &mut Vec<f32>) -> Result<(), ModelError> {
+        let mut all = Vec::new();
+        self.append(role, &mut all)?;
+        let width = all.len() / rows.max(1);
+        to.extend_from_slice(&all[wanted.start * width..wanted.end * width]);
+        Ok(())
+    }
 }
 
 /// What a model has that the checkpoint it is made of lacks. The source of its weights is asked for these, too, and for the biases
@@ -71,7 +83,7 @@ impl SaveSettings<'_> {
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     config: Map<String, Value>,
-    tensors: Vec<Stored>,
+    tensors: Vec<StoredTensor>,
     /// Tokenizer, chat template and settings of generation, by their names.
     texts: Vec<(String, Vec<u8>)>,
 }
@@ -128,7 +140,7 @@ impl ModelFolder {
 
     /// Bytes of the weights.
     pub fn weight_bytes(&self, float: FloatType) -> u64 {
-        self.tensors.iter().map(|tensor| tensor.bytes(float)).sum()
+        self.tensors.iter().map(|tensor| weights::bytes(tensor, float)).sum()
     }
 
     /// Writes the folder. It has its name only when it is complete; what was there before is gone then.
@@ -173,25 +185,15 @@ impl WeightSource for Checkpoint {
             to.extend_from_slice(values);
             return Ok(());
         }
+        let rows = self.matrix(role)?.rows;
+        self.append_rows(role, 0..rows, rows, to)
+    }
+
+    fn append_rows(&self, role: Role, wanted: Range<usize>, _: usize, to: &mut Vec<f32>) -> Result<(), ModelError> {
         let view = self.matrix(role)?;
-        if view.dtype.is_float() {
-            (0..view.rows).for_each(|row| append_floats(view.dtype, view.row(row), to));
-            return Ok(());
-        }
-        let stored = packing::Packing {
-            precision: packing::WeightPrecision::Stored,
-            four_bit_output: false,
-            threads: 1,
-        };
-        let unreadable = |error: packing::PackError| ModelError::Unsupported {
+        packing::append_rows(&view, wanted, to).map_err(|error| ModelError::Unsupported {
             path: self.path.clone(),
-            reason: error.to_string(),
-        };
-        let matrix = packing::pack(Ok(view), packing::Role::Positions, stored).map_err(unreadable)?;
-        let start = to.len();
-        to.resize(start + matrix.outputs() * matrix.inputs(), 0.0);
-        let rows = to[start..].chunks_exact_mut(matrix.inputs()).enumerate();
-        rows.for_each(|(index, row)| matrix.dequantize_row(index, row));
-        Ok(())
+            reason: format!("{role}: {error}"),
+        })
     }
 }
