@@ -134,7 +134,7 @@ for streams in 1 8 16 32; do measure "$streams" rootstock; done
 stop
 
 if [ -n "${LLAMA_SERVER:-}" ]; then
-    "$bench" convert-adapters "$work/gguf" --from "$work/adapters"
+    "$bench" convert-adapters "$work/gguf" --from "$work/adapters" --model "$model"
     loras=$(find "$work/gguf" -name '*.gguf' | sort | paste -sd,)
     for streams in 1 8 16 32; do
         start llama.log /health "$LLAMA_SERVER" -m "$llama_model" --port "$port" -t "$threads" \

@@ -210,12 +210,23 @@ fn what_cannot_be_merged_is_refused_with_its_reason_and_leaves_nothing() {
             adapter.display()
         );
     }
-    // A hash that is recorded is that of another base.
+    assert_eq!(world.results(), [""; 0]);
+}
+
+#[test]
+fn an_adapter_whose_base_is_recorded_is_merged_into_no_other() {
+    let world = world("llama3-rope");
     let config = world.adapter.join("adapter_config.json");
     let mut fields: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
     fields["rootstock_base_hash"] = "0".repeat(64).into();
     fs::write(&config, fields.to_string()).unwrap();
-    let (code, error) = merge(&world.adapter, &[]);
+    let mut merge = world.command("merge");
+    merge
+        .arg("--adapter")
+        .arg(&world.adapter)
+        .arg("--output")
+        .arg(world.path("merged"));
+    let (code, error) = refused(&mut merge);
     assert!(code == 1 && error.contains("adapter_wrong_base"), "{error}");
     assert_eq!(world.results(), [""; 0]);
 }

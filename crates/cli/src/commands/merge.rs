@@ -31,25 +31,12 @@ const LIMITS: AdapterLimits = AdapterLimits {
 pub fn run(args: MergeArgs) -> Result<()> {
     let settings = MergeSettings::new(&args)?;
     let checkpoint = Checkpoint::open(&settings.model.path)?;
-    let parts = settings.adapters.iter().map(|(adapter, weight)| {
-        Ok(Part {
-            name: adapter.name.clone(),
-            adapter: loaded(adapter, &checkpoint)?,
-            weight: *weight,
-        })
-    });
-    let parts = parts.collect::<Result<Vec<_>>>()?;
-    let defaults: Vec<_> = parts.iter().map(|part| part.adapter.defaults.clone()).collect();
+    let parts = parts(&settings, &checkpoint)?;
+    let template = template(&parts);
     let merged = Merged::new(&checkpoint, parts, settings.blend, settings.threads)?;
     let mut folder = ModelFolder::with(&checkpoint, merged.additions())?;
-    match defaults.as_slice() {
-        [only] => take_defaults(only, &mut folder),
-        several if several.iter().any(|one| **one != AdapterDefaults::default()) => {
-            eprintln!(
-                "what rootstock.toml says beside the adapters would contradict each other: none of it is taken over"
-            );
-        }
-        _ => {}
+    if let Some(template) = template {
+        folder.set_chat_template(&template);
     }
     let size = folder.weight_bytes(settings.float);
     let card = &card(&settings);
@@ -80,6 +67,17 @@ pub fn run(args: MergeArgs) -> Result<()> {
     Ok(())
 }
 
+fn parts(settings: &MergeSettings, checkpoint: &Checkpoint) -> Result<Vec<Part>> {
+    let parts = settings.adapters.iter().map(|(adapter, weight)| {
+        Ok(Part {
+            name: adapter.name.clone(),
+            adapter: loaded(adapter, checkpoint)?,
+            weight: *weight,
+        })
+    });
+    parts.collect()
+}
+
 /// An adapter whole, checked against its base.
 ///
 /// # Errors
@@ -95,16 +93,27 @@ pub fn loaded(adapter: &Located, checkpoint: &Checkpoint) -> Result<Adapter> {
     load_adapter(&adapter.path, base, LIMITS).map_err(refused)
 }
 
-/// A template belongs to a model; how to sample and a system prompt to who asks it.
-fn take_defaults(defaults: &AdapterDefaults, folder: &mut ModelFolder) {
-    if let Some(template) = &defaults.chat_template {
-        folder.set_chat_template(template);
-    }
+/// The chat template that the adapter brings. It belongs to a model; how to sample and a system prompt to who asks it. What
+/// several adapters bring would contradict each other.
+fn template(parts: &[Part]) -> Option<String> {
+    let [only] = parts else {
+        if parts
+            .iter()
+            .any(|part| *part.adapter.defaults != AdapterDefaults::default())
+        {
+            eprintln!(
+                "nothing of the adapters' rootstock.toml is taken over: what several say would contradict each other"
+            );
+        }
+        return None;
+    };
+    let defaults = &only.adapter.defaults;
     if defaults.system_prompt.is_some() || defaults.sampling != SamplingDefaults::default() {
         eprintln!(
-            "system prompt and sampling of the adapter's rootstock.toml have no place in a model's folder: send them with requests"
+            "system prompt and sampling of rootstock.toml have no place in a model's folder: send them with requests"
         );
     }
+    defaults.chat_template.clone()
 }
 
 /// A source of weights that tells how far it is.

@@ -11,7 +11,7 @@ use rootstock_optimize::merge::{Blend, Dropping};
 
 use super::finetune::float;
 use super::{Result, usage, within};
-use crate::args::{BlendMethod, ConvertAdapterArgs, ExtractArgs, MergeArgs, ModelArgs, OutputArgs, StoredType};
+use crate::args::{BlendMethod, ConvertAdapterArgs, ExtractArgs, MergeArgs, OutputArgs, StoredType};
 use crate::models::{Located, Models, locate_adapter};
 
 /// What `merge` runs with.

@@ -52,21 +52,7 @@ pub(super) fn find(models: &Models<'_>, folder: &mut PeftFolder, save: bool) -> 
             ModuleRole::Positions => {}
         }
     }
-    let biases_differ = rest
-        .left
-        .iter()
-        .any(|left| left.saved && left.tensor.ends_with(".bias"));
-    folder.keeps_ties = rest.keeps_ties;
-    folder.biases = biases_differ;
-    folder.saved = rest.saved;
-    folder.tensors = rest.tensors;
-    // peft stores all biases or those of no module but the saved ones.
-    folder.tensors.extend(
-        rest.biases
-            .into_iter()
-            .filter_map(|(whole, bias)| (whole || biases_differ).then_some(bias)),
-    );
-    Ok(rest.left)
+    Ok(rest.give(folder))
 }
 
 struct Rest<'a> {
@@ -86,6 +72,20 @@ struct Rest<'a> {
 }
 
 impl Rest<'_> {
+    /// Puts what is to be stored into the folder.
+    fn give(self, folder: &mut PeftFolder) -> Vec<Left> {
+        let of_bias = |left: &Left| left.saved && left.tensor.ends_with(".bias");
+        let all = self.left.iter().any(of_bias);
+        folder.biases = all;
+        folder.keeps_ties = self.keeps_ties;
+        folder.saved = self.saved;
+        folder.tensors = self.tensors;
+        // peft stores all biases, or those of the modules that are stored whole.
+        let biases = self.biases.into_iter().filter(|(whole, _)| *whole || all);
+        folder.tensors.extend(biases.map(|(_, bias)| bias));
+        self.left
+    }
+
     fn read(&self, roles: &[Role]) -> Result<Both, OptimizeError> {
         let mut both = Both::default();
         for &role in roles {

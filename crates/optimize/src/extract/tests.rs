@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rootstock_model::adapter::{Adapter, AdapterLimits, Base, Effect, LowRank, load_adapter};
-use rootstock_model::{Checkpoint, FloatType, ModelFolder, SaveSettings, WeightSource};
+use rootstock_model::{Checkpoint, FloatType, ModelFolder, SaveSettings};
 
 use super::{ExtractSettings, Extracted, extract};
 use crate::OptimizeError;

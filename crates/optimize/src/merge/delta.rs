@@ -17,29 +17,32 @@ pub(super) fn delta(
     base: &[f32],
     factor: f32,
 ) -> Result<Option<Vec<f32>>, String> {
-    let site = match role {
-        Role::Embedding => Site::Embedding,
-        Role::Output => Site::Output,
-        Role::Weight { layer, projection } => Site::Layer { layer, projection },
+    match role {
+        Role::Embedding => of_matrix(context, adapter, Site::Embedding, base, factor),
+        Role::Output => of_matrix(context, adapter, Site::Output, base, factor),
+        Role::Weight { layer, projection } => {
+            of_matrix(context, adapter, Site::Layer { layer, projection }, base, factor)
+        }
         Role::Bias { layer, projection } => {
             let site = Site::Layer { layer, projection };
-            return Ok(of_vector(
-                adapter,
-                base,
-                |effect| bias_change(effect, site, base),
-                factor,
-            ));
+            let change = |effect: &Effect| bias_change(effect, site, base);
+            Ok(of_vector(adapter, base.len(), change, factor))
         }
         Role::Norm(_) | Role::NormBias(_) => {
-            return Ok(of_vector(
-                adapter,
-                base,
-                |effect| norm_change(effect, role, base),
-                factor,
-            ));
+            let change = |effect: &Effect| norm_change(effect, role, base);
+            Ok(of_vector(adapter, base.len(), change, factor))
         }
-        Role::Positions => return Ok(None),
-    };
+        Role::Positions => Ok(None),
+    }
+}
+
+fn of_matrix(
+    context: &mut Context,
+    adapter: &Adapter,
+    site: Site,
+    base: &[f32],
+    factor: f32,
+) -> Result<Option<Vec<f32>>, String> {
     let mut delta = None;
     for effect in &adapter.effects {
         match effect {
@@ -51,11 +54,9 @@ pub(super) fn delta(
             Effect::Matrix(matrix) if matrix.site == site => {
                 let delta = delta.get_or_insert_with(|| vec![0.0; base.len()]);
                 let values = matrix.values.to_f32();
-                let changes = values.iter().zip(base).map(|(value, base)| factor * (value - base));
-                delta
-                    .iter_mut()
-                    .zip(changes)
-                    .for_each(|(delta, change)| *delta += change);
+                for ((delta, value), base) in delta.iter_mut().zip(values).zip(base) {
+                    *delta += factor * (value - base);
+                }
             }
             _ => {}
         }
@@ -115,13 +116,13 @@ fn direct(pair: &LowRank, base: &[f32], delta: &mut [f32]) -> Result<(), String>
 /// The sum of what effects change of a vector.
 fn of_vector(
     adapter: &Adapter,
-    base: &[f32],
+    length: usize,
     change: impl Fn(&Effect) -> Option<Vec<f32>>,
     factor: f32,
 ) -> Option<Vec<f32>> {
     let changes: Vec<_> = adapter.effects.iter().filter_map(change).collect();
     let sum = |at: usize| factor * changes.iter().map(|change| change[at]).sum::<f32>();
-    (!changes.is_empty()).then(|| (0..base.len()).map(sum).collect())
+    (!changes.is_empty()).then(|| (0..length).map(sum).collect())
 }
 
 fn bias_change(effect: &Effect, at: Site, base: &[f32]) -> Option<Vec<f32>> {

@@ -7,11 +7,12 @@ mod delta;
 mod tests;
 mod tied;
 
-use std::cell::RefCell;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use blend::Blend;
 use blend::Delta;
+pub use blend::{Blend, Dropping};
 use rootstock_kernels::{Context, Isa, ThreadPool};
 use rootstock_model::adapter::{Adapter, Effect};
 use rootstock_model::checkpoint::Role;
@@ -54,8 +55,15 @@ pub struct Merged<'a> {
     parts: Vec<Part>,
     blend: Blend,
     additions: Additions,
-    context: RefCell<Context>,
-    changes: RefCell<Vec<Change>>,
+    state: Mutex<State>,
+}
+
+/// What is used and noted while weights are given.
+struct State {
+    context: Context,
+    changes: Vec<Change>,
+    /// The matrix that rows were last asked of.
+    recent: Option<(Role, Vec<f32>)>,
 }
 
 impl<'a> Merged<'a> {
@@ -95,8 +103,11 @@ impl<'a> Merged<'a> {
             parts,
             blend,
             additions,
-            context: RefCell::new(context),
-            changes: RefCell::default(),
+            state: Mutex::new(State {
+                context,
+                changes: Vec::new(),
+                recent: None,
+            }),
         })
     }
 
@@ -108,7 +119,12 @@ impl<'a> Merged<'a> {
 
     /// The tensors that were given so far and are not the base's.
     pub fn into_changes(self) -> Vec<Change> {
-        self.changes.into_inner()
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).changes
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves nothing half done in it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append_base(&self, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError> {
@@ -125,12 +141,11 @@ impl<'a> Merged<'a> {
     }
 
     /// What each adapter adds to a tensor; nothing of those that leave it as it is.
-    fn deltas(&self, role: Role, base: &[f32]) -> Result<Vec<Delta>, ModelError> {
-        let mut context = self.context.borrow_mut();
+    fn deltas(&self, context: &mut Context, role: Role, base: &[f32]) -> Result<Vec<Delta>, ModelError> {
         let mut deltas = Vec::new();
         for part in &self.parts {
             let (factor, weight) = self.blend.split(part.weight);
-            let values = delta::delta(&mut context, &part.adapter, role, base, factor);
+            let values = delta::delta(context, &part.adapter, role, base, factor);
             let values = values.map_err(|reason| ModelError::Unsupported {
                 path: PathBuf::from(&part.name),
                 reason: format!("{}: {reason}", named(role)),
@@ -145,22 +160,49 @@ impl<'a> Merged<'a> {
     }
 }
 
-impl WeightSource for Merged<'_> {
-    fn append(&self, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError> {
+impl Merged<'_> {
+    /// The tensor of a role, noted if it is not the base's.
+    fn append_merged(&self, state: &mut State, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError> {
         let start = to.len();
         self.append_base(role, to)?;
         let values = &mut to[start..];
-        let deltas = self.deltas(role, values)?;
+        let deltas = self.deltas(&mut state.context, role, values)?;
         if deltas.is_empty() {
             return Ok(());
         }
         let delta = self.blend.combine(deltas);
-        self.changes.borrow_mut().push(Change {
-            tensor: named(role),
-            delta: norm(&delta),
-            base: norm(values),
-        });
+        let tensor = named(role);
+        // A matrix may be asked for again.
+        if state.changes.iter().all(|change| change.tensor != tensor) {
+            state.changes.push(Change {
+                tensor,
+                delta: norm(&delta),
+                base: norm(values),
+            });
+        }
         values.iter_mut().zip(&delta).for_each(|(value, delta)| *value += delta);
+        Ok(())
+    }
+}
+
+impl WeightSource for Merged<'_> {
+    fn append(&self, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError> {
+        self.append_merged(&mut self.state(), role, to)
+    }
+
+    fn append_rows(&self, role: Role, wanted: Range<usize>, rows: usize, to: &mut Vec<f32>) -> Result<(), ModelError> {
+        let mut state = self.state();
+        let values = match state.recent.take() {
+            Some((recent, values)) if recent == role => values,
+            _ => {
+                let mut values = Vec::new();
+                self.append_merged(&mut state, role, &mut values)?;
+                values
+            }
+        };
+        let width = values.len() / rows.max(1);
+        to.extend_from_slice(&values[wanted.start * width..wanted.end * width]);
+        state.recent = Some((role, values));
         Ok(())
     }
 }

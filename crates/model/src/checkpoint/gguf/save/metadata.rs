@@ -67,7 +67,9 @@ fn is_of_the_file(key: &str) -> bool {
 pub(super) fn precision(tensors: &[NewTensor]) -> Vec<(String, Value)> {
     let weights = |dtype: DType| {
         let typed = tensors.iter().filter(|tensor| tensor.dtype == dtype);
-        typed.map(|tensor| tensor.shape.iter().product::<usize>()).sum::<usize>()
+        typed
+            .map(|tensor| tensor.shape.iter().product::<usize>())
+            .sum::<usize>()
     };
     let most = FILE_TYPES.iter().max_by_key(|(dtype, _)| weights(*dtype));
     let quantized = tensors.iter().any(|tensor| tensor.dtype.block().0 > 1);

@@ -131,7 +131,12 @@ fn shards<'a>(tensors: &'a [StoredTensor], settings: &SaveSettings<'_>) -> Vec<&
     shards
 }
 
-fn write_shard(path: &Path, tensors: &[StoredTensor], source: &dyn WeightSource, float: FloatType) -> Result<(), ModelError> {
+fn write_shard(
+    path: &Path,
+    tensors: &[StoredTensor],
+    source: &dyn WeightSource,
+    float: FloatType,
+) -> Result<(), ModelError> {
     let failed = failed(path);
     let entries: Vec<Entry> = tensors.iter().map(|tensor| entry(tensor, float)).collect();
     let file = File::create(path).map_err(&failed)?;
