@@ -58,9 +58,9 @@ impl MergeSettings {
     }
 }
 
-/// `PATH=WEIGHT` where what follows the last `=` is a number.
+/// `PATH=WEIGHT` where what follows the last `=` is a number, unless that is how the path itself is called.
 fn weighted(text: &str) -> (&str, f32) {
-    let parts = text.rsplit_once('=');
+    let parts = text.rsplit_once('=').filter(|_| !Path::new(text).exists());
     let parsed = parts.and_then(|(adapter, weight)| Some((adapter, weight.parse().ok()?)));
     parsed.unwrap_or((text, 1.0))
 }
@@ -158,6 +158,10 @@ impl ConvertSettings {
     /// # Errors
     /// As [`MergeSettings::new`], and for an output of the same kind as the input.
     pub fn new(args: &ConvertAdapterArgs) -> Result<Self> {
+        if !args.input.exists() {
+            let shown = args.input.display();
+            return Err(usage(format!("IN: there is no folder or GGUF file {shown}")));
+        }
         let input = locate_adapter(&args.input, None)?;
         let model = Models::new(&args.model)?.locate(args.model.model.as_deref())?;
         let inputs = || [model.path.as_path(), input.path.as_path()].into_iter();
