@@ -79,6 +79,9 @@ if [ -z "${PEFT_PYTHON:-}" ]; then
 fi
 "$PEFT_PYTHON" scripts/verify-peft.py "$rootstock" | tee "$out/peft.md"
 
+say "merged models go to transformers, and converted adapters to llama.cpp where LLAMA_SERVER is given"
+"$PEFT_PYTHON" scripts/verify-merge.py "$rootstock" ${LLAMA_SERVER:+"$LLAMA_SERVER" "$llama_model"} | tee "$out/merge.md"
+
 say "bottleneck adapters go to AdapterHub's library and come back"
 if [ -z "${ADAPTERS_PYTHON:-}" ]; then
     python3 -m venv "$work/adapterhub"
@@ -131,7 +134,7 @@ for streams in 1 8 16 32; do measure "$streams" rootstock; done
 stop
 
 if [ -n "${LLAMA_SERVER:-}" ]; then
-    "$bench" convert-adapters "$work/gguf" --from "$work/adapters"
+    "$bench" convert-adapters "$work/gguf" --from "$work/adapters" --model "$model"
     loras=$(find "$work/gguf" -name '*.gguf' | sort | paste -sd,)
     for streams in 1 8 16 32; do
         start llama.log /health "$LLAMA_SERVER" -m "$llama_model" --port "$port" -t "$threads" \

@@ -3,8 +3,6 @@
 
 mod adapters;
 mod client;
-#[path = "../engine/gguf.rs"]
-mod gguf;
 mod load;
 mod lora_gguf;
 mod report;
@@ -57,7 +55,7 @@ enum Make {
         #[arg(long)]
         count: usize,
     },
-    /// Turns PEFT folders for SmolLM2-135M into GGUF adapters, which llama-server reads
+    /// Turns PEFT folders into GGUF adapters, which llama-server reads
     #[command(name = "convert-adapters")]
     Convert {
         /// Where the files go
@@ -65,6 +63,9 @@ enum Make {
         /// A folder of adapters
         #[arg(long)]
         from: PathBuf,
+        /// Their base
+        #[arg(long)]
+        model: PathBuf,
     },
 }
 
@@ -169,7 +170,7 @@ fn main() -> Result<()> {
     match args.make {
         Some(Make::Random { dir, count, rank }) => adapters::make(&dir, count, rank),
         Some(Make::Link { dir, from, count }) => adapters::link(&dir, &from, count),
-        Some(Make::Convert { dir, from }) => lora_gguf::convert_all(&from, &dir),
+        Some(Make::Convert { dir, from, model }) => lora_gguf::convert_all(&model, &from, &dir),
         None => run(&args.run),
     }
 }

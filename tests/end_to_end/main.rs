@@ -26,6 +26,7 @@ mod http;
 mod inspect;
 mod kinds;
 mod many_adapters;
+mod merging;
 mod preemption;
 mod prefix;
 mod pull;

@@ -66,7 +66,7 @@ impl Bench {
         }
         if with_adapters {
             let converted = self.out.join("adapters-gguf");
-            lora_gguf::convert_all(&self.adapters()?, &converted)?;
+            lora_gguf::convert_all(&self.model, &self.adapters()?, &converted)?;
             let mut files: Vec<PathBuf> = std::fs::read_dir(&converted)?
                 .map(|entry| Ok(entry?.path()))
                 .collect::<std::io::Result<_>>()?;

@@ -57,6 +57,9 @@ fn main() -> ExitCode {
         Command::Search(args) => commands::search::run(*args),
         Command::Quantize(args) => commands::quantize::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Merge(args) => commands::merge::run(args),
+        Command::Extract(args) => commands::extract::run(args),
+        Command::ConvertAdapter(args) => commands::convert_adapter::run(args),
         Command::Support(args) => commands::support::run(args),
     };
     match outcome {

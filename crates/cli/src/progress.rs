@@ -22,6 +22,8 @@ pub enum Unit {
     Tensors,
     /// Tokens of a text.
     Tokens,
+    /// Modules of a model.
+    Modules,
 }
 
 impl Unit {
@@ -30,7 +32,9 @@ impl Unit {
             Self::Bytes => "  {bar:32} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left",
             Self::Weights => "  {bar:32} {percent:>3} %  {eta} left",
             Self::Layers | Self::Tensors => "  {bar:32} {pos:>10} of {len}  {eta} left",
-            Self::Questions | Self::Tokens => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
+            Self::Questions | Self::Tokens | Self::Modules => {
+                "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left"
+            }
         }
     }
 
@@ -43,6 +47,7 @@ impl Unit {
             Self::Layers => format!("  {count} of {size} layers"),
             Self::Tensors => format!("  {count} of {size} tensors"),
             Self::Tokens => format!("  {count} of {size} tokens"),
+            Self::Modules => format!("  {count} of {size} modules"),
         }
     }
 }

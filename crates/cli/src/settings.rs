@@ -14,6 +14,7 @@ use crate::args::{Activations, ModelArgs, Quantize, RunArgs, ServeArgs};
 use crate::models::{Located, Models, Replacements};
 
 mod compare;
+mod artefacts;
 mod device;
 mod evaluation;
 mod finetune;
@@ -26,6 +27,7 @@ mod tests;
 mod trained;
 
 pub use compare::{CompareSettings, Contender};
+pub use artefacts::{ConvertSettings, Converted, ExtractSettings, MergeSettings};
 pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};

@@ -6,6 +6,7 @@
 
 mod activations;
 mod attention;
+mod components;
 mod disjoint;
 mod divergence;
 mod element;
@@ -27,6 +28,7 @@ pub mod training;
 pub use activations::{Activations, Precision};
 pub use attention::{AttentionHeads, attend};
 pub use divergence::{LogitPairs, RowDivergence, divergence};
+pub use components::{Components, components};
 pub use element::ElementType;
 pub use encode::nf4::{Nf4Weights, encode_nf4};
 pub use encode::{Grid, dynamic_map, encode_row};

@@ -5,6 +5,7 @@ pub mod adapter;
 mod arch;
 pub mod checkpoint;
 mod error;
+mod files;
 mod hash;
 pub mod packing;
 pub mod text;
@@ -15,7 +16,7 @@ pub use arch::{
     Position, Projection, ProjectionSet, Site,
 };
 pub use checkpoint::{
-    Checkpoint, EncodedSource, FileTensor, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource,
+    Additions, Checkpoint, EncodedSource, FileTensor, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource,
 };
 pub use error::ModelError;
 pub use hash::ContentHash;

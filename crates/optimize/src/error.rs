@@ -9,6 +9,9 @@ pub enum OptimizeError {
     /// A model that cannot be run over a text.
     #[error(transparent)]
     Decoder(#[from] rootstock_decoder::DecoderError),
+    /// An adapter that cannot be read or written.
+    #[error(transparent)]
+    Adapter(#[from] rootstock_model::adapter::AdapterError),
     /// A tensor that cannot be brought into the form that is asked for.
     #[error("{tensor}: {reason}")]
     Tensor {

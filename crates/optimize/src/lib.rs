@@ -5,5 +5,8 @@ pub mod calibrate;
 pub mod divergence;
 mod error;
 pub mod quantize;
+pub mod extract;
+pub mod merge;
+mod random;
 
 pub use error::OptimizeError;

@@ -99,7 +99,7 @@ pub enum SaveDtype {
     /// IEEE half
     #[value(alias = "float16")]
     F16,
-    /// As they are trained
+    /// IEEE single: as they are computed
     #[value(alias = "float32")]
     F32,
 }

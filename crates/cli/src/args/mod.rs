@@ -2,6 +2,7 @@
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
 mod compare;
+mod artefacts;
 mod dataset;
 mod device;
 mod eval;
@@ -23,6 +24,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::ByteSize;
 pub use compare::CompareArgs;
+pub use artefacts::{BlendMethod, ConvertAdapterArgs, ExtractArgs, MergeArgs, OutputArgs, StoredType};
 pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use device::Device;
 pub use eval::{EvalArgs, Metric};
@@ -46,8 +48,8 @@ Example:
   rootstock serve --model smollm2-135m-instruct --adapters models/demo
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
-Every option of serve, generate, chat, eval, compare, finetune and search can also be set as ROOTSTOCK_<OPTION> in the environment or as <option> in the
-file given with --config; a flag wins over the environment, the environment over the file.
+Every option of serve, generate, chat, eval, compare, quantize, finetune, search, merge and extract can also be set as ROOTSTOCK_<OPTION> in
+the environment or as <option> in the file given with --config; a flag wins over the environment, the environment over the file.
 ROOTSTOCK_LOG sets the log level (error, warn, info, debug, or per module as in info,rootstock_engine=debug).";
 
 /// One quantized base model, any number of LoRA adapters, each request on its own.
@@ -160,6 +162,36 @@ Examples:
 An adapter is checked against a base that --model names, values included. A refusal is the one that serving gives.
 Exit codes: 0 it would be opened, 1 it would be refused or is neither, 2 wrong usage.")]
     Inspect(InspectArgs),
+    /// Make adapters part of a model's weights
+    #[command(after_help = "\
+Examples:
+  rootstock merge --model smollm2-135m-instruct --adapter models/demo/moby-dick --output merged
+  rootstock merge --model base --adapter a=0.7 --adapter b=0.3 --method ties --density 0.5 --output merged
+
+The result is a Hugging Face folder with tokenizer, chat template and a card. A base that is quantized is decoded: the result is
+in the element type of --dtype, never rounded back. Everything that is linear is merged: LoRA, rsLoRA, DoRA, biases, modules_to_save;
+embedding and output layer are untied where an adapter changes one of them. Bottlenecks are refused.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
+    Merge(MergeArgs),
+    /// Take the difference of two models out as an adapter
+    #[command(after_help = "\
+Examples:
+  rootstock extract --model base --tuned tuned --rank 32 --output adapter
+  rootstock extract --model base --tuned tuned --target-modules q_proj v_proj --save-rest --output adapter
+
+The largest singular values of what each linear map gained become pairs. What no pair can hold is told, and kept whole with
+--save-rest.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
+    Extract(ExtractArgs),
+    /// Turn a PEFT adapter into a GGUF file, or a GGUF file into a PEFT adapter
+    #[command(after_help = "\
+Examples:
+  rootstock convert-adapter models/demo/moby-dick moby-dick.gguf --model smollm2-135m-instruct --type q8_0
+  rootstock convert-adapter moby-dick.gguf moby-dick --model smollm2-135m-instruct
+
+rsLoRA and alpha_pattern become part of B; DoRA, biases and modules_to_save have no place in a GGUF adapter and are refused.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
+    ConvertAdapter(ConvertAdapterArgs),
     /// Print what models and adapters are served, converted or refused
     #[command(after_help = "\
 Examples:

@@ -205,9 +205,11 @@ fn every_file_in_configs_is_for_a_command_and_parses() {
     }
     assert_eq!(
         names,
-        ["chat", "compare", "eval", "finetune", "generate", "quantize", "search", "serve"]
-            .map(str::to_owned)
-            .into()
+        [
+            "chat", "compare", "eval", "extract", "finetune", "generate", "merge", "quantize", "search", "serve"
+        ]
+        .map(str::to_owned)
+        .into()
     );
 }
 

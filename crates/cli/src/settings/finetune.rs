@@ -19,7 +19,8 @@ use super::device::{built_in, precision};
 use super::{usage, within};
 use crate::args::{Device, FinetuneArgs, Method, ModelArgs, Optimizer, QuantType, RecordArgs, ReportTo, TrainingArgs};
 use crate::models::{Located, Models};
-use method::{bottleneck, float, has_no_pairs, lora, quant_type};
+pub use method::float;
+use method::{bottleneck, has_no_pairs, lora, quant_type};
 
 /// What `finetune` runs with.
 #[derive(Debug, Clone)]

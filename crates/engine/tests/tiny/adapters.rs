@@ -27,6 +27,9 @@ macro_rules! adapters {
     ($($test:ident $name:literal on $arch:literal)*) => {
         $(#[test] fn $test() { check($name, $arch); })*
 
+        /// Every adapter with its base.
+        pub const ALL: &[(&str, &str)] = &[$(($name, $arch)),*];
+
         #[test]
         fn every_adapter_is_checked() {
             let mut checked = [&[$($name),*][..], &ELSEWHERE].concat();

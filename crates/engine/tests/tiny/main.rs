@@ -7,6 +7,7 @@ mod gguf_lora;
 mod int4;
 mod limits;
 mod logits;
+mod merged;
 mod model;
 mod quantized;
 mod sums;

@@ -12,6 +12,7 @@ mod hash;
 mod modules;
 mod names;
 mod plan;
+pub mod save;
 mod slot;
 mod support;
 #[cfg(test)]

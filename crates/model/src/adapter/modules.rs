@@ -9,6 +9,7 @@ use super::names::ModuleNames;
 use crate::{ArchSpec, NormKind, NormSite, ProjectionSet, Site};
 
 /// Every module of a base that an adapter can name, in the order of a forward pass.
+#[derive(Debug)]
 pub struct Modules {
     norm_offset: f32,
     list: Vec<Module>,
@@ -16,6 +17,7 @@ pub struct Modules {
 }
 
 /// One module.
+#[derive(Debug)]
 pub struct Module {
     /// As transformers names it.
     pub path: String,
@@ -24,6 +26,7 @@ pub struct Module {
 }
 
 /// What a module is.
+#[derive(Debug)]
 pub enum ModuleRole {
     /// A linear map or an embedding.
     Map(Map),
@@ -41,6 +44,7 @@ pub enum ModuleRole {
 }
 
 /// A linear map, possibly of several projections.
+#[derive(Debug)]
 pub struct Map {
     /// What it is to peft.
     pub kind: ModuleKind,

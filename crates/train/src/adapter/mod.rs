@@ -6,7 +6,6 @@
 
 mod attach;
 mod bottleneck;
-mod components;
 mod config;
 mod configuration;
 mod folder;

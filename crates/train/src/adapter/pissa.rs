@@ -4,11 +4,10 @@
 //! unchanged base.
 
 use rootstock_decoder::{FrozenModel, LowRank, Parameter, ParameterKind};
-use rootstock_kernels::{Context, Isa, ThreadPool, View};
+use rootstock_kernels::{Components, Context, Isa, ThreadPool, View, components};
 use rootstock_model::adapter::{ModuleMap, Modules};
 use serde_json::{Value, json};
 
-use super::components::components;
 use super::whole::each_row;
 use super::{Attached, Initialisation};
 use crate::{Random, TrainError};
@@ -48,7 +47,8 @@ pub fn begin_as_components(
         each_row(model, map, &mut |row| weight.extend_from_slice(row));
         let weight = View::new(&weight, map.inputs);
         begin(attached, &pair, |rank| {
-            components(&mut context, weight, rank, iterations, &mut random)
+            let start = || f64::from(random.uniform()) - 0.5;
+            components(&mut context, weight, rank, iterations, start)
         });
     }
     Ok(())
@@ -66,7 +66,7 @@ fn check_rank(path: &str, map: &ModuleMap, rank: usize) -> Result<(), TrainError
 }
 
 /// `A = sqrt(S / scale) V^T`, `B = U sqrt(S / scale)`, so that `scale * B A` is the components' sum.
-fn begin(attached: &mut Attached, pair: &LowRank, components: impl FnOnce(usize) -> super::components::Components) {
+fn begin(attached: &mut Attached, pair: &LowRank, components: impl FnOnce(usize) -> Components) {
     let (a, b) = (pair.a, pair.b.id);
     let rank = attached.parameters.get(a).shape[0];
     let found = components(rank);

@@ -26,7 +26,8 @@ fn fixtures() -> PathBuf {
 fn folder(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for from in [fixtures().join("tiny").join(name), fixtures().join("tiny-tokenizer")] {
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let files = fs::read_dir(from).unwrap().map(Result::unwrap);
+        for entry in files.filter(|entry| entry.path().is_file()) {
             fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
         }
     }

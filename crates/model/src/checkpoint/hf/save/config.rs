@@ -6,21 +6,83 @@ use super::super::config;
 use super::super::family::{FAMILIES, Family, Positions, Windows};
 use super::super::fields::Fields;
 use super::super::folder::CONFIG;
+use super::Additions;
 use super::rope::Rotation;
 use crate::checkpoint::Refusal;
-use crate::{Activation, ArchSpec, AttentionSpec, LayerSpec, Position};
+use crate::{Activation, ArchSpec, AttentionSpec, LayerSpec, Position, Projection};
+
+/// How a folder describes a model.
+pub(super) struct Described {
+    pub(super) family: &'static Family,
+    pub(super) config: Map<String, Value>,
+    /// What it describes, with additions.
+    pub(super) spec: ArchSpec,
+}
 
 /// The family and the configuration that describe an architecture, those of its name first. Nothing is taken that would not be
 /// read as the same architecture again.
-pub(super) fn of(spec: &ArchSpec) -> Result<(&'static Family, Map<String, Value>), Refusal> {
+pub(super) fn of(spec: &ArchSpec, additions: Additions) -> Result<Described, Refusal> {
     let mut reason = None;
     for family in FAMILIES.iter().filter(|family| is_named(family, &spec.family)) {
-        match written(family, spec) {
-            Ok(config) => return Ok((family, config)),
+        let spec = with(spec, family, additions);
+        match written(family, &spec) {
+            Ok(config) => return Ok(Described { family, config, spec }),
             Err(refusal) => reason = reason.or(Some(refusal)),
         }
     }
     Err(reason.unwrap_or_else(|| Refusal::unsupported(format_args!("{:?} has no config.json", spec.family))))
+}
+
+/// A folder's own configuration, with additions.
+pub(super) fn of_folder(
+    config: Map<String, Value>,
+    spec: &ArchSpec,
+    additions: Additions,
+) -> Result<Described, Refusal> {
+    let fields = Fields::new(CONFIG, config.clone());
+    let family = config::family(&fields)?;
+    let changed = with(spec, family, additions);
+    let mut config = Config { family, object: config };
+    config.object.remove("quantization_config");
+    if changed != *spec {
+        if let Some(first) = changed.layers.first() {
+            config.biases(first);
+        }
+        config.put("tie_word_embeddings", changed.tied_output);
+        let fields = Fields::new(CONFIG, config.object.clone()).spelled(family.aliases, family.defaults);
+        if config::spec(&fields, family, usize::MAX)? != changed {
+            return Err(unlike(family, "what would be added to the layers of this model"));
+        }
+    }
+    Ok(Described {
+        family,
+        config: config.object,
+        spec: changed,
+    })
+}
+
+/// An architecture with what is added to it: where a field adds biases to several maps at once, to all of these.
+fn with(spec: &ArchSpec, family: &Family, additions: Additions) -> ArchSpec {
+    let mut spec = spec.clone();
+    spec.tied_output &= !additions.output;
+    let added = |projection: Projection| additions.biases.contains(projection);
+    let rules = family.biases.iter().filter(|rule| rule.when.is_some());
+    let rules = rules.filter(|rule| rule.projections.iter().copied().any(added));
+    let more: Vec<Projection> = rules.flat_map(|rule| rule.projections).copied().collect();
+    for layer in &mut spec.layers {
+        let all = Projection::ALL.into_iter();
+        layer.biases = all
+            .filter(|&projection| layer.biases.contains(projection) || added(projection) || more.contains(&projection))
+            .collect();
+    }
+    spec
+}
+
+fn unlike(family: &Family, what: &str) -> Refusal {
+    let model_type = family.model_type;
+    Refusal::unsupported(format_args!(
+        "a config.json of model_type {model_type:?} cannot say {what}"
+    ))
 }
 
 /// Whether GGUF's name of a family can stand for this one: Gemma's names differ, and files of Mistral's say llama.
@@ -33,12 +95,7 @@ fn is_named(family: &Family, name: &str) -> bool {
 }
 
 fn written(family: &'static Family, spec: &ArchSpec) -> Result<Map<String, Value>, Refusal> {
-    let unlike = |what: &str| {
-        let model_type = family.model_type;
-        Refusal::unsupported(format_args!(
-            "a config.json of model_type {model_type:?} cannot say {what}"
-        ))
-    };
+    let unlike = |what: &str| unlike(family, what);
     let first = spec.layers.first().ok_or_else(|| unlike("that there are no layers"))?;
     let mut config = Config {
         family,

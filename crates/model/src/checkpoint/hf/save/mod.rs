@@ -7,16 +7,15 @@ mod rope;
 mod text;
 mod weights;
 
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::folder::CONFIG;
 use crate::checkpoint::{Checkpoint, Role, StoredTensor, TextSource};
-use crate::{ModelError, packing};
+use crate::files::{write, write_folder};
+use crate::{ModelError, ProjectionSet, packing};
 
 /// Element types that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +53,16 @@ pub trait WeightSource {
     }
 }
 
+/// What a model has that the checkpoint it is made of lacks. The source of its weights is asked for these, too, and for the biases
+/// of the maps that the same field of config.json is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Additions {
+    /// An output projection apart from the embedding.
+    pub output: bool,
+    /// Maps of every layer that add a bias.
+    pub biases: ProjectionSet,
+}
+
 /// How a folder is written.
 #[derive(Debug, Clone, Copy)]
 pub struct SaveSettings<'a> {
@@ -86,27 +95,47 @@ impl ModelFolder {
     /// # Errors
     /// An architecture that no config.json describes, or a tokenizer that cannot be read.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        Self::with(checkpoint, Additions::default())
+    }
+
+    /// The same for a model with more tensors than `checkpoint`.
+    ///
+    /// # Errors
+    /// As [`Self::of`], and for additions that the family's config.json cannot state.
+    pub fn with(checkpoint: &Checkpoint, additions: Additions) -> Result<Self, ModelError> {
         let named = |refusal: super::Refusal| refusal.at(&checkpoint.path);
         let spec = &checkpoint.spec;
-        let (family, mut config, texts) = match &checkpoint.text {
+        let (described, texts) = match &checkpoint.text {
             TextSource::Gguf(gguf) => {
-                let (family, mut config) = config::of(spec).map_err(named)?;
+                let mut described = config::of(spec, additions).map_err(named)?;
                 let text = crate::text::gguf::saved(gguf, spec.vocab_size, spec.context_length)?;
                 // Without a field transformers takes the family's own token, which this vocabulary may not have.
                 let ids = TOKEN_IDS.map(|field| (field.to_owned(), text.ids.get(field).cloned().unwrap_or_default()));
-                config.extend(ids);
-                (family, config, text.files)
+                described.config.extend(ids);
+                (described, text.files)
             }
             TextSource::Folder(dir) => {
                 let config = super::folder::config(dir).map_err(named)?;
-                let fields = super::Fields::new(CONFIG, config.clone());
-                let family = super::config::family(&fields).map_err(named)?;
-                (family, config, text::of_folder(dir)?)
+                let described = config::of_folder(config, spec, additions).map_err(named)?;
+                (described, text::of_folder(dir)?)
             }
         };
-        config.remove("quantization_config");
-        let tensors = weights::stored(family, spec).map_err(named)?;
-        Ok(Self { config, tensors, texts })
+        Ok(Self {
+            tensors: weights::stored(described.family, &described.spec).map_err(named)?,
+            config: described.config,
+            texts,
+        })
+    }
+
+    /// Puts a chat template in the place of the model's own.
+    pub fn set_chat_template(&mut self, source: &str) {
+        self.texts.retain(|(name, _)| !text::is_template(name));
+        self.texts.push((text::TEMPLATE.to_owned(), source.as_bytes().to_vec()));
+    }
+
+    /// Tensors that are written.
+    pub fn tensors(&self) -> usize {
+        self.tensors.len()
     }
 
     /// Bytes of the weights.
@@ -119,23 +148,10 @@ impl ModelFolder {
     /// # Errors
     /// Whatever keeps files from being written, or weights from being read; nothing is left of the folder then.
     pub fn write(&self, dir: &Path, weights: &dyn WeightSource, settings: &SaveSettings<'_>) -> Result<(), ModelError> {
-        let (part, old) = (beside(dir, "part"), beside(dir, "old"));
-        [&part, &old].into_iter().try_for_each(|left| remove(left))?;
-        let written = self.fill(&part, weights, settings);
-        if let Err(error) = written {
-            // The half of it is of no use, and why it is one is known.
-            let _ = fs::remove_dir_all(&part);
-            return Err(error);
-        }
-        if dir.exists() {
-            fs::rename(dir, &old).map_err(failed(dir))?;
-        }
-        fs::rename(&part, dir).map_err(failed(dir))?;
-        remove(&old)
+        write_folder(dir, |part| self.fill(part, weights, settings))
     }
 
     fn fill(&self, dir: &Path, weights: &dyn WeightSource, settings: &SaveSettings<'_>) -> Result<(), ModelError> {
-        fs::create_dir_all(dir).map_err(failed(dir))?;
         weights::write(dir, &self.tensors, weights, settings)?;
         for (name, bytes) in &self.texts {
             write(&dir.join(name), bytes)?;
@@ -179,36 +195,5 @@ impl WeightSource for Checkpoint {
             path: self.path.clone(),
             reason: format!("{role}: {error}"),
         })
-    }
-}
-
-/// A hidden name beside a folder's.
-fn beside(dir: &Path, ending: &str) -> PathBuf {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!(".{name}.{ending}"))
-}
-
-fn remove(dir: &Path) -> Result<(), ModelError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(dir)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    let write = || -> io::Result<()> {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(failed(path))
-}
-
-fn failed(path: &Path) -> impl Fn(io::Error) -> ModelError {
-    let path = path.to_owned();
-    move |error| ModelError::Write {
-        path: path.clone(),
-        error,
     }
 }

@@ -17,12 +17,20 @@ const FILES: [&str; 14] = [
     "vocab.txt",
     "tokenizer.model",
     "spiece.model",
-    "chat_template.jinja",
+    TEMPLATE,
     "chat_template.json",
     "additional_chat_templates/tool_use.jinja",
     "generation_config.json",
     "preprocessor_config.json",
 ];
+
+/// The chat template that is read before any other.
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
+
+/// Whether a file holds nothing but chat templates.
+pub(super) fn is_template(name: &str) -> bool {
+    name.contains("chat_template")
+}
 
 /// Those of a folder, by their names.
 pub(super) fn of_folder(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, ModelError> {

@@ -12,10 +12,11 @@ use serde_json::{Map, Value, json};
 use super::super::family::Family;
 use super::super::folder::{INDEX, WEIGHTS};
 use super::super::names::Names;
-use super::{FloatType, SaveSettings, WeightSource, failed, write as write_file};
+use super::{FloatType, SaveSettings, WeightSource};
 use crate::checkpoint::Refusal;
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{StoredTensor, stored as stored_tensors};
+use crate::files::{failed, write as write_file};
 use crate::{ArchSpec, ModelError};
 
 /// Bytes that are written at a time.
@@ -71,6 +72,15 @@ impl FloatType {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
+        }
+    }
+
+    /// Whether a value stays finite.
+    fn holds(self, value: f32) -> bool {
+        match self {
+            Self::F32 => value.is_finite(),
+            Self::F16 => f16::from_f32(value).is_finite(),
+            Self::Bf16 => bf16::from_f32(value).is_finite(),
         }
     }
 
@@ -134,6 +144,15 @@ fn write_shard(
     to.write_all(&header(&entries, &[("format", "pt")])).map_err(&failed)?;
     for tensor in tensors {
         let values = values(tensor, source)?;
+        if let Some(&value) = values.iter().find(|value| !float.holds(**value)) {
+            let reason = format!(
+                "tensor {}: expected values that {} holds, got {value}",
+                tensor.name,
+                float.torch_name()
+            );
+            let path = path.to_owned();
+            return Err(ModelError::Unsupported { path, reason });
+        }
         float.write(&values, &mut to).map_err(&failed)?;
     }
     to.flush().and_then(|()| file.sync_all()).map_err(&failed)

@@ -2,9 +2,7 @@
 //! 4.5) with Rayleigh and Ritz's step. Products are in f32, whose bits do not depend on threads or instructions, and everything
 //! between them in f64, so that a seed gives the same components everywhere.
 
-use rootstock_kernels::{Context, Gemm, Right, View, gemm};
-
-use crate::Random;
+use crate::{Context, Gemm, Right, View, gemm};
 
 /// Vectors beside the ones that are asked for, at the least: they make the others settle sooner.
 const BESIDE: usize = 8;
@@ -16,8 +14,9 @@ const SETTLED: f64 = 3e-6;
 const SWEEPS: usize = 30;
 
 /// `left[i] * values[i] * right[i]` summed up is near the matrix.
-pub(super) struct Components {
-    /// Largest first.
+#[derive(Debug, Clone)]
+pub struct Components {
+    /// Singular values, largest first.
     pub values: Vec<f64>,
     /// `[rank, outputs]`
     pub left: Vec<f64>,
@@ -26,21 +25,22 @@ pub(super) struct Components {
 }
 
 /// The `rank` largest components of a matrix `[outputs, inputs]`; after `iterations` if that is given, else once they are settled.
+/// `start` draws numbers from a range around 0, which the vectors begin as.
 ///
 /// # Panics
 /// If `rank` is 0 or more than the matrix has.
-pub(super) fn components(
+pub fn components(
     context: &mut Context,
     matrix: View<'_>,
     rank: usize,
     iterations: Option<usize>,
-    random: &mut Random,
+    start: impl FnMut() -> f64,
 ) -> Components {
     let (outputs, inputs) = (matrix.rows, matrix.columns);
     let most = outputs.min(inputs);
     assert!(rank > 0 && rank <= most, "{rank} components of {outputs} x {inputs}");
     let width = (rank + BESIDE.max(rank / 2)).min(most);
-    let mut right: Vec<f64> = (0..width * inputs).map(|_| f64::from(random.uniform()) - 0.5).collect();
+    let mut right: Vec<f64> = std::iter::repeat_with(start).take(width * inputs).collect();
     orthonormalise(&mut right, inputs);
     let mut left = iterations.unwrap_or(MOST_ITERATIONS);
     loop {
@@ -180,9 +180,9 @@ fn rotate(matrix: &mut [f64], vectors: &mut [f64], size: usize, [p, q]: [usize; 
 
 #[cfg(test)]
 mod tests {
-    use rootstock_kernels::{Isa, ThreadPool};
-
     use super::*;
+    use crate::testing::Random;
+    use crate::{Isa, ThreadPool};
 
     fn context(threads: usize) -> Context {
         Context {
@@ -192,19 +192,13 @@ mod tests {
     }
 
     fn random(rows: usize, columns: usize) -> Vec<f32> {
-        let mut random = Random::new(3, "matrix");
-        (0..rows * columns).map(|_| random.uniform() - 0.5).collect()
+        Random(3).numbers(rows * columns).iter().map(|x| x / 2.0).collect()
     }
 
     fn of(matrix: &[f32], columns: usize, rank: usize, threads: usize) -> Components {
-        let mut random = Random::new(1, "begin");
-        components(
-            &mut context(threads),
-            View::new(matrix, columns),
-            rank,
-            None,
-            &mut random,
-        )
+        let mut random = Random(1);
+        let matrix = View::new(matrix, columns);
+        components(&mut context(threads), matrix, rank, None, || random.number().into())
     }
 
     #[test]
