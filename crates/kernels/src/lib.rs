@@ -27,7 +27,7 @@ pub use activations::{Activations, Precision};
 pub use attention::{AttentionHeads, attend};
 pub use element::ElementType;
 pub use encode::nf4::{Nf4Weights, encode_nf4};
-pub use encode::{Grid, dynamic_map, encode_row};
+pub use encode::{Grid, GroupFormat, ZeroPoint, dynamic_map, encode_row};
 pub use gemm::{Arithmetic, Gemm, Right, View, gemm};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use kv::{BLOCK_TOKENS, KvCache, KvPrecision, KvShape, Place, Places};
