@@ -1,9 +1,11 @@
 //! From values to grids, sixteen groups at a time.
 
-use super::grid::Grid;
+use super::grid::{Encoding, Grid};
+use super::groups::{GroupFormat, ZeroPoint};
 use super::lanes::{Grids, Lanes, Row, store};
 use super::levels::{Join, Levels};
 use super::search::Search;
+use crate::element::ElementType;
 use crate::isa::Kernel;
 use crate::matrix::BlockFormat;
 use crate::simd::{LANES, Simd};
@@ -15,10 +17,27 @@ pub(super) struct Shape {
     pub group: usize,
     /// The largest quant; the least is 0.
     pub most: u8,
-    /// The quant that stands for zero, where there is no minimum.
-    pub zero: Option<u8>,
+    pub origin: Origin,
+    /// How steps and minima are kept, unless in levels.
+    pub kept: ElementType,
     /// Of scales in two levels.
     pub levels: Option<Levels>,
+}
+
+/// Where the quants of a group are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Origin {
+    /// From a minimum of its own upwards.
+    Minimum,
+    /// Around zero, which is this quant.
+    Zero {
+        /// The same for all groups.
+        quant: u8,
+        /// Steps have no sign.
+        positive: bool,
+    },
+    /// Around zero, which is a quant of the group's choice.
+    ZeroPoint,
 }
 
 impl Shape {
@@ -28,31 +47,56 @@ impl Shape {
             let factors = [f32::from(least), f32::from(most)];
             Some(Levels { groups, factors })
         };
-        let (group, most, zero, levels) = match format {
-            BlockFormat::Q4_0 => (32, 15, Some(8), None),
-            BlockFormat::Q4_1 => (32, 15, None, None),
-            BlockFormat::Q5_0 => (32, 31, Some(16), None),
-            BlockFormat::Q5_1 => (32, 31, None, None),
-            BlockFormat::Q8_0 => (32, 255, Some(128), None),
-            BlockFormat::Q2_K => (16, 3, None, levels(16, 0, 15)),
-            BlockFormat::Q3_K => (16, 7, Some(4), levels(16, -32, 31)),
-            BlockFormat::Q4_K => (32, 15, None, levels(8, 0, 63)),
-            BlockFormat::Q5_K => (32, 31, None, levels(8, 0, 63)),
-            BlockFormat::Q6_K => (16, 63, Some(32), levels(16, -128, 127)),
+        let zero = |quant| Origin::Zero { quant, positive: false };
+        let (group, most, origin, levels) = match format {
+            BlockFormat::Q4_0 => (32, 15, zero(8), None),
+            BlockFormat::Q4_1 => (32, 15, Origin::Minimum, None),
+            BlockFormat::Q5_0 => (32, 31, zero(16), None),
+            BlockFormat::Q5_1 => (32, 31, Origin::Minimum, None),
+            BlockFormat::Q8_0 => (32, 255, zero(128), None),
+            BlockFormat::Q2_K => (16, 3, Origin::Minimum, levels(16, 0, 15)),
+            BlockFormat::Q3_K => (16, 7, zero(4), levels(16, -32, 31)),
+            BlockFormat::Q4_K => (32, 15, Origin::Minimum, levels(8, 0, 63)),
+            BlockFormat::Q5_K => (32, 31, Origin::Minimum, levels(8, 0, 63)),
+            BlockFormat::Q6_K => (16, 63, zero(32), levels(16, -128, 127)),
             BlockFormat::I4 | BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => return None,
         };
         Some(Self {
             group,
             most,
-            zero,
+            origin,
+            kept: if levels.is_some() {
+                ElementType::F32
+            } else {
+                ElementType::F16
+            },
             levels,
         })
+    }
+
+    /// That of integers in groups.
+    pub(super) fn of_groups(format: GroupFormat) -> Self {
+        let middle = |positive| Origin::Zero {
+            quant: 1 << (format.bits - 1),
+            positive,
+        };
+        Self {
+            group: format.inputs,
+            most: u8::MAX >> (8 - format.bits),
+            origin: match format.zero {
+                ZeroPoint::Middle => middle(true),
+                ZeroPoint::MiddleOfEitherSign => middle(false),
+                ZeroPoint::OfGroup => Origin::ZeroPoint,
+            },
+            kept: format.scale,
+            levels: None,
+        }
     }
 }
 
 /// Appends the grids of whole blocks to `to`. Gives the first block whose scales are beyond f16, where it stops.
 pub(super) struct Fit<'a> {
-    pub format: BlockFormat,
+    pub encoding: Encoding,
     pub shape: Shape,
     pub values: &'a [f32],
     /// See [`Search`].
@@ -78,7 +122,7 @@ impl Kernel for Fit<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Option<usize> {
         let group = self.shape.group;
-        let groups = self.format.block_len() / group;
+        let groups = self.encoding.block() / group;
         let mut lanes = Lanes::new(group, self.shape.most);
         for first in (0..self.values.len()).step_by(LANES * group) {
             let count = LANES.min((self.values.len() - first) / group);
@@ -93,7 +137,7 @@ impl Kernel for Fit<'_> {
                 if found.errors[lane..lane + groups].contains(&f32::INFINITY) {
                     return Some(self.to.len());
                 }
-                self.to.push(Grid::new(self.format, self.shape, &found, lane));
+                self.to.push(Grid::new(self.encoding, self.shape, &found, lane));
             }
         }
         None
@@ -105,19 +149,23 @@ impl Shape {
     fn find<S: Simd>(self, s: S, lanes: &Lanes, thorough: bool) -> Found {
         let search = Search {
             lanes,
-            halves: self.levels.is_none(),
+            kept: self.kept,
             thorough,
         };
-        let zero = self.zero.map(f32::from);
-        let alone = match (zero, self.levels) {
-            (Some(zero), _) => search.centred(s, zero),
-            // Minima of two levels are not above zero.
-            (None, Some(_)) => search.with_minimum(s, 0.0),
-            (None, None) => search.with_minimum(s, f32::INFINITY),
+        // Minima of two levels are not above zero.
+        let highest = if self.levels.is_some() { 0.0 } else { f32::INFINITY };
+        let alone = match self.origin {
+            Origin::Zero { quant, positive } => search.centred(s, f32::from(quant), positive),
+            Origin::ZeroPoint => search.with_zero(s),
+            Origin::Minimum => search.with_minimum(s, highest),
         };
         let Some(levels) = self.levels else {
             let Grids { step, minimum } = alone.grids;
             return found(s, alone.grids, [step, minimum], [s.splat(0.0); 2], alone.errors);
+        };
+        let zero = match self.origin {
+            Origin::Zero { quant, .. } => Some(f32::from(quant)),
+            Origin::Minimum | Origin::ZeroPoint => None,
         };
         let join = Join { lanes, levels, zero };
         let shared = join.join(s, alone);

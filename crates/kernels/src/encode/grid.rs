@@ -5,16 +5,40 @@ use half::f16;
 
 use super::bytes;
 use super::fit::{Fit, Found, Shape};
+use super::groups::{self, GroupFormat};
 use crate::isa::Isa;
 use crate::matrix::{BlockFormat, ShapeError};
 use crate::simd::LANES;
+
+/// What a grid is of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Encoding {
+    Block(BlockFormat),
+    Group(GroupFormat),
+}
+
+impl Encoding {
+    /// Inputs of a block, or of a group that stands alone.
+    pub(super) fn block(self) -> usize {
+        match self {
+            Self::Block(format) => format.block_len(),
+            Self::Group(format) => format.inputs,
+        }
+    }
+
+    /// Models are brought to it while they are loaded.
+    fn is_loaded(self) -> bool {
+        use BlockFormat::{Q4_0, Q4_1, Q8_0};
+        matches!(self, Self::Block(Q4_0 | Q4_1 | Q8_0))
+    }
+}
 
 /// The values that the inputs of one block can take, and how the file keeps them.
 ///
 /// Input i takes `step(i) * q + minimum(i)` with q in `0..=most()`. So does Q8_0 here: q counts from the lowest value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grid {
-    format: BlockFormat,
+    encoding: Encoding,
     most: u8,
     /// Inputs of a group are those that this shift brings to its index.
     shift: u32,
@@ -39,16 +63,24 @@ impl Grid {
     pub fn fit(format: BlockFormat, values: &[f32], importance: Option<&[f32]>) -> Result<Vec<Self>, ShapeError> {
         let shape =
             Shape::of(format).ok_or_else(|| ShapeError(format!("no weights are rounded to {format:?} here")))?;
-        let block = format.block_len();
+        Self::fit_shape(Encoding::Block(format), shape, values, importance)
+    }
+
+    pub(super) fn fit_shape(
+        encoding: Encoding,
+        shape: Shape,
+        values: &[f32],
+        importance: Option<&[f32]>,
+    ) -> Result<Vec<Self>, ShapeError> {
+        let block = encoding.block();
         check(block, values)?;
         let weights = weights(values.len(), block, importance)?;
         let mut grids = Vec::with_capacity(values.len() / block);
-        let loading = matches!(format, BlockFormat::Q4_0 | BlockFormat::Q4_1 | BlockFormat::Q8_0);
         let misfit = Isa::available()[0].run(Fit {
-            format,
+            encoding,
             shape,
             values,
-            thorough: importance.is_some() || !loading,
+            thorough: importance.is_some() || !encoding.is_loaded(),
             weights: &weights,
             to: &mut grids,
         });
@@ -59,8 +91,8 @@ impl Grid {
     }
 
     /// That of the block whose first group is in the given lane.
-    pub(super) fn new(format: BlockFormat, shape: Shape, found: &Found, lane: usize) -> Self {
-        let (group, groups) = (shape.group, format.block_len() / shape.group);
+    pub(super) fn new(encoding: Encoding, shape: Shape, found: &Found, lane: usize) -> Self {
+        let (group, groups) = (shape.group, encoding.block() / shape.group);
         // A block without groups is one, however many inputs it has.
         let shift = if groups == 1 {
             usize::BITS - 1
@@ -68,7 +100,7 @@ impl Grid {
             group.trailing_zeros()
         };
         let mut grid = Self {
-            format,
+            encoding,
             most: shape.most,
             shift,
             steps: [0.0; LANES],
@@ -125,15 +157,22 @@ impl Grid {
     /// # Panics
     /// On another number of quants than the block has inputs.
     pub fn write(&self, quants: &[u8], to: &mut Vec<u8>) {
-        assert_eq!(quants.len(), self.format.block_len(), "quants of one block");
-        bytes::write(self.format, self, quants, to);
+        assert_eq!(quants.len(), self.encoding.block(), "quants of one block");
+        match self.encoding {
+            Encoding::Block(format) => bytes::write(format, self, quants, to),
+            Encoding::Group(format) => groups::write(format, quants, to),
+        }
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
     }
 }
 
 pub(super) fn too_large(block: usize, index: usize) -> ShapeError {
     let first = index * block;
     ShapeError(format!(
-        "the {block} values from {first} on are too large for a scale in f16"
+        "the {block} values from {first} on are too large for a scale as it is kept"
     ))
 }
 

@@ -34,6 +34,18 @@ pub(super) struct Shared<S: Simd> {
     pub errors: S::F,
 }
 
+impl<S: Simd> Shared<S> {
+    /// Worse than any.
+    #[inline(always)]
+    fn none(s: S) -> Self {
+        Self {
+            units: [s.splat(0.0); 2],
+            factors: [s.splat(0.0); 2],
+            errors: s.splat(f32::INFINITY),
+        }
+    }
+}
+
 /// Finds what super-blocks share.
 pub(super) struct Join<'a> {
     pub lanes: &'a Lanes,
@@ -46,37 +58,37 @@ impl Join<'_> {
     /// The best scales near those that each group takes alone.
     #[inline(always)]
     pub(super) fn join<S: Simd>(&self, s: S, alone: Choice<S>) -> Shared<S> {
-        let mut best = self.candidate(s, alone, SHARES[0]);
-        for share in &SHARES[1..] {
-            best = self.better(s, best, self.candidate(s, alone, *share));
-        }
-        best
-    }
-
-    #[inline(always)]
-    fn candidate<S: Simd>(&self, s: S, alone: Choice<S>, share: f32) -> Shared<S> {
         let Grids { step, minimum } = alone.grids;
         let minimum = match self.zero {
             Some(_) => s.splat(0.0),
             None => s.sub(s.splat(0.0), minimum),
         };
-        let units = [
-            rounded(s, self.unit(s, step, share)),
-            rounded(s, self.unit(s, minimum, share)),
-        ];
-        let factors = [
-            self.clamp(s, 0, quotient(s, step, units[0])),
-            self.clamp(s, 1, quotient(s, minimum, units[1])),
-        ];
-        let mut best = self.neighbours(s, units, factors);
-        for _ in 0..2 {
-            let units = self.fit(s, &best);
-            best = self.better(s, best, self.neighbours(s, units, best.factors));
+        let mut best = Shared::none(s);
+        for share in SHARES {
+            let units = [self.unit(s, step, share), self.unit(s, minimum, share)];
+            best = self.better(s, best, self.candidate(s, [step, minimum], units));
         }
         best
     }
 
-    /// The unit in which the largest of a super-block's numbers gets the given share of the furthest factor.
+    /// The best scales found from given units on.
+    #[inline(always)]
+    fn candidate<S: Simd>(&self, s: S, alone: [S::F; 2], mut units: [S::F; 2]) -> Shared<S> {
+        let mut factors = [
+            self.clamp(s, 0, quotient(s, alone[0], units[0])),
+            self.clamp(s, 1, quotient(s, alone[1], units[1])),
+        ];
+        let mut best = Shared::none(s);
+        for round in 0..3 {
+            if round > 0 {
+                (units, factors) = (self.fit(s, &best), best.factors);
+            }
+            best = self.better(s, best, self.neighbours(s, units, factors));
+        }
+        best
+    }
+
+    /// The f16 unit in which the largest of a super-block's numbers gets the given share of the furthest factor.
     #[inline(always)]
     fn unit<S: Simd>(&self, s: S, of: S::F, share: f32) -> S::F {
         let mut units = store(s, of);
@@ -91,7 +103,7 @@ impl Join<'_> {
             }
             block.fill(largest / (furthest * share).round());
         }
-        load(s, &units)
+        rounded(s, load(s, &units))
     }
 
     /// A factor of the step (0) or of the minimum (1), brought to the nearest one that there is.
@@ -115,13 +127,10 @@ impl Join<'_> {
     /// Of given factors and those one more or less, the ones that lose least.
     #[inline(always)]
     fn neighbours<S: Simd>(&self, s: S, units: [S::F; 2], centre: [S::F; 2]) -> Shared<S> {
-        let mut best = Shared {
-            units,
-            factors: centre,
-            errors: self.lanes.errors(s, self.grids(s, units, centre)),
-        };
+        let mut best = Shared::none(s);
+        best.units = units;
         let others = if self.zero.is_some() { 1 } else { 3 };
-        for tried in 1..3 * others {
+        for tried in 0..3 * others {
             let [more, other] = [tried % 3, tried / 3].map(|at| [0.0, -1.0, 1.0][at]);
             let factors = [
                 self.clamp(s, 0, s.add(centre[0], s.splat(more))),

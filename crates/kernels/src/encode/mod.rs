@@ -8,6 +8,7 @@ mod bytes;
 mod dynamic;
 mod fit;
 mod grid;
+mod groups;
 mod lanes;
 mod levels;
 pub(crate) mod nf4;
@@ -18,6 +19,7 @@ use half::f16;
 use crate::matrix::{BLOCK, BlockFormat, ShapeError};
 pub use dynamic::dynamic_map;
 pub use grid::Grid;
+pub use groups::{GroupFormat, ZeroPoint};
 
 /// Appends the encoded blocks of rows of weights to `to`, such that the squared error, weighted with the importance of each input,
 /// is small: the mean square of an input over a text, say. The importance is that of a row's inputs; without, all count alike, and

@@ -1,4 +1,5 @@
-use super::fit::{Fit, Shape};
+use super::fit::{Fit, Origin, Shape};
+use super::grid::Encoding;
 use super::*;
 use crate::testing::Random;
 use crate::{Isa, PackedMatrix};
@@ -68,9 +69,9 @@ fn plain_error(format: BlockFormat, values: &[f32]) -> f64 {
         let low = group.iter().fold(f32::MAX, |low, v| low.min(*v));
         let high = group.iter().fold(f32::MIN, |high, v| high.max(*v));
         let largest = if -low >= high { low } else { high };
-        let (step, minimum) = match shape.zero {
-            Some(zero) => (half(largest / -f32::from(zero)), half(largest)),
-            None => (half((high - low) / most), half(low)),
+        let (step, minimum) = match shape.origin {
+            Origin::Zero { quant: zero, .. } => (half(largest / -f32::from(zero)), half(largest)),
+            _ => (half((high - low) / most), half(low)),
         };
         let nearest = |v: &f32| ((v - minimum) / step).round().clamp(0.0, most) * step + minimum;
         error(group, &group.iter().map(nearest).collect::<Vec<_>>())
@@ -204,7 +205,7 @@ fn grids_are_the_same_on_every_instruction_set() {
         let of = |isa: Isa| {
             let (shape, mut grids) = (Shape::of(format).unwrap(), Vec::new());
             let misfit = isa.run(Fit {
-                format,
+                encoding: Encoding::Block(format),
                 shape,
                 values: &values,
                 thorough: true,
