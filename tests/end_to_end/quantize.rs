@@ -14,7 +14,12 @@ use crate::tiny::{ARCHITECTURES, write_model};
 
 fn quantize(model: &Path, output: &Path, flags: &[&str]) -> Output {
     let mut command = Command::new(ROOTSTOCK);
-    command.arg("quantize").arg("--model").arg(model).arg("--output").arg(output);
+    command
+        .arg("quantize")
+        .arg("--model")
+        .arg(model)
+        .arg("--output")
+        .arg(output);
     command.args(flags).output().unwrap()
 }
 
@@ -48,7 +53,11 @@ fn folders_of_every_architecture_become_files_that_compute_the_same() {
         let text = ["--text", &whale(), "--tokens", "64"];
         let exact = report(&source, &output, &[&["--type", "f32"], &text[..]].concat());
         assert!(kl(&exact) < 1e-6, "{arch}: {}", kl(&exact));
-        let rounded = report(&source, &output, &[&["--type", "q8_0", "--overwrite"], &text[..]].concat());
+        let rounded = report(
+            &source,
+            &output,
+            &[&["--type", "q8_0", "--overwrite"], &text[..]].concat(),
+        );
         assert!(rounded["bytes"].as_u64() < exact["bytes"].as_u64(), "{arch}");
         assert!((0.0..0.01).contains(&kl(&rounded)), "{arch}: {}", kl(&rounded));
         for tensor in rounded["tensors"].as_array().unwrap() {
@@ -67,12 +76,24 @@ fn types_are_those_that_were_asked_for_and_fewer_bits_are_further_away() {
     for (name, maps) in [("q4_0", "Q4_0"), ("q5_0", "Q5_0"), ("q8_0", "Q8_0")] {
         let found = report(&model(), &output, &[&["--type", name], &text[..]].concat());
         let tensors = found["tensors"].as_array().unwrap();
-        assert!(tensors.iter().all(|tensor| tensor["type"] == maps || tensor["name"] == "token_embd.weight"));
+        assert!(
+            tensors
+                .iter()
+                .all(|tensor| tensor["type"] == maps || tensor["name"] == "token_embd.weight")
+        );
         assert!(kl(&found) < last, "{name}: {} after {last}", kl(&found));
         last = kl(&found);
     }
     // Rows of 576 are no blocks of 256; what leads down is 1536 wide.
-    let mixed = ["--type", "q4_k", "--tensor-type", "blk.3.*=q6_k", "--tensor-type", "blk.3.attn_q.weight=f16", "--overwrite"];
+    let mixed = [
+        "--type",
+        "q4_k",
+        "--tensor-type",
+        "blk.3.*=q6_k",
+        "--tensor-type",
+        "blk.3.attn_q.weight=f16",
+        "--overwrite",
+    ];
     let found = report(&model(), &output, &mixed);
     let of = |name: &str| {
         let mut tensors = found["tensors"].as_array().unwrap().iter();
@@ -96,7 +117,14 @@ fn a_calibration_text_brings_outputs_nearer_and_every_thread_count_gives_the_sam
     let source = dir.path().join("source");
     write_model("qwen2", &source);
     let text = fixture("eval/whale.txt");
-    let calibration = ["--type", "q4_0", "--calibration", text.to_str().unwrap(), "--calibration-length", "64"];
+    let calibration = [
+        "--type",
+        "q4_0",
+        "--calibration",
+        text.to_str().unwrap(),
+        "--calibration-length",
+        "64",
+    ];
     let run = |name: &str, flags: &[&str]| {
         let output = dir.path().join(name);
         let found = report(&source, &output, &[&calibration[..], flags].concat());
@@ -108,7 +136,9 @@ fn a_calibration_text_brings_outputs_nearer_and_every_thread_count_gives_the_sam
     assert!(one == three, "threads change the file");
     assert!(one != nearest);
     let tensors = gptq["tensors"].as_array().unwrap();
-    let known = tensors.iter().filter(|tensor| tensor["output_error"].as_f64().is_some());
+    let known = tensors
+        .iter()
+        .filter(|tensor| tensor["output_error"].as_f64().is_some());
     assert_eq!(known.count(), tensors.len() - 1, "all but the embedding");
     let (scaled, _) = run("scaled", &["--method", "nearest", "--scale-inputs"]);
     assert!(scaled != nearest);
@@ -121,8 +151,19 @@ fn types_can_be_chosen_within_a_distance() {
     write_model("llama-bias", &source);
     let sizes = ["0.0001", "100"].map(|most| {
         let text = whale();
-        let flags = ["--calibration", &text, "--calibration-length", "64", "--auto", "--max-kl", most, "--overwrite"];
-        report(&source, &dir.path().join("auto.gguf"), &flags)["bytes"].as_u64().unwrap()
+        let flags = [
+            "--calibration",
+            &text,
+            "--calibration-length",
+            "64",
+            "--auto",
+            "--max-kl",
+            most,
+            "--overwrite",
+        ];
+        report(&source, &dir.path().join("auto.gguf"), &flags)["bytes"]
+            .as_u64()
+            .unwrap()
     });
     assert!(sizes[0] > sizes[1], "{sizes:?}");
 }
@@ -163,7 +204,17 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
     // Files may not grow beyond 8 MiB, and the signal about it is ignored, so that writing fails as on a full disk.
     let script = "trap '' XFSZ; ulimit -f 8192; exec \"$@\"";
     let mut shell = Program::new("bash");
-    shell.args(["-c", script, "bash", ROOTSTOCK, "quantize", "--overwrite", "--type", "q8_0", "--model"]);
+    shell.args([
+        "-c",
+        script,
+        "bash",
+        ROOTSTOCK,
+        "quantize",
+        "--overwrite",
+        "--type",
+        "q8_0",
+        "--model",
+    ]);
     let run = shell.arg(model()).arg("--output").arg(&output).output().unwrap();
     let (code, text) = refusal(&run);
     assert_eq!(code, Some(1), "{text}");
@@ -178,8 +229,15 @@ fn a_run_that_is_killed_leaves_the_output_as_it_was_and_the_next_one_succeeds() 
     let (output, part) = (dir.path().join("model.gguf"), dir.path().join("model.gguf.part"));
     fs::write(&output, b"stock").unwrap();
     let mut command = Program::new(ROOTSTOCK);
-    command.args(["quantize", "--overwrite", "--type", "q4_0", "--model"]).arg(model());
-    let mut child = command.arg("--output").arg(&output).stdout(Stdio::null()).spawn().unwrap();
+    command
+        .args(["quantize", "--overwrite", "--type", "q4_0", "--model"])
+        .arg(model());
+    let mut child = command
+        .arg("--output")
+        .arg(&output)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let begun = Instant::now();
     while !part.exists() && begun.elapsed() < Duration::from_secs(60) {
         sleep(Duration::from_millis(2));

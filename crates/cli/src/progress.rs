@@ -32,9 +32,7 @@ impl Unit {
             Self::Bytes => "  {bar:32} {bytes:>10} of {total_bytes}  {bytes_per_sec}, {eta} left",
             Self::Weights => "  {bar:32} {percent:>3} %  {eta} left",
             Self::Layers | Self::Tensors => "  {bar:32} {pos:>10} of {len}  {eta} left",
-            Self::Questions | Self::Tokens | Self::Modules => {
-                "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left"
-            }
+            Self::Questions | Self::Tokens | Self::Modules => "  {bar:32} {pos:>10} of {len}  {per_sec}, {eta} left",
         }
     }
 

@@ -13,8 +13,8 @@ use crate::UsageError;
 use crate::args::{Activations, ModelArgs, Quantize, RunArgs, ServeArgs};
 use crate::models::{Located, Models, Replacements};
 
-mod compare;
 mod artefacts;
+mod compare;
 mod device;
 mod evaluation;
 mod finetune;
@@ -26,8 +26,8 @@ mod search;
 mod tests;
 mod trained;
 
-pub use compare::{CompareSettings, Contender};
 pub use artefacts::{ConvertSettings, Converted, ExtractSettings, MergeSettings};
+pub use compare::{CompareSettings, Contender};
 pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};

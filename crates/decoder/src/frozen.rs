@@ -105,13 +105,28 @@ impl FrozenModel {
                 layer: index,
                 projection,
             };
-            let values = read(weights, WeightRole::Weight { layer: index, projection })?;
+            let values = read(
+                weights,
+                WeightRole::Weight {
+                    layer: index,
+                    projection,
+                },
+            )?;
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             let row = |row: usize| &bytes[row * inputs * size_of::<f32>()..][..inputs * size_of::<f32>()];
             let matrix = PackedMatrix::pack(BlockFormat::F32, outputs, inputs, row);
-            model.maps.insert(site, matrix.map_err(|error| DecoderError::Unsupported(format!("{site}: {error}")))?);
+            model.maps.insert(
+                site,
+                matrix.map_err(|error| DecoderError::Unsupported(format!("{site}: {error}")))?,
+            );
             if layer.biases.contains(projection) {
-                let bias = read(weights, WeightRole::Bias { layer: index, projection })?;
+                let bias = read(
+                    weights,
+                    WeightRole::Bias {
+                        layer: index,
+                        projection,
+                    },
+                )?;
                 model.biases.insert(site, bias);
             }
         }
@@ -154,7 +169,9 @@ impl FrozenModel {
     /// # Panics
     /// On a matrix of another shape, and on the embedding and the output.
     pub fn replace(&mut self, site: Site, matrix: PackedMatrix) -> Option<PackedMatrix> {
-        let shape = matches!(site, Site::Layer { .. }).then(|| self.spec.shape(site)).flatten();
+        let shape = matches!(site, Site::Layer { .. })
+            .then(|| self.spec.shape(site))
+            .flatten();
         assert_eq!(shape, Some((matrix.inputs(), matrix.outputs())), "shape of {site}");
         self.maps.insert(site, matrix)
     }

@@ -27,8 +27,8 @@ pub mod training;
 
 pub use activations::{Activations, Precision};
 pub use attention::{AttentionHeads, attend};
-pub use divergence::{LogitPairs, RowDivergence, divergence};
 pub use components::{Components, components};
+pub use divergence::{LogitPairs, RowDivergence, divergence};
 pub use element::ElementType;
 pub use encode::nf4::{Nf4Weights, encode_nf4};
 pub use encode::{Grid, GroupFormat, ZeroPoint, dynamic_map, encode_row};

@@ -4,9 +4,9 @@
 pub mod calibrate;
 pub mod divergence;
 mod error;
-pub mod quantize;
 pub mod extract;
 pub mod merge;
+pub mod quantize;
 mod random;
 
 pub use error::OptimizeError;

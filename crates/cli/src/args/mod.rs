@@ -1,8 +1,8 @@
 //! What can be typed: one struct per command, parsed ([`mod@parse`]) and not yet validated (that is [`crate::settings`]).
 //! Every option is also an environment variable and a key of the command's `--config` file, see [`mod@file`].
 
-mod compare;
 mod artefacts;
+mod compare;
 mod dataset;
 mod device;
 mod eval;
@@ -10,8 +10,8 @@ mod file;
 mod finetune;
 mod inspect;
 mod parse;
-mod quantize;
 mod pull;
+mod quantize;
 mod search;
 mod serve;
 #[cfg(test)]
@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::ByteSize;
-pub use compare::CompareArgs;
 pub use artefacts::{BlendMethod, ConvertAdapterArgs, ExtractArgs, MergeArgs, OutputArgs, StoredType};
+pub use compare::CompareArgs;
 pub use dataset::{CheckArgs, DataCommand, PreviewArgs, RowsArgs, Truncate};
 pub use device::Device;
 pub use eval::{EvalArgs, Metric};
@@ -34,8 +34,8 @@ pub use finetune::{
 };
 pub use inspect::InspectArgs;
 pub use parse::parse;
-pub use quantize::{QuantizeArgs, RoundingMethod};
 pub use pull::PullArgs;
+pub use quantize::{QuantizeArgs, RoundingMethod};
 pub use search::{SearchArgs, StrategyName};
 pub use serve::ServeArgs;
 pub use variants::{Space, Task};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use rootstock_model::Checkpoint;
 use rootstock_optimize::extract::{Extracted, Left, extract};
-use rootstock_train::quantity::{count, significant};
+use rootstock_report::quantity::{count, significant};
 use serde_json::{Value, json};
 
 use crate::args::ExtractArgs;

@@ -10,7 +10,7 @@ use rootstock_model::adapter::{Adapter, AdapterDefaults, AdapterLimits, Base, Sa
 use rootstock_model::checkpoint::Role;
 use rootstock_model::{Checkpoint, ModelError, ModelFolder, SaveSettings, WeightSource};
 use rootstock_optimize::merge::{Change, Merged, Part};
-use rootstock_train::quantity::{bytes, significant};
+use rootstock_report::quantity::{bytes, significant};
 use serde_json::{Value, json};
 
 use crate::args::MergeArgs;

@@ -53,14 +53,23 @@ impl QuantizeSettings {
     /// # Errors
     /// A model or a text that is not there, an output that is, or options that contradict each other.
     pub fn new(args: &QuantizeArgs) -> Result<Self> {
-        let output = args.output.clone().ok_or_else(|| usage("--output is missing; give the file to write"))?;
+        let output = args
+            .output
+            .clone()
+            .ok_or_else(|| usage("--output is missing; give the file to write"))?;
         if output.exists() && !args.overwrite {
             let shown = output.display();
-            return Err(usage(format!("--output: {shown} exists; take another name or --overwrite")));
+            return Err(usage(format!(
+                "--output: {shown} exists; take another name or --overwrite"
+            )));
         }
         let model = Models::new(&args.model)?.locate(args.model.model.as_deref())?;
         Ok(Self {
-            comparison: args.text.as_ref().map(|text| comparison(args, text, &model, &output)).transpose()?,
+            comparison: args
+                .text
+                .as_ref()
+                .map(|text| comparison(args, text, &model, &output))
+                .transpose()?,
             model,
             output,
             recipe: Recipe::named(&args.recipe).map_err(|reason| usage(format!("--type: {reason}")))?,
@@ -112,10 +121,14 @@ fn max_kl(kl: f64) -> Result<f64> {
 fn calibration(args: &QuantizeArgs) -> Result<Option<CalibrationSettings>> {
     let Some(text) = args.calibration.clone() else {
         if args.method == Some(RoundingMethod::Gptq) {
-            return Err(usage("--method gptq needs a text to calibrate on; give one with --calibration"));
+            return Err(usage(
+                "--method gptq needs a text to calibrate on; give one with --calibration",
+            ));
         }
         if args.scale_inputs {
-            return Err(usage("--scale-inputs needs a text to calibrate on; give one with --calibration"));
+            return Err(usage(
+                "--scale-inputs needs a text to calibrate on; give one with --calibration",
+            ));
         }
         return Ok(None);
     };

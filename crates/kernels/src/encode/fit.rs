@@ -106,6 +106,13 @@ pub(super) struct Fit<'a> {
     pub to: &'a mut Vec<Grid>,
 }
 
+/// `1 / mean square`, 0 where there is none.
+fn inverse_mean_square(values: &[f32]) -> f32 {
+    let sum = values.iter().fold(0.0, |sum, value| value * value + sum);
+    let inverse = values.len() as f32 / sum;
+    if inverse.is_finite() && sum.is_finite() { inverse } else { 0.0 }
+}
+
 /// What was found for the groups in sixteen lanes.
 pub(super) struct Found {
     pub steps: Row,
@@ -129,7 +136,10 @@ impl Kernel for Fit<'_> {
             for lane in 0..count {
                 let at = first + lane * group;
                 let weights = &self.weights[at % self.weights.len()..];
-                lanes.set(lane, &self.values[at..at + group], weights);
+                let block = at / self.encoding.block() * self.encoding.block();
+                let block = &self.values[block..block + self.encoding.block()];
+                let scale = if self.thorough { inverse_mean_square(block) } else { 0.0 };
+                lanes.set(lane, &self.values[at..at + group], weights, scale);
             }
             lanes.clear(count);
             let found = self.shape.find(s, &lanes, self.thorough);

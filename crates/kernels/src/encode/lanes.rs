@@ -75,16 +75,16 @@ impl Lanes {
         }
     }
 
-    /// Takes the group of a lane, and the weights of its errors.
-    pub(super) fn set(&mut self, lane: usize, values: &[f32], weights: &[f32]) {
-        self.values
-            .iter_mut()
-            .zip(values)
-            .for_each(|(row, value)| row[lane] = *value);
-        self.weights
-            .iter_mut()
-            .zip(weights)
-            .for_each(|(row, weight)| row[lane] = *weight);
+    /// Takes the group of a lane, and the weights of its errors, times `sqrt(1 + scale * value^2)`.
+    ///
+    /// What is clipped errs towards zero, as the value's sign has it, and such errors add up over the inputs of a product where
+    /// those of rounding cancel out. So large values weigh more than the error of each input alone would have it.
+    pub(super) fn set(&mut self, lane: usize, values: &[f32], weights: &[f32], scale: f32) {
+        let rows = self.values.iter_mut().zip(&mut self.weights);
+        for ((to, to_weight), (value, weight)) in rows.zip(values.iter().zip(weights)) {
+            to[lane] = *value;
+            to_weight[lane] = weight * (1.0 + scale * value * value).sqrt();
+        }
     }
 
     /// Leaves zeros in the lanes from this one on.

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use rootstock_formats::FormatError;
 
 pub use self::gguf::save::{EncodedSource, GgufFile};
-pub use self::inventory::FileTensor;
 pub use self::hf::save::{Additions, FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use self::inventory::FileTensor;
 pub use self::roles::Role;
 pub use self::stored::StoredTensor;
 use self::tensors::Tensors;

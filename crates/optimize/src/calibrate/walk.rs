@@ -51,7 +51,10 @@ impl<'a> Walk<'a> {
             pool: ThreadPool::new(settings.threads).map_err(DecoderError::from)?,
             isa: Isa::detect().map_err(DecoderError::from)?,
         };
-        let rows = batches.iter().map(|batch| embed(spec, weights, batch)).collect::<Result<_, _>>()?;
+        let rows = batches
+            .iter()
+            .map(|batch| embed(spec, weights, batch))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             batches,
             rows,
@@ -177,7 +180,9 @@ fn embed(spec: &ArchSpec, weights: &dyn WeightSource, batch: &Batch) -> Result<V
         for &position in batch.positions() {
             weights.append_rows(Role::Positions, position..position + 1, positions, &mut learned)?;
         }
-        rows.iter_mut().zip(&learned).for_each(|(value, learned)| *value += learned);
+        rows.iter_mut()
+            .zip(&learned)
+            .for_each(|(value, learned)| *value += learned);
     }
     Ok(rows)
 }

@@ -109,7 +109,9 @@ pub fn choose(
         let kl = probe.whole(&units)?;
         if kl <= budget.max_kl {
             let mut chosen = types.to_vec();
-            units.iter().for_each(|unit| chosen[unit.tensor] = unit.options[unit.chosen].dtype);
+            units
+                .iter()
+                .for_each(|unit| chosen[unit.tensor] = unit.options[unit.chosen].dtype);
             best = Some(Chosen { types: chosen, kl });
             if kl >= NEAR * budget.max_kl || units.iter().all(|unit| unit.chosen == 0) {
                 break;
@@ -119,7 +121,10 @@ pub fn choose(
     }
     best.ok_or_else(|| OptimizeError::Setting {
         field: "--max-kl".to_owned(),
-        reason: format!("no choice of types is within {} on this text; allow more", budget.max_kl),
+        reason: format!(
+            "no choice of types is within {} on this text; allow more",
+            budget.max_kl
+        ),
     })
 }
 
@@ -206,7 +211,10 @@ impl<'a> Probe<'a> {
             model,
             walk,
             streams,
-            importance: moments.into_iter().map(|(site, moments)| (site, moments.mean_squares())).collect(),
+            importance: moments
+                .into_iter()
+                .map(|(site, moments)| (site, moments.mean_squares()))
+                .collect(),
         })
     }
 
@@ -243,7 +251,9 @@ impl<'a> Probe<'a> {
         let kl = self.run_from(unit.layer);
         self.exchange(kept);
         let (kl, first) = (kl?, unit.options[0].lost.max(f64::MIN_POSITIVE));
-        unit.options.iter_mut().for_each(|offer| offer.kl = kl * offer.lost / first);
+        unit.options
+            .iter_mut()
+            .for_each(|offer| offer.kl = kl * offer.lost / first);
         Ok(())
     }
 
@@ -284,7 +294,11 @@ impl<'a> Probe<'a> {
                 let rows = index * LOGIT_ROWS * hidden..(index * LOGIT_ROWS + targets.len()) * hidden;
                 for (rows, logits) in [(&expected[rows.clone()], &mut source), (&found[rows], &mut other)] {
                     logits.resize(targets.len() * projection.outputs(), 0.0);
-                    gemm(context, &Gemm::new(View::new(rows, hidden), Right::Forward(projection)), logits);
+                    gemm(
+                        context,
+                        &Gemm::new(View::new(rows, hidden), Right::Forward(projection)),
+                        logits,
+                    );
                 }
                 let pairs = LogitPairs {
                     source: &source,

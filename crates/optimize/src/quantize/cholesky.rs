@@ -24,7 +24,11 @@ fn factor(context: &mut Context, matrix: &mut [f32], width: usize) -> Option<()>
         let end = (start + BLOCK).min(width);
         let diagonal = factor_block(matrix, width, start..end)?;
         for row in end..width {
-            solve_row(&diagonal, end - start, &mut matrix[row * width + start..][..end - start]);
+            solve_row(
+                &diagonal,
+                end - start,
+                &mut matrix[row * width + start..][..end - start],
+            );
         }
         let below = (end..width).flat_map(|row| matrix[row * width + start..][..end - start].to_vec());
         let below: Vec<f32> = below.collect();
@@ -90,10 +94,16 @@ fn invert(context: &mut Context, matrix: &mut [f32], width: usize) {
         let inverse = invert_block(matrix, width, start..end);
         // What is left of the diagonal: -inverse * (left * what is inverted already).
         if start > 0 {
-            let left: Vec<f32> = (start..end).flat_map(|row| matrix[row * width..][..start].to_vec()).collect();
+            let left: Vec<f32> = (start..end)
+                .flat_map(|row| matrix[row * width..][..start].to_vec())
+                .collect();
             let mut product = vec![0.0; size * start];
             let done = View::strided(matrix, start, start, width);
-            gemm(context, &Gemm::new(View::new(&left, start), Right::Dense(done)), &mut product);
+            gemm(
+                context,
+                &Gemm::new(View::new(&left, start), Right::Dense(done)),
+                &mut product,
+            );
             let mut solved = vec![0.0; size * start];
             let negative = Gemm {
                 scale: -1.0,
@@ -142,7 +152,11 @@ mod tests {
             let rows: Vec<f32> = (0..2 * width * width).map(noise).collect();
             let rows = View::new(&rows, width);
             let mut matrix = vec![0.0; width * width];
-            gemm(&mut context, &Gemm::new(rows.transposed(), Right::Dense(rows)), &mut matrix);
+            gemm(
+                &mut context,
+                &Gemm::new(rows.transposed(), Right::Dense(rows)),
+                &mut matrix,
+            );
             (0..width).for_each(|at| matrix[at * width + at] += 0.1 * width as f32);
             let mut factor = matrix.clone();
             inverse_factor(&mut context, &mut factor, width).unwrap();
@@ -158,10 +172,18 @@ mod tests {
             };
             for (row, column) in [(0, 0), (width - 1, width - 1), (0, width - 1), (width / 2, width / 3)] {
                 let expected = f64::from(u8::from(row == column));
-                assert!((at(row, column) - expected).abs() < 1e-3, "{width}: {row}, {column}: {}", at(row, column));
+                assert!(
+                    (at(row, column) - expected).abs() < 1e-3,
+                    "{width}: {row}, {column}: {}",
+                    at(row, column)
+                );
             }
             let lower = (0..width).flat_map(|row| (0..row).map(move |column| (row, column)));
-            assert!(lower.into_iter().all(|(row, column)| factor[row * width + column] == 0.0));
+            assert!(
+                lower
+                    .into_iter()
+                    .all(|(row, column)| factor[row * width + column] == 0.0)
+            );
         }
         assert!(inverse_factor(&mut context, &mut [1.0, 2.0, 2.0, 1.0], 2).is_none());
     }

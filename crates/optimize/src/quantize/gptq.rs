@@ -84,7 +84,9 @@ impl Feedback {
             let share = count.div_ceil(threads).max(1);
             std::thread::scope(|scope| {
                 let parts = left.chunks_mut(share * width).zip(quants.chunks_mut(share * width));
-                let parts = parts.zip(errors.chunks_mut(share * CHUNK)).zip(grids.chunks(share * of_row));
+                let parts = parts
+                    .zip(errors.chunks_mut(share * CHUNK))
+                    .zip(grids.chunks(share * of_row));
                 for (((left, quants), errors), grids) in parts {
                     scope.spawn(move || {
                         let rows = left.chunks_exact_mut(width).zip(quants.chunks_exact_mut(width));

@@ -170,14 +170,19 @@ pub fn plan(
     if let Some(unknown) = exceptions.iter().find(|exception| !named(exception)) {
         return Err(OptimizeError::Setting {
             field: "--tensor-type".to_owned(),
-            reason: format!("no tensor is called {:?}; `rootstock inspect` lists them", unknown.pattern),
+            reason: format!(
+                "no tensor is called {:?}; `rootstock inspect` lists them",
+                unknown.pattern
+            ),
         });
     }
     let layers = spec.layers.len();
     let typed = tensors.iter().map(|tensor| {
         let mut parts = tensor.parts.iter().map(|&(role, _)| recipe.of_role(role, layers));
         // Roles that share a tensor share the better type.
-        let usual = parts.by_ref().max_by_key(|dtype| dtype.block().1 * 256 / dtype.block().0);
+        let usual = parts
+            .by_ref()
+            .max_by_key(|dtype| dtype.block().1 * 256 / dtype.block().0);
         let asked = exceptions.iter().rfind(|exception| exception.names(tensor, spec));
         let dtype = asked.map_or(usual.unwrap_or(DType::F32), |exception| exception.dtype);
         fitting(dtype, tensor)

@@ -41,7 +41,11 @@ impl Loss {
 
     /// Root of what is lost over what there was; 0 of nothing.
     pub(super) fn relative(self) -> f64 {
-        if self.total > 0.0 { (self.lost / self.total).sqrt() } else { 0.0 }
+        if self.total > 0.0 {
+            (self.lost / self.total).sqrt()
+        } else {
+            0.0
+        }
     }
 }
 
@@ -69,7 +73,9 @@ impl Matrix<'_> {
                 scope.spawn(move || self.round_rows(part, dtype, importance))
             });
             let workers: Vec<_> = workers.collect();
-            let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            let joined = workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
             joined.collect()
         });
         let mut all = Rounded::default();
@@ -81,9 +87,17 @@ impl Matrix<'_> {
         Ok(all)
     }
 
-    fn round_rows(&self, rows: Range<usize>, dtype: DType, importance: Option<&[f32]>) -> Result<Rounded, OptimizeError> {
+    fn round_rows(
+        &self,
+        rows: Range<usize>,
+        dtype: DType,
+        importance: Option<&[f32]>,
+    ) -> Result<Rounded, OptimizeError> {
         let mut rounded = Rounded::default();
         let (mut values, end) = (Vec::new(), rows.end);
+        // Where all inputs count alike that is said: what is searched for loading is searched less well.
+        let alike = (importance.is_none() && dtype != DType::Q8_0).then(|| vec![1.0; self.shape[1]]);
+        let importance = importance.or(alike.as_deref());
         for first in rows.step_by(ROWS_AT_ONCE) {
             values.clear();
             let piece = first..(first + ROWS_AT_ONCE).min(end);

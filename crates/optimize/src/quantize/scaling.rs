@@ -59,7 +59,9 @@ impl<'a> Scaled<'a> {
             let mut seen = BTreeMap::<Site, (Moments, Hessian)>::new();
             walk.observe_and_advance(&model, index, &mut |context, site, rows| {
                 let width = spec.shape(site).map_or(1, |(inputs, _)| inputs);
-                let (moments, hessian) = seen.entry(site).or_insert_with(|| (Moments::default(), Hessian::new(width)));
+                let (moments, hessian) = seen
+                    .entry(site)
+                    .or_insert_with(|| (Moments::default(), Hessian::new(width)));
                 moments.add(rows, width);
                 hessian.add(context, rows);
             });
@@ -78,7 +80,9 @@ impl<'a> Scaled<'a> {
     }
 
     fn scale(&self, layer: usize, projection: Projection) -> Option<&[f32]> {
-        self.scales.get(&input_site(Site::Layer { layer, projection })).map(Vec::as_slice)
+        self.scales
+            .get(&input_site(Site::Layer { layer, projection }))
+            .map(Vec::as_slice)
     }
 
     /// What the outputs of a map are divided by: the scales of the input that they become.
@@ -118,7 +122,10 @@ impl WeightSource for Scaled<'_> {
         let start = to.len();
         self.weights.append(role, to)?;
         let divisors = self.divisors_of(role).unwrap_or_default();
-        to[start..].iter_mut().zip(&divisors).for_each(|(value, divisor)| *value /= divisor);
+        to[start..]
+            .iter_mut()
+            .zip(&divisors)
+            .for_each(|(value, divisor)| *value /= divisor);
         Ok(())
     }
 
@@ -167,7 +174,11 @@ fn shared(spec: &ArchSpec, site: Site, mut magnitudes: Vec<f32>) -> Vec<f32> {
         for channel in 0..width {
             let sum: f32 = heads.iter().skip(channel).step_by(width).sum();
             let mean = sum / group as f32;
-            heads.iter_mut().skip(channel).step_by(width).for_each(|value| *value = mean);
+            heads
+                .iter_mut()
+                .skip(channel)
+                .step_by(width)
+                .for_each(|value| *value = mean);
         }
     }
     magnitudes
@@ -184,7 +195,9 @@ fn maps_of<'a>(
     let Site::Layer { layer, .. } = site else {
         return Vec::new();
     };
-    let sharing = spec.layers[layer].projections().filter(|&projection| input_site(Site::Layer { layer, projection }) == site);
+    let sharing = spec.layers[layer]
+        .projections()
+        .filter(|&projection| input_site(Site::Layer { layer, projection }) == site);
     let map = |projection| {
         let role = Role::Weight { layer, projection };
         let shape = role.shape(spec);
@@ -234,7 +247,9 @@ fn best(
 /// `magnitude^power`, around 1.
 fn scales(magnitudes: &[f32], power: f32) -> Vec<f32> {
     let scales: Vec<f32> = magnitudes.iter().map(|value| value.max(1e-4).powf(power)).collect();
-    let (least, most) = scales.iter().fold((f32::MAX, 0f32), |(least, most), &value| (least.min(value), most.max(value)));
+    let (least, most) = scales.iter().fold((f32::MAX, 0f32), |(least, most), &value| {
+        (least.min(value), most.max(value))
+    });
     let middle = (least * most).sqrt();
     scales.into_iter().map(|value| value / middle).collect()
 }
@@ -249,9 +264,15 @@ fn lost(
     hessian: &Hessian,
 ) -> Result<f64, OptimizeError> {
     let width = scales.len();
-    let scaled = rows.chunks_exact(width).flat_map(|row| row.iter().zip(scales).map(|(value, scale)| value * scale));
+    let scaled = rows
+        .chunks_exact(width)
+        .flat_map(|row| row.iter().zip(scales).map(|(value, scale)| value * scale));
     let scaled: Vec<f32> = scaled.collect();
-    let importance: Vec<f32> = squares.iter().zip(scales).map(|(square, scale)| square / (scale * scale)).collect();
+    let importance: Vec<f32> = squares
+        .iter()
+        .zip(scales)
+        .map(|(square, scale)| square / (scale * scale))
+        .collect();
     let format = format(dtype).ok_or_else(|| matrix.refused(format!("weights of type {dtype}")))?;
     let (mut bytes, mut back) = (Vec::new(), Vec::with_capacity(rows.len()));
     encode_row(format, &scaled, Some(&importance), &mut bytes).map_err(|error| matrix.refused(error.to_string()))?;

@@ -214,7 +214,11 @@ impl<'a> Quantizer<'a> {
         calibration.passed += 1;
         if calibration.passed == self.spec.layers.len() {
             let (output, width) = (&mut calibration.output, self.spec.hidden_size);
-            calibration.walk.output(&model).iter().for_each(|rows| output.add(rows, width));
+            calibration
+                .walk
+                .output(&model)
+                .iter()
+                .for_each(|rows| output.add(rows, width));
         }
         Ok(())
     }

@@ -111,7 +111,10 @@ fn written(
     };
     let batches = text::batches(calibration, checkpoint)?;
     let walk = walk(settings, calibration, checkpoint);
-    let scaled = calibration.scales.then(|| scaled(checkpoint, &roles, &batches, walk)).transpose()?;
+    let scaled = calibration
+        .scales
+        .then(|| scaled(checkpoint, &roles, &batches, walk))
+        .transpose()?;
     let weights: &(dyn WeightSource + Sync) = match &scaled {
         Some(scaled) => scaled,
         None => checkpoint,

@@ -82,7 +82,11 @@ impl Outcome {
         let (output, size, bits) = (self.output.display(), bytes(self.bytes), significant(self.bits()));
         let comparison = self.comparison.as_ref().map(|report| format!("\n{}", report.table()));
         let whole = format!("{output}: {size}, {bits} bits per weight");
-        format!("{}\n{whole}\n{}", aligned(&self.cells()), comparison.unwrap_or_default())
+        format!(
+            "{}\n{whole}\n{}",
+            aligned(&self.cells()),
+            comparison.unwrap_or_default()
+        )
     }
 
     /// A line per tensor, the header first.
@@ -113,7 +117,11 @@ impl Outcome {
         let series = |name: &str, value: &dyn Fn(&TensorReport) -> Option<f64>| Series {
             name: name.to_owned(),
             mark: Mark::Dots,
-            points: (0..).map(f64::from).zip(&self.tensors).filter_map(|(at, (_, report))| Some((at, value(report)?))).collect(),
+            points: (0..)
+                .map(f64::from)
+                .zip(&self.tensors)
+                .filter_map(|(at, (_, report))| Some((at, value(report)?)))
+                .collect(),
         };
         let plot = LinePlot {
             title: "Root of the squared error over the squares".to_owned(),

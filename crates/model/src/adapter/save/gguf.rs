@@ -193,7 +193,7 @@ impl Floats {
             }
             LoraType::Q8_0 => {
                 let mut bytes = Vec::new();
-                encode_row(BlockFormat::Q8_0, values, &mut bytes).map_err(|error| refuse(error.to_string()))?;
+                encode_row(BlockFormat::Q8_0, values, None, &mut bytes).map_err(|error| refuse(error.to_string()))?;
                 (DType::Q8_0, bytes)
             }
         };

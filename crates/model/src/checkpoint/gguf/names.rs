@@ -98,7 +98,9 @@ impl Names {
         Self {
             family,
             spec: spec.clone(),
-            fused: layers.flat_map(|layer| ["weight", "bias"].map(|suffix| QKV.name(layer, suffix))).collect(),
+            fused: layers
+                .flat_map(|layer| ["weight", "bias"].map(|suffix| QKV.name(layer, suffix)))
+                .collect(),
         }
     }
 

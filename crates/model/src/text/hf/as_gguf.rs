@@ -52,7 +52,10 @@ pub fn gguf_fields(dir: &Path, rows: usize) -> Result<Vec<(String, Field)>, Mode
         Some("BPE") => byte_level(&file, pipeline).map_err(|reason| refuse(&path, reason))?,
         other => {
             let other = other.unwrap_or("none");
-            return Err(refuse(&path, format_args!("a model of type {other} is not written as GGUF (BPE is)")));
+            return Err(refuse(
+                &path,
+                format_args!("a model of type {other} is not written as GGUF (BPE is)"),
+            ));
         }
     };
     fields.push(put("tokenizer.ggml.token_type", Field::Array(Array::I32(tokens.kinds))));
@@ -61,16 +64,30 @@ pub fn gguf_fields(dir: &Path, rows: usize) -> Result<Vec<(String, Field)>, Mode
         fields.extend(id.map(|id| put(key, Field::U32(id))));
     }
     let ends = read.end_tokens().iter().copied();
-    let named = settings.special("eos_token").and_then(|token| pipeline.token_to_id(token));
-    fields.extend(ends.clone().find(|&id| Some(id) != named).map(|id| put("tokenizer.ggml.eot_token_id", Field::U32(id))));
+    let named = settings
+        .special("eos_token")
+        .and_then(|token| pipeline.token_to_id(token));
+    fields.extend(
+        ends.clone()
+            .find(|&id| Some(id) != named)
+            .map(|id| put("tokenizer.ggml.eot_token_id", Field::U32(id))),
+    );
     let (plain, around) = (read.encode("a", false)?, read.encode("a", true)?);
     let begins = around.first() != plain.first();
     fields.push(put("tokenizer.ggml.add_bos_token", Field::Bool(begins)));
-    fields.push(put("tokenizer.ggml.add_eos_token", Field::Bool(around.last() != plain.last())));
-    fields.push(put("tokenizer.ggml.tokens", Field::Array(Array::String(tokens.spellings))));
+    fields.push(put(
+        "tokenizer.ggml.add_eos_token",
+        Field::Bool(around.last() != plain.last()),
+    ));
+    fields.push(put(
+        "tokenizer.ggml.tokens",
+        Field::Array(Array::String(tokens.spellings)),
+    ));
     if let Some(sources) = template::find(dir, &settings)? {
         fields.push(put("tokenizer.chat_template", Field::String(sources.default)));
-        let tool_use = sources.tool_use.map(|source| put("tokenizer.chat_template.tool_use", Field::String(source)));
+        let tool_use = sources
+            .tool_use
+            .map(|source| put("tokenizer.chat_template.tool_use", Field::String(source)));
         fields.extend(tool_use);
     }
     Ok(fields)
@@ -153,7 +170,8 @@ fn cuts(normalizer: Option<&impl Normalizer>, cut: Option<&impl PreTokenizer>) -
             .map_err(|error| format!("normalizer: {error}"))?;
     }
     if let Some(cut) = cut {
-        cut.pre_tokenize(&mut probe).map_err(|error| format!("pre_tokenizer: {error}"))?;
+        cut.pre_tokenize(&mut probe)
+            .map_err(|error| format!("pre_tokenizer: {error}"))?;
     }
     let words = probe.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
     Ok(words.into_iter().map(|(word, ..)| word.to_owned()).collect())
@@ -168,7 +186,8 @@ fn sentence_piece(file: &Value, tokens: &Tokens) -> Vec<(String, Field)> {
     }
     let score = |token: &String| -(*ranks.get(token).unwrap_or(&merges.len()) as f32);
     let scores = tokens.spellings.iter().map(score).collect();
-    let prefixed = file["normalizer"].to_string().contains("Prepend") || file["pre_tokenizer"]["prepend_scheme"] == "first";
+    let prefixed =
+        file["normalizer"].to_string().contains("Prepend") || file["pre_tokenizer"]["prepend_scheme"] == "first";
     vec![
         put("tokenizer.ggml.model", Field::String("llama".to_owned())),
         put("tokenizer.ggml.pre", Field::String("default".to_owned())),

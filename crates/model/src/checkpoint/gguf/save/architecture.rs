@@ -58,12 +58,18 @@ fn unlike(family: &str, what: &str) -> Refusal {
 /// What files of a family leave to it must be as it has it.
 fn check(family: &Family, spec: &ArchSpec) -> Result<(), Refusal> {
     let gated = family.feed_forward != FeedForwardLayout::Plain;
-    let scaled = if family.scaled_embedding { (spec.hidden_size as f32).sqrt() } else { 1.0 };
+    let scaled = if family.scaled_embedding {
+        (spec.hidden_size as f32).sqrt()
+    } else {
+        1.0
+    };
     let alike = spec.norm.kind == family.norm
         && spec.embedding_scale == scaled
         && spec.layers.iter().enumerate().all(|(index, layer)| {
             let attention = &layer.attention;
-            let bare = family.without_rotary.is_some_and(|every| (index + 1).is_multiple_of(every));
+            let bare = family
+                .without_rotary
+                .is_some_and(|every| (index + 1).is_multiple_of(every));
             let width = match family.scaled_by_share == Some(spec.layers.len()) {
                 true => spec.hidden_size / attention.heads.max(1),
                 false => attention.head_dim,
@@ -99,9 +105,18 @@ impl Said {
         self.size("embedding_length", spec.hidden_size);
         self.size("vocab_size", spec.vocab_size);
         let layers = || spec.layers.iter();
-        self.each("feed_forward_length", layers().map(|layer| layer.feed_forward.inner_size()).collect());
-        self.each("attention.head_count", layers().map(|layer| layer.attention.heads).collect());
-        self.each("attention.head_count_kv", layers().map(|layer| layer.attention.kv_heads).collect());
+        self.each(
+            "feed_forward_length",
+            layers().map(|layer| layer.feed_forward.inner_size()).collect(),
+        );
+        self.each(
+            "attention.head_count",
+            layers().map(|layer| layer.attention.heads).collect(),
+        );
+        self.each(
+            "attention.head_count_kv",
+            layers().map(|layer| layer.attention.kv_heads).collect(),
+        );
         if self.family.positions != Positions::Learned {
             self.size("attention.key_length", first.head_dim);
             self.size("attention.value_length", first.head_dim);
@@ -134,7 +149,10 @@ impl Said {
         };
         let expected = |index: usize| window.filter(|_| slides(index)).copied();
         if (0..windows.len()).any(|index| windows[index] != expected(index)) {
-            return Err(unlike(family.name, "has windows on other layers than files of that name say"));
+            return Err(unlike(
+                family.name,
+                "has windows on other layers than files of that name say",
+            ));
         }
         if let Some(&window) = window {
             self.size("attention.sliding_window", window);
@@ -213,14 +231,20 @@ impl<'a> Rotation<'a> {
         }
         let divisor = (1.0 / f64::from(*angles.first()?)).round();
         if divisor > 1.0 {
-            let plain: Vec<f32> = angles.iter().map(|&angle| (f64::from(angle) * divisor) as f32).collect();
+            let plain: Vec<f32> = angles
+                .iter()
+                .map(|&angle| (f64::from(angle) * divisor) as f32)
+                .collect();
             if let Some(base) = base_of(&plain, default) {
                 return Some(rotation(base, divisor));
             }
         }
         let base = base_of_first(angles).unwrap_or(default);
         let plain = plain_angles(base, 2 * angles.len());
-        let factors = plain.iter().zip(angles.iter()).map(|(&plain, &angle)| factor(plain, angle));
+        let factors = plain
+            .iter()
+            .zip(angles.iter())
+            .map(|(&plain, &angle)| factor(plain, angle));
         Some(Self {
             factors: Some(factors.collect()),
             ..rotation(base, 1.0)
@@ -240,5 +264,8 @@ fn base_of_first(angles: &[f32]) -> Option<f64> {
 fn factor(plain: f64, angle: f32) -> f32 {
     let near = (plain / f64::from(angle)) as f32;
     let exact = |factor: &f32| (plain / f64::from(*factor)) as f32 == angle;
-    [near, near.next_up(), near.next_down()].into_iter().find(exact).unwrap_or(near)
+    [near, near.next_up(), near.next_down()]
+        .into_iter()
+        .find(exact)
+        .unwrap_or(near)
 }

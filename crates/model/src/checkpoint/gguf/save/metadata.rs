@@ -45,7 +45,10 @@ impl Described {
         let said = architecture::of(spec)?;
         let names = Names::to_write(said.family, spec);
         let mut metadata = said.keys;
-        let name = dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
+        let name = dir
+            .canonicalize()
+            .ok()
+            .and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
         metadata.extend(name.map(|name| ("general.name".to_owned(), Value::String(name))));
         let text = text::hf::gguf_fields(dir, spec.vocab_size);
         metadata.extend(text.map_err(|error| Refusal::unsupported(error))?);

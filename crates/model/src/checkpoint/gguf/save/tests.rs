@@ -57,7 +57,11 @@ fn a_folder_becomes_a_file_with_the_same_architecture_tokens_and_weights() {
         let types = vec![DType::F32; file.tensors().len()];
         file.write(&path, &types, &mut Plain(&source))
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(fs::metadata(&path).unwrap().len(), file.bytes(&types).unwrap(), "{name}");
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            file.bytes(&types).unwrap(),
+            "{name}"
+        );
         let read = Checkpoint::open(&path).unwrap();
         for role in Role::all(source.spec()) {
             let [expected, found] = [&source, &read].map(|checkpoint| {
@@ -67,11 +71,21 @@ fn a_folder_becomes_a_file_with_the_same_architecture_tokens_and_weights() {
             });
             assert_eq!(found, expected, "{name}: {role}");
         }
-        assert_eq!(read.chat_template().unwrap().is_some(), source.chat_template().unwrap().is_some());
+        assert_eq!(
+            read.chat_template().unwrap().is_some(),
+            source.chat_template().unwrap().is_some()
+        );
         // A file is written from a file as well, with what it says of itself.
         let again = dir.path().join("again.gguf");
-        GgufFile::of(&read).unwrap().write(&again, &types, &mut Plain(&read)).unwrap();
-        assert_eq!(fs::read(&path).unwrap().len(), fs::read(&again).unwrap().len(), "{name}");
+        GgufFile::of(&read)
+            .unwrap()
+            .write(&again, &types, &mut Plain(&read))
+            .unwrap();
+        assert_eq!(
+            fs::read(&path).unwrap().len(),
+            fs::read(&again).unwrap().len(),
+            "{name}"
+        );
         assert_eq!(Checkpoint::open(&again).unwrap().spec(), read.spec(), "{name}");
     }
 }
