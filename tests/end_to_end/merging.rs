@@ -108,6 +108,58 @@ fn a_merged_model_is_served_and_the_adapter_is_taken_out_of_it_again() {
 }
 
 #[test]
+fn a_gguf_file_is_written_in_a_type_that_is_named_and_in_no_other_way() {
+    let world = world("llama3-rope");
+    let file = world.path("merged.gguf");
+    let merge = |flags: &[&str]| {
+        let mut command = world.command("merge");
+        command
+            .arg("--adapter")
+            .arg(&world.adapter)
+            .args(flags)
+            .arg("--output")
+            .arg(&file);
+        command
+    };
+    let (code, error) = refused(&mut merge(&[]));
+    assert!(
+        code == 2 && error.contains("--type") && world.results().is_empty(),
+        "{error}"
+    );
+    json(&mut merge(&["--type", "f32"]));
+    let expected = Expected::of("llama3-rope");
+    let ids = expected.ids();
+    let golden = expected.logprobs("adapter_logits", &ids);
+    let server = Server::start_on(&file, &["--activations", "f32"]);
+    let (most, _) = distance(&scored(&server, BASE, &ids), &golden);
+    assert!(most <= 1e-3, "{most}");
+    drop(server);
+    json(&mut merge(&["--type", "q8_0", "--overwrite"]));
+    let server = Server::start_on(&file, &["--activations", "f32"]);
+    let (most, _) = distance(&scored(&server, BASE, &ids), &golden);
+    assert!(most > 1e-3 && most < 0.3, "{most}");
+}
+
+#[test]
+fn an_output_layer_that_is_untied_is_a_tensor_of_a_gguf_file_too() {
+    let world = world("qwen3");
+    let (file, adapter) = (world.path("merged.gguf"), fixture("tiny-adapters/saved-head-tied"));
+    let mut merge = world.command("merge");
+    json(
+        merge
+            .arg("--adapter")
+            .arg(&adapter)
+            .args(["--type", "f32", "--output"])
+            .arg(&file),
+    );
+    let ids = Expected::of("qwen3").ids();
+    let golden = Expected::read(&adapter.join("expected.safetensors")).logprobs("logits", &ids);
+    let server = Server::start_on(&file, &["--activations", "f32"]);
+    let (most, _) = distance(&scored(&server, BASE, &ids), &golden);
+    assert!(most <= 1e-3, "{most}");
+}
+
+#[test]
 fn a_converted_adapter_is_served_in_every_type_and_comes_back_the_same() {
     let world = world("llama3-rope");
     let adapters = world.path("adapters");

@@ -26,7 +26,7 @@ mod search;
 mod tests;
 mod trained;
 
-pub use artefacts::{ConvertSettings, Converted, ExtractSettings, MergeSettings};
+pub use artefacts::{ConvertSettings, Converted, ExtractSettings, MergeSettings, MergedFile};
 pub use compare::{CompareSettings, Contender};
 pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};

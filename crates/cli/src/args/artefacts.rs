@@ -9,10 +9,10 @@ use super::{ModelArgs, SaveDtype};
 /// Where the result goes.
 #[derive(Debug, Clone, Args)]
 pub struct OutputArgs {
-    /// Folder that is written
-    #[arg(long, short = 'o', value_name = "DIR", alias = "output-path")]
+    /// Folder that is written; a model may be a file, whose name ends in .gguf
+    #[arg(long, short = 'o', value_name = "DIR|FILE", alias = "output-path")]
     pub output: Option<PathBuf>,
-    /// Replace the folder where it holds an earlier result
+    /// Replace an earlier result that is there
     #[arg(long)]
     pub overwrite: bool,
 }
@@ -43,9 +43,12 @@ pub struct MergeArgs {
     pub seed: u64,
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Element type of the weights that are written
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = SaveDtype::F32, alias = "save-dtype")]
-    pub dtype: SaveDtype,
+    /// Element type of a folder's weights [default: f32]
+    #[arg(long, value_name = "TYPE", value_enum, alias = "save-dtype")]
+    pub dtype: Option<SaveDtype>,
+    /// Type of a GGUF file's weights, as `quantize` takes it: q8_0, q4_k_m, f16, ...; needs an --output that ends in .gguf
+    #[arg(long = "type", value_name = "TYPE")]
+    pub recipe: Option<String>,
     /// Worker threads [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

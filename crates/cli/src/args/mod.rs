@@ -167,9 +167,10 @@ Exit codes: 0 it would be opened, 1 it would be refused or is neither, 2 wrong u
 Examples:
   rootstock merge --model smollm2-135m-instruct --adapter models/demo/moby-dick --output merged
   rootstock merge --model base --adapter a=0.7 --adapter b=0.3 --method ties --density 0.5 --output merged
+  rootstock merge --model base --adapter a --output merged.gguf --type q8_0
 
-The result is a Hugging Face folder with tokenizer, chat template and a card. A base that is quantized is decoded: the result is
-in the element type of --dtype, never rounded back. Everything that is linear is merged: LoRA, rsLoRA, DoRA, biases, modules_to_save;
+The result is a Hugging Face folder with tokenizer, chat template and a card, or a GGUF file. A base that is quantized is decoded: the
+result is in the type of --dtype or --type, never rounded back by itself. Everything that is linear is merged: LoRA, rsLoRA, DoRA, biases, modules_to_save;
 embedding and output layer are untied where an adapter changes one of them. Bottlenecks are refused.
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.")]
     Merge(MergeArgs),

@@ -8,10 +8,11 @@ use rootstock_model::FloatType;
 use rootstock_model::adapter::{BOTTLENECK_WEIGHTS, is_gguf, save::LoraType};
 use rootstock_optimize::extract::ExtractSettings as Extraction;
 use rootstock_optimize::merge::{Blend, Dropping};
+use rootstock_optimize::quantize::Recipe;
 
 use super::finetune::float;
-use super::{Result, usage, within};
-use crate::args::{BlendMethod, ConvertAdapterArgs, ExtractArgs, MergeArgs, OutputArgs, StoredType};
+use super::{Result, usage, within, worker_threads};
+use crate::args::{BlendMethod, ConvertAdapterArgs, ExtractArgs, MergeArgs, OutputArgs, SaveDtype, StoredType};
 use crate::models::{Located, Models, locate_adapter};
 
 /// What `merge` runs with.
@@ -23,12 +24,28 @@ pub struct MergeSettings {
     pub adapters: Vec<(Located, f32)>,
     /// How they become one.
     pub blend: Blend,
-    /// Folder that is written.
-    pub output: PathBuf,
-    /// Element type of the weights.
-    pub float: FloatType,
+    /// What is written.
+    pub output: MergedFile,
     /// Worker threads.
     pub threads: usize,
+}
+
+/// The container of a merged model.
+#[derive(Debug)]
+pub enum MergedFile {
+    /// A Hugging Face folder, and the element type of its weights.
+    Folder(PathBuf, FloatType),
+    /// A GGUF file, and the types of its weights.
+    Gguf(PathBuf, Recipe),
+}
+
+impl MergedFile {
+    /// Where it is written.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path, _) | Self::Gguf(path, _) => path,
+        }
+    }
 }
 
 impl MergeSettings {
@@ -48,14 +65,41 @@ impl MergeSettings {
         let model = Models::new(&args.model)?.locate(args.model.model.as_deref())?;
         let inputs = adapters.iter().map(|(adapter, _)| adapter).chain([&model]);
         Ok(Self {
-            output: folder_to_write(&args.output, inputs.map(|input| input.path.as_path()))?,
+            output: merged_file(args, inputs.map(|input| input.path.as_path()))?,
             blend: blend(args)?,
-            float: float(args.dtype),
-            threads: threads(args.threads)?,
+            threads: worker_threads(args.threads)?,
             model,
             adapters,
         })
     }
+}
+
+fn merged_file<'a>(args: &MergeArgs, inputs: impl Iterator<Item = &'a Path>) -> Result<MergedFile> {
+    let output = args.output.output.as_deref();
+    let Some(file) = output.filter(|output| is_gguf(output)) else {
+        if args.recipe.is_some() {
+            return Err(usage(
+                "--type is for a GGUF file; give an --output that ends in .gguf, or --dtype",
+            ));
+        }
+        let dtype = args.dtype.unwrap_or(SaveDtype::F32);
+        return Ok(MergedFile::Folder(folder_to_write(&args.output, inputs)?, float(dtype)));
+    };
+    let Some(recipe) = &args.recipe else {
+        return Err(usage(
+            "--type is missing: merged weights are rounded only as you say; give the type of the GGUF file's weights",
+        ));
+    };
+    if args.dtype.is_some() {
+        return Err(usage(
+            "--dtype is for a folder; the types of a GGUF file are those of --type",
+        ));
+    }
+    let recipe = Recipe::named(recipe).map_err(|reason| usage(format!("--type: {reason}")))?;
+    Ok(MergedFile::Gguf(
+        file_to_write("--output", file, args.output.overwrite, inputs)?,
+        recipe,
+    ))
 }
 
 /// `PATH=WEIGHT` where what follows the last `=` is a number, unless that is how the path itself is called.
@@ -124,7 +168,7 @@ impl ExtractSettings {
                 rank: within("rank", args.rank, 1, 1 << 16)?,
                 targets: args.target_modules.clone(),
                 save_rest: args.save_rest,
-                threads: threads(args.threads)?,
+                threads: worker_threads(args.threads)?,
             },
             model,
             tuned,
@@ -167,7 +211,10 @@ impl ConvertSettings {
         let inputs = || [model.path.as_path(), input.path.as_path()].into_iter();
         let is_folder = input.path.join(rootstock_model::adapter::CONFIG).is_file();
         let output = match (is_folder, is_gguf(&args.output)) {
-            (true, true) => Converted::Gguf(file_to_write(args, inputs())?, stored(args.stored)),
+            (true, true) => {
+                let file = file_to_write("OUT", &args.output, args.overwrite, inputs())?;
+                Converted::Gguf(file, stored(args.stored))
+            }
             (false, false) if args.stored.is_some() => {
                 return Err(usage(
                     "--type: tensors of a PEFT folder stay what they are in the GGUF file",
@@ -198,11 +245,6 @@ fn stored(stored: Option<StoredType>) -> LoraType {
         Some(StoredType::Bf16) => LoraType::Bf16,
         Some(StoredType::Q8_0) => LoraType::Q8_0,
     }
-}
-
-fn threads(threads: Option<usize>) -> Result<usize> {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    within("threads", threads.unwrap_or(available), 1, 1024)
 }
 
 /// Files that a folder of a model or an adapter has, of which at least one must be in what is replaced.
@@ -241,21 +283,29 @@ fn folder_to_write<'a>(args: &OutputArgs, mut inputs: impl Iterator<Item = &'a P
     Ok(canonical)
 }
 
-/// The file that is written.
-fn file_to_write<'a>(args: &ConvertAdapterArgs, mut inputs: impl Iterator<Item = &'a Path>) -> Result<PathBuf> {
-    let shown = args.output.display();
-    let output = std::path::absolute(&args.output).with_context(|| format!("OUT: {shown}"))?;
+/// The file that is written, absolute.
+fn file_to_write<'a>(
+    option: &str,
+    output: &Path,
+    overwrite: bool,
+    mut inputs: impl Iterator<Item = &'a Path>,
+) -> Result<PathBuf> {
+    let shown = output.display();
+    let output = std::path::absolute(output).with_context(|| format!("{option}: {shown}"))?;
     if output.is_dir() {
-        return Err(usage(format!("OUT: {shown} is a folder")));
+        return Err(usage(format!("{option}: {shown} is a folder")));
     }
-    if output.exists() && !args.overwrite {
+    if output.exists() && !overwrite {
         return Err(usage(format!(
-            "OUT: {shown} is there already; take another name, or --overwrite"
+            "{option}: {shown} is there already; take another name, or --overwrite"
         )));
     }
     let same = |input: &Path| matches!((input.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
     if inputs.any(same) {
-        return Err(usage(format!("OUT: {shown} is what is read; take another name")));
+        return Err(usage(format!("{option}: {shown} is what is read; take another name")));
+    }
+    if let Some(parent) = output.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("{option}: {} cannot be made", parent.display()))?;
     }
     Ok(output)
 }

@@ -110,7 +110,11 @@ pub(super) struct Fit<'a> {
 fn inverse_mean_square(values: &[f32]) -> f32 {
     let sum = values.iter().fold(0.0, |sum, value| value * value + sum);
     let inverse = values.len() as f32 / sum;
-    if inverse.is_finite() && sum.is_finite() { inverse } else { 0.0 }
+    if inverse.is_finite() && sum.is_finite() {
+        inverse
+    } else {
+        0.0
+    }
 }
 
 /// What was found for the groups in sixteen lanes.

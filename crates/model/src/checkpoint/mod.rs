@@ -4,6 +4,7 @@
 //! `NameTable` that says where each role lies. Everything else is
 //! shared: every tensor the architecture needs is there with its shape, and no other.
 
+mod additions;
 mod gguf;
 mod hf;
 mod inventory;
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 
 use rootstock_formats::FormatError;
 
+pub use self::additions::Additions;
 pub use self::gguf::save::{EncodedSource, GgufFile};
-pub use self::hf::save::{Additions, FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
 pub use self::inventory::FileTensor;
 pub use self::roles::Role;
 pub use self::stored::StoredTensor;

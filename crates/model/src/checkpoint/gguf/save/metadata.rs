@@ -11,11 +11,14 @@ use super::super::names::Names;
 use super::architecture;
 use crate::checkpoint::roles::NameTable;
 use crate::checkpoint::stored::{StoredTensor, stored};
-use crate::checkpoint::{Checkpoint, Refusal, Role, TextSource};
+use crate::checkpoint::{Additions, Checkpoint, Refusal, Role, TextSource};
 use crate::text;
+use crate::{ArchSpec, ProjectionSet};
 
 /// A model as GGUF describes it.
 pub(super) struct Described {
+    /// What it describes, with additions.
+    pub(super) spec: ArchSpec,
     pub(super) metadata: Vec<(String, Value)>,
     pub(super) tensors: Vec<StoredTensor>,
     pub(super) constants: Vec<(NewTensor, Vec<u8>)>,
@@ -31,19 +34,30 @@ const FILE_TYPE: &str = "general.file_type";
 /// The version of ggml's block types.
 const QUANTIZATION: &str = "general.quantization_version";
 
+/// Families whose files may have biases on any map.
+const TAKES_BIASES: [&str; 2] = ["llama", "mistral"];
+
 impl Described {
-    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self, Refusal> {
-        match &checkpoint.text {
-            TextSource::Gguf(gguf) => Self::kept(checkpoint, gguf),
-            TextSource::Folder(dir) => Self::converted(checkpoint, dir),
+    pub(super) fn of(checkpoint: &Checkpoint, additions: Additions) -> Result<Self, Refusal> {
+        let spec = additions.to(&checkpoint.spec);
+        let described = match &checkpoint.text {
+            TextSource::Gguf(gguf) => Self::kept(checkpoint, gguf, spec),
+            TextSource::Folder(dir) => Self::converted(dir, spec),
+        }?;
+        // Others' graphs in llama.cpp have the biases that the family always has.
+        if additions.biases != ProjectionSet::NONE && !TAKES_BIASES.contains(&described.spec.family.as_str()) {
+            return Err(Refusal::unsupported(format_args!(
+                "as a GGUF file: {} has no place for a bias that its maps do not always have",
+                described.spec.family
+            )));
         }
+        Ok(described)
     }
 
     /// What a file says of a model that was read from a folder.
-    fn converted(checkpoint: &Checkpoint, dir: &Path) -> Result<Self, Refusal> {
-        let spec = &checkpoint.spec;
-        let said = architecture::of(spec)?;
-        let names = Names::to_write(said.family, spec);
+    fn converted(dir: &Path, spec: ArchSpec) -> Result<Self, Refusal> {
+        let said = architecture::of(&spec)?;
+        let names = Names::to_write(said.family, &spec);
         let mut metadata = said.keys;
         let name = dir
             .canonicalize()
@@ -55,15 +69,16 @@ impl Described {
         Ok(Self {
             metadata,
             constants: said.constants,
-            tensors: layers_first(stored(&names, spec)?),
+            tensors: layers_first(stored(&names, &spec)?),
+            spec,
         })
     }
 
     /// What the file says that the model was read from.
-    fn kept(checkpoint: &Checkpoint, gguf: &Gguf) -> Result<Self, Refusal> {
+    fn kept(checkpoint: &Checkpoint, gguf: &Gguf, spec: ArchSpec) -> Result<Self, Refusal> {
         let shards = checkpoint.tensors.shards();
         let family: &'static Family = metadata::family(gguf)?;
-        let names = Names::new(family, &checkpoint.spec, shards);
+        let names = Names::new(family, &spec, shards);
         let kept = gguf.metadata().iter().filter(|(key, _)| !is_of_the_file(key));
         let implied = shards.names().filter(|name| names.is_implied(name));
         let constants = implied.filter_map(|name| {
@@ -78,7 +93,8 @@ impl Described {
         Ok(Self {
             metadata: kept.map(|(key, value)| (key.clone(), value.clone())).collect(),
             constants: constants.collect(),
-            tensors: layers_first(stored(&names, &checkpoint.spec)?),
+            tensors: layers_first(stored(&names, &spec)?),
+            spec,
         })
     }
 }

@@ -13,10 +13,13 @@ use rootstock_formats::gguf::{Header, NewTensor, Value};
 use rootstock_formats::{DType, PartFile};
 
 use self::metadata::Described;
-use crate::checkpoint::{Checkpoint, Role, StoredTensor, TextSource};
+use crate::checkpoint::{Additions, Checkpoint, Role, StoredTensor, TextSource};
 use crate::text::TokenId;
 use crate::text::hf::PROBE;
 use crate::{ArchSpec, ModelError, RowOrder};
+
+/// The key of the chat template, and what those of templates for special cases begin with.
+const TEMPLATE: &str = "tokenizer.chat_template";
 
 /// Where the encoded weights of a model come from.
 pub trait EncodedSource {
@@ -31,6 +34,7 @@ pub trait EncodedSource {
 /// A model's file without the values of its weights.
 #[derive(Debug, Clone)]
 pub struct GgufFile {
+    spec: ArchSpec,
     metadata: Vec<(String, Value)>,
     tensors: Vec<StoredTensor>,
     /// What has no role: factors of rotary embeddings.
@@ -54,19 +58,41 @@ impl GgufFile {
     /// # Errors
     /// An architecture or a tokenizer that no GGUF file describes.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
-        let described = Described::of(checkpoint).map_err(|refusal| refusal.at(&checkpoint.path))?;
+        Self::with(checkpoint, Additions::default())
+    }
+
+    /// The same for a model with more tensors than `checkpoint`.
+    ///
+    /// # Errors
+    /// As [`Self::of`], and for biases that files of the family have no place for.
+    pub fn with(checkpoint: &Checkpoint, additions: Additions) -> Result<Self, ModelError> {
+        let described = Described::of(checkpoint, additions).map_err(|refusal| refusal.at(&checkpoint.path))?;
+        let expected = match checkpoint.text {
+            TextSource::Gguf(_) => None,
+            TextSource::Folder(_) => Some(Expected {
+                spec: described.spec.clone(),
+                probe: checkpoint.tokenizer()?.encode(PROBE, true)?,
+            }),
+        };
         Ok(Self {
+            spec: described.spec,
             metadata: described.metadata,
             tensors: described.tensors,
             constants: described.constants,
-            expected: match checkpoint.text {
-                TextSource::Gguf(_) => None,
-                TextSource::Folder(_) => Some(Expected {
-                    spec: checkpoint.spec.clone(),
-                    probe: checkpoint.tokenizer()?.encode(PROBE, true)?,
-                }),
-            },
+            expected,
         })
+    }
+
+    /// The architecture that the file describes.
+    pub fn spec(&self) -> &ArchSpec {
+        &self.spec
+    }
+
+    /// Puts a chat template in the place of the model's own.
+    pub fn set_chat_template(&mut self, source: &str) {
+        self.metadata.retain(|(key, _)| !key.starts_with(TEMPLATE));
+        self.metadata
+            .push((TEMPLATE.to_owned(), Value::String(source.to_owned())));
     }
 
     /// Its tensors, but for those without a role.

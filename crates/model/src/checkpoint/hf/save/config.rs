@@ -6,10 +6,9 @@ use super::super::config;
 use super::super::family::{FAMILIES, Family, Positions, Windows};
 use super::super::fields::Fields;
 use super::super::folder::CONFIG;
-use super::Additions;
 use super::rope::Rotation;
-use crate::checkpoint::Refusal;
-use crate::{Activation, ArchSpec, AttentionSpec, LayerSpec, Position, Projection};
+use crate::checkpoint::{Additions, Refusal};
+use crate::{Activation, ArchSpec, AttentionSpec, LayerSpec, Position};
 
 /// How a folder describes a model.
 pub(super) struct Described {
@@ -62,20 +61,18 @@ pub(super) fn of_folder(
 }
 
 /// An architecture with what is added to it: where a field adds biases to several maps at once, to all of these.
-fn with(spec: &ArchSpec, family: &Family, additions: Additions) -> ArchSpec {
-    let mut spec = spec.clone();
-    spec.tied_output &= !additions.output;
-    let added = |projection: Projection| additions.biases.contains(projection);
-    let rules = family.biases.iter().filter(|rule| rule.when.is_some());
-    let rules = rules.filter(|rule| rule.projections.iter().copied().any(added));
-    let more: Vec<Projection> = rules.flat_map(|rule| rule.projections).copied().collect();
-    for layer in &mut spec.layers {
-        let all = Projection::ALL.into_iter();
-        layer.biases = all
-            .filter(|&projection| layer.biases.contains(projection) || added(projection) || more.contains(&projection))
-            .collect();
+fn with(spec: &ArchSpec, family: &Family, mut additions: Additions) -> ArchSpec {
+    for rule in family.biases.iter().filter(|rule| rule.when.is_some()) {
+        if rule
+            .projections
+            .iter()
+            .any(|&projection| additions.biases.contains(projection))
+        {
+            let more = rule.projections.iter();
+            additions.biases = more.fold(additions.biases, |biases, &projection| biases.with(projection));
+        }
     }
-    spec
+    additions.to(spec)
 }
 
 fn unlike(family: &Family, what: &str) -> Refusal {

@@ -13,9 +13,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::folder::CONFIG;
-use crate::checkpoint::{Checkpoint, Role, StoredTensor, TextSource};
+use crate::checkpoint::{Additions, Checkpoint, Role, StoredTensor, TextSource};
 use crate::files::{write, write_folder};
-use crate::{ModelError, ProjectionSet, packing};
+use crate::{ModelError, packing};
 
 /// Element types that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +51,6 @@ pub trait WeightSource {
         to.extend_from_slice(&all[wanted.start * width..wanted.end * width]);
         Ok(())
     }
-}
-
-/// What a model has that the checkpoint it is made of lacks. The source of its weights is asked for these, too, and for the biases
-/// of the maps that the same field of config.json is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Additions {
-    /// An output projection apart from the embedding.
-    pub output: bool,
-    /// Maps of every layer that add a bias.
-    pub biases: ProjectionSet,
 }
 
 /// How a folder is written.
