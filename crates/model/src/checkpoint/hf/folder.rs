@@ -161,7 +161,10 @@ fn add(shards: &mut Shards, hasher: &mut blake3::Hasher, dir: &Path, name: &str)
     let failed = |error| Refusal::unsupported(format_args!("{name}: {error}"));
     let file = MappedFile::open(&dir.join(name)).map_err(failed)?;
     let parsed = SafeTensors::parse_with_integers(&file).map_err(failed)?;
-    framed(hasher, &file);
+    hasher.update(&(file.len() as u64).to_le_bytes());
+    file.read_through(|bytes| {
+        hasher.update(bytes);
+    });
     let names = parsed.tensors().keys().cloned().collect();
     shards.add(file, parsed.tensors().clone())?;
     Ok(names)

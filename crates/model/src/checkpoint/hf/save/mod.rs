@@ -40,6 +40,9 @@ pub trait WeightSource {
     /// A tensor that cannot be read.
     fn append(&self, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError>;
 
+    /// Lets go of what reading tensors has left in memory.
+    fn release(&self) {}
+
     /// The same of some rows of a matrix of `rows`; cheaper than the whole where the source reads row by row.
     ///
     /// # Errors
@@ -170,6 +173,10 @@ impl FloatType {
 }
 
 impl WeightSource for Checkpoint {
+    fn release(&self) {
+        self.tensors.shards().release();
+    }
+
     fn append(&self, role: Role, to: &mut Vec<f32>) -> Result<(), ModelError> {
         if let Some(values) = self.tensors.vector(role) {
             to.extend_from_slice(values);
