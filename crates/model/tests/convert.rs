@@ -50,11 +50,12 @@ fn to_gguf(adapter: &Adapter, checkpoint: &Checkpoint, stored: LoraType, to: &Pa
 }
 
 fn pairs(adapter: &Adapter) -> Vec<&LowRank> {
-    let pair = |effect| match effect {
-        &Effect::LowRank(ref pair) => pair,
+    let effects = adapter.effects.iter();
+    let pairs = effects.map(|effect| match effect {
+        Effect::LowRank(pair) => pair,
         other => panic!("{other:?}"),
-    };
-    adapter.effects.iter().map(pair).collect()
+    });
+    pairs.collect()
 }
 
 /// `scale * B A` of every site.

@@ -128,7 +128,7 @@ impl PeftFolder {
         let entries = stored.iter().map(
             |(name, dtype, shape, bytes): &(String, &'static str, Vec<usize>, Vec<u8>)| Entry {
                 name: name.clone(),
-                dtype: *dtype,
+                dtype,
                 shape: shape.clone(),
                 bytes: bytes.len(),
             },

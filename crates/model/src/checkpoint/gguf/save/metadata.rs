@@ -65,7 +65,7 @@ impl Described {
             .and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
         metadata.extend(name.map(|name| ("general.name".to_owned(), Value::String(name))));
         let text = text::hf::gguf_fields(dir, spec.vocab_size);
-        metadata.extend(text.map_err(|error| Refusal::unsupported(error))?);
+        metadata.extend(text.map_err(Refusal::unsupported)?);
         Ok(Self {
             metadata,
             constants: said.constants,
