@@ -138,7 +138,14 @@ fn scaled<'a>(
     let bar = Progress::start("scaling inputs", layers as u64, Unit::Layers);
     let mut progress = |layers: usize| bar.reached(layers as u64);
     let spec = checkpoint.spec();
-    Ok(Scaled::search(spec, checkpoint, types, batches, walk, &mut progress)?)
+    Ok(Scaled::search(
+        spec,
+        checkpoint,
+        (types, None),
+        batches,
+        walk,
+        &mut progress,
+    )?)
 }
 
 fn weights_bar(file: &GgufFile) -> Progress {
