@@ -3,6 +3,7 @@
 
 use rootstock_formats::DType;
 use rootstock_formats::safetensors::write::Entry;
+use rootstock_kernels::{ElementType, GroupFormat, ZeroPoint};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Role, StoredTensor};
@@ -39,6 +40,20 @@ impl Grouping {
     /// Type of the blocks that a module is made of.
     pub fn dtype(&self) -> DType {
         if self.bits == 8 { DType::Q8_0 } else { DType::I4 }
+    }
+
+    /// How values are rounded to it.
+    pub fn format(&self) -> GroupFormat {
+        GroupFormat {
+            inputs: self.group_size,
+            bits: self.bits as u32,
+            zero: if self.symmetric {
+                ZeroPoint::Middle
+            } else {
+                ZeroPoint::OfGroup
+            },
+            scale: ElementType::F16,
+        }
     }
 
     /// What is wrong with it.

@@ -212,7 +212,12 @@ pub struct GroupedFolder {
 }
 
 impl GroupedFolder {
-    /// The tensors that become integers.
+    /// All tensors of the model.
+    pub fn tensors(&self) -> &[StoredTensor] {
+        &self.folder.tensors
+    }
+
+    /// Those that become integers.
     pub fn modules(&self) -> impl Iterator<Item = &StoredTensor> {
         let tensors = self.folder.tensors.iter();
         tensors.filter(|tensor| self.grouping.takes(tensor))
