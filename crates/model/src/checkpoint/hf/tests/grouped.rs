@@ -64,7 +64,8 @@ fn groups_are_read_as_they_were_written() {
         ("phi3", grouping(Gptq, 8, 32, true)),
         ("gpt2", grouping(Gptq, 4, 32, false)),
     ] {
-        let source = Model::tiny(name).open().unwrap();
+        let kept = Model::tiny(name).folder();
+        let source = Checkpoint::open(kept.path()).unwrap();
         let mut blocks = Blocks {
             spec: source.spec(),
             grouping,
@@ -94,7 +95,8 @@ fn groups_are_read_as_they_were_written() {
 fn groups_that_cannot_be_written_are_refused() {
     use GroupLayout::{CompressedTensors, Gptq};
     let refused = |name: &str, grouping, part: &str| {
-        let folder = ModelFolder::of(&Model::tiny(name).open().unwrap()).unwrap();
+        let kept = Model::tiny(name).folder();
+        let folder = ModelFolder::of(&Checkpoint::open(kept.path()).unwrap()).unwrap();
         let error = folder.grouped(grouping).unwrap_err().to_string();
         assert!(error.contains(part), "{name}: {error}");
     };
