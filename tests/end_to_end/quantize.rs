@@ -61,7 +61,13 @@ fn folders_of_every_architecture_become_files_that_compute_the_same() {
         assert!(rounded["bytes"].as_u64() < exact["bytes"].as_u64(), "{arch}");
         assert!((0.0..0.01).contains(&kl(&rounded)), "{arch}: {}", kl(&rounded));
         for tensor in rounded["tensors"].as_array().unwrap() {
-            assert_eq!(tensor["type"], "Q8_0", "{arch}: {tensor}");
+            // Learned positions are added up and never multiplied: they are kept.
+            let expected = if tensor["name"] == "position_embd.weight" {
+                "F32"
+            } else {
+                "Q8_0"
+            };
+            assert_eq!(tensor["type"], expected, "{arch}: {tensor}");
             assert!(tensor["error"].as_f64().unwrap() < 0.02, "{arch}: {tensor}");
         }
     }

@@ -64,8 +64,8 @@ fn a_folder_is_described_by_its_architecture_and_its_tensors_in_groups() {
     let json = inspection.json(true);
     for (name, expected) in [
         ("kind", json!("Hugging Face folder")),
-        ("architecture", json!("gemma3")),
-        ("layers", json!(inspection.facts["layers"])),
+        ("architecture", json!("gemma3_text")),
+        ("layers", json!(4)),
         ("vocabulary", json!(256)),
         ("licence", json!("apache-2.0")),
         ("chat_template", json!(true)),

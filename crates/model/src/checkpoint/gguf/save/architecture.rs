@@ -149,10 +149,13 @@ impl Said {
         };
         let expected = |index: usize| window.filter(|_| slides(index)).copied();
         if (0..windows.len()).any(|index| windows[index] != expected(index)) {
-            return Err(unlike(
-                family.name,
-                "has windows on other layers than files of that name say",
-            ));
+            if family.windows == Windows::Every {
+                let what = "has windows on other layers than files of that name say";
+                return Err(unlike(family.name, what));
+            }
+            let flags = windows.iter().map(|window| u32::from(window.is_some())).collect();
+            let flags = Value::Array(rootstock_formats::gguf::Array::U32(flags));
+            self.put("attention.sliding_window_pattern", flags);
         }
         if let Some(&window) = window {
             self.size("attention.sliding_window", window);
