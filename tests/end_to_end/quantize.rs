@@ -74,6 +74,38 @@ fn folders_of_every_architecture_become_files_that_compute_the_same() {
 }
 
 #[test]
+fn folders_of_integers_are_read_as_what_they_were_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    write_model("llama-bias", &source);
+    let text = whale();
+    let run = |name: &str, flags: &[&str]| {
+        let flags = [&["--text", &text, "--tokens", "64", "--group-size", "32"], flags].concat();
+        report(&source, &dir.path().join(name), &flags)
+    };
+    let eight = run("eight", &["--bits", "8"]);
+    assert!((0.0..0.01).contains(&kl(&eight)), "{}", kl(&eight));
+    let four = run("four", &["--asymmetric"]);
+    let gptq = run("gptq", &["--format", "gptq", "--asymmetric"]);
+    assert_eq!(kl(&four), kl(&gptq), "the layouts hold the same");
+    assert!(kl(&four) > kl(&eight) && four["bytes"].as_u64() < eight["bytes"].as_u64());
+    for tensor in four["tensors"].as_array().unwrap() {
+        assert_eq!(tensor["type"], "I4", "{tensor}");
+        assert!((0.0..0.2).contains(&tensor["error"].as_f64().unwrap()), "{tensor}");
+    }
+    let calibration = ["--calibration", &text, "--calibration-length", "64", "--asymmetric"];
+    let calibrated = |name: &str, method: &[&str]| run(name, &[&calibration[..], method].concat());
+    let [fed, near] = [
+        calibrated("fed", &[]),
+        calibrated("near", &["--method", "nearest", "--scale-inputs"]),
+    ];
+    assert!(fed["tensors"][0]["output_error"].as_f64().is_some(), "{fed}");
+    for found in [fed, near] {
+        assert!((0.0..0.5).contains(&kl(&found)), "{}", kl(&found));
+    }
+}
+
+#[test]
 fn types_are_those_that_were_asked_for_and_fewer_bits_are_further_away() {
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("small.gguf");
@@ -189,11 +221,20 @@ fn what_cannot_be_done_is_said_and_an_output_stays_as_it_was() {
         (&["--scale-inputs"], "--calibration"),
         (&["--calibration", "no-such-file"], "no-such-file"),
         (&["--auto", "--max-kl", "0.1"], "--calibration"),
+        (&["--bits", "4"], "for a folder"),
+        (&["--format", "gptq"], "model.gguf"),
     ] {
         let (code, text) = refusal(&quantize(&model(), &output, &[&["--overwrite"], flags].concat()));
         assert_eq!(code, Some(2), "{flags:?}: {text}");
         assert!(text.contains(expected), "{flags:?}: {text}");
     }
+    let (code, text) = refusal(&quantize(
+        &model(),
+        &dir.path().join("x"),
+        &["--tensor-type", "output=q8_0"],
+    ));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("ends in .gguf"), "{text}");
     let garbage = dir.path().join("garbage.gguf");
     fs::write(&garbage, b"GGUF and nothing that follows").unwrap();
     let (code, text) = refusal(&quantize(&garbage, &output, &["--overwrite"]));

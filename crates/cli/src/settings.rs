@@ -32,7 +32,7 @@ pub use evaluation::EvalSettings;
 pub use finetune::{FinetuneSettings, Resume};
 pub use generation::{DEFAULT_MAX_TOKENS, GenerationSettings};
 pub use measure::{Bound, Evidence, Measure, Objective};
-pub use quantize::{CalibrationSettings, QuantizeSettings};
+pub use quantize::{CalibrationSettings, QuantizeSettings, QuantizeTarget};
 pub use search::{SearchSettings, trial_folder};
 pub use trained::{kv_bytes, measured, served_base};
 

@@ -31,7 +31,7 @@ pub use components::{Components, components};
 pub use divergence::{LogitPairs, RowDivergence, divergence};
 pub use element::ElementType;
 pub use encode::nf4::{Nf4Weights, encode_nf4};
-pub use encode::{Grid, GroupFormat, ZeroPoint, dynamic_map, encode_row};
+pub use encode::{Grid, GroupFormat, ZeroPoint, dynamic_map, encode_groups, encode_row};
 pub use gemm::{Arithmetic, Gemm, Right, View, gemm};
 pub use isa::{ISA_VARIABLE, Isa, UnknownIsa};
 pub use kv::{BLOCK_TOKENS, KvCache, KvPrecision, KvShape, Place, Places};

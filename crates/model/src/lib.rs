@@ -16,7 +16,8 @@ pub use arch::{
     Position, Projection, ProjectionSet, Site,
 };
 pub use checkpoint::{
-    Additions, Checkpoint, EncodedSource, FileTensor, FloatType, GgufFile, ModelFolder, SaveSettings, WeightSource,
+    Additions, Checkpoint, EncodedSource, FileTensor, FloatType, GgufFile, GroupLayout, GroupedFolder, Grouping,
+    ModelFolder, SaveSettings, WeightSource,
 };
 pub use error::ModelError;
 pub use hash::ContentHash;

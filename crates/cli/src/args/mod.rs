@@ -35,7 +35,7 @@ pub use finetune::{
 pub use inspect::InspectArgs;
 pub use parse::parse;
 pub use pull::PullArgs;
-pub use quantize::{QuantizeArgs, RoundingMethod};
+pub use quantize::{QuantizeArgs, QuantizedFormat, RoundingMethod};
 pub use search::{SearchArgs, StrategyName};
 pub use serve::ServeArgs;
 pub use variants::{Space, Task};

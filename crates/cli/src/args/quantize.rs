@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rootstock_optimize::quantize::Exception;
 
-use super::ModelArgs;
+use super::{ModelArgs, OutputArgs, SaveDtype};
 
 /// Arguments of `quantize`.
 #[derive(Debug, Clone, Args)]
@@ -15,21 +15,32 @@ pub struct QuantizeArgs {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// GGUF file to write
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Write over a file that is there
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// What is written [default: gguf for a name that ends in .gguf, else compressed-tensors]
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub format: Option<QuantizedFormat>,
+    /// In a folder: bits of a weight, 4 or 8 (symmetric only) [default: 4]
+    #[arg(long, value_name = "N")]
+    pub bits: Option<usize>,
+    /// In a folder: inputs that share a scale, a multiple of 32 [default: 128]
+    #[arg(long, value_name = "N")]
+    pub group_size: Option<usize>,
+    /// In a folder: groups have zero points of their own
     #[arg(long)]
-    pub overwrite: bool,
-    /// Type of the weights: q4_0, q4_1, q5_0, q5_1, q8_0, q2_k to q6_k, q4_k_m, q5_k_m, f16, bf16 or f32. Embedding and output get
+    pub asymmetric: bool,
+    /// In a folder: element type of what is not quantized, embedding and output among it [default: f16]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub dtype: Option<SaveDtype>,
+    /// In a GGUF file: type of the weights: q4_0, q4_1, q5_0, q5_1, q8_0, q2_k to q6_k, q4_k_m, q5_k_m, f16, bf16 or f32. Embedding and output get
     /// q6_k at the least, or q8_0 where rows are no multiple of 256; maps of such rows get the next type in blocks of 32
     #[arg(long = "type", value_name = "TYPE", default_value = "q4_k_m")]
     pub recipe: String,
-    /// Another type for some tensors, by name with * for any characters, or `embedding` or `output` (repeatable; the last that
+    /// In a GGUF file: another type for some tensors, by name with * for any characters, or `embedding` or `output` (repeatable; the last that
     /// names a tensor counts)
     #[arg(long, value_name = "TENSOR=TYPE")]
     pub tensor_type: Vec<Exception>,
-    /// Choose the type of each map of a layer by what it costs on the calibration text: the smallest file within --max-kl; embedding
+    /// In a GGUF file: choose the type of each map of a layer by what it costs on the calibration text: the smallest file within --max-kl; embedding
     /// and output keep what --type and --tensor-type say
     #[arg(long, requires = "max_kl", requires = "calibration")]
     pub auto: bool,
@@ -66,6 +77,17 @@ pub struct QuantizeArgs {
     /// Print JSON in place of a table
     #[arg(long)]
     pub json: bool,
+}
+
+/// Containers of quantized models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantizedFormat {
+    /// A GGUF file
+    Gguf,
+    /// A Hugging Face folder of integers in groups, as compressed-tensors packs them
+    CompressedTensors,
+    /// A Hugging Face folder of integers in groups, in the layout of GPTQ (of any --method)
+    Gptq,
 }
 
 /// How values are rounded.

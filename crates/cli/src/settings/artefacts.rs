@@ -251,7 +251,7 @@ fn stored(stored: Option<StoredType>) -> LoraType {
 const MARKS: [&str; 3] = ["config.json", "adapter_config.json", BOTTLENECK_WEIGHTS];
 
 /// The folder that is written, whole and absolute.
-fn folder_to_write<'a>(args: &OutputArgs, mut inputs: impl Iterator<Item = &'a Path>) -> Result<PathBuf> {
+pub(super) fn folder_to_write<'a>(args: &OutputArgs, mut inputs: impl Iterator<Item = &'a Path>) -> Result<PathBuf> {
     let Some(output) = &args.output else {
         return Err(usage("--output is missing; give the folder that is written"));
     };
@@ -284,7 +284,7 @@ fn folder_to_write<'a>(args: &OutputArgs, mut inputs: impl Iterator<Item = &'a P
 }
 
 /// The file that is written, absolute.
-fn file_to_write<'a>(
+pub(super) fn file_to_write<'a>(
     option: &str,
     output: &Path,
     overwrite: bool,

@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use rootstock_model::adapter::is_gguf;
+use rootstock_model::{FloatType, GroupLayout, Grouping};
 use rootstock_optimize::quantize::{Exception, Method, Recipe};
 
+use super::artefacts::{file_to_write, folder_to_write};
+use super::finetune::float;
 use super::{CompareSettings, Contender, Result, usage, within, worker_threads};
-use crate::args::{Activations, QuantizeArgs, RoundingMethod};
+use crate::args::{Activations, QuantizeArgs, QuantizedFormat, RoundingMethod, SaveDtype};
 use crate::models::{Located, Models};
 use crate::side_by_side::Cut;
 
@@ -14,14 +18,10 @@ use crate::side_by_side::Cut;
 pub struct QuantizeSettings {
     /// The source.
     pub model: Located,
-    /// The file to write.
+    /// The file or the folder to write.
     pub output: PathBuf,
-    /// Types of tensors.
-    pub recipe: Recipe,
-    /// Other ones.
-    pub exceptions: Vec<Exception>,
-    /// Most nats per token that the output may be away, where types are chosen by that.
-    pub max_kl: Option<f64>,
+    /// Which of them, and its weights.
+    pub target: QuantizeTarget,
     /// The text that decides how weights are rounded.
     pub calibration: Option<CalibrationSettings>,
     /// The file beside its source on a text.
@@ -30,6 +30,27 @@ pub struct QuantizeSettings {
     pub threads: usize,
     /// Whether JSON is wanted.
     pub json: bool,
+}
+
+/// What weights become.
+#[derive(Debug, Clone)]
+pub enum QuantizeTarget {
+    /// Tensors of a GGUF file.
+    Gguf {
+        /// Types of tensors.
+        recipe: Recipe,
+        /// Other ones.
+        exceptions: Vec<Exception>,
+        /// Most nats per token that the output may be away, where types are chosen by that.
+        max_kl: Option<f64>,
+    },
+    /// Modules of a Hugging Face folder.
+    Folder {
+        /// Their integers.
+        grouping: Grouping,
+        /// Element type of the other weights.
+        float: FloatType,
+    },
 }
 
 /// A calibration text and what is done with it.
@@ -53,17 +74,15 @@ impl QuantizeSettings {
     /// # Errors
     /// A model or a text that is not there, an output that is, or options that contradict each other.
     pub fn new(args: &QuantizeArgs) -> Result<Self> {
-        let output = args
-            .output
-            .clone()
-            .ok_or_else(|| usage("--output is missing; give the file to write"))?;
-        if output.exists() && !args.overwrite {
-            let shown = output.display();
-            return Err(usage(format!(
-                "--output: {shown} exists; take another name or --overwrite"
-            )));
-        }
         let model = Models::new(&args.model)?.locate(args.model.model.as_deref())?;
+        let target = target(args)?;
+        let inputs = [model.path.as_path()].into_iter();
+        let output = match (&target, &args.output.output) {
+            (QuantizeTarget::Gguf { .. }, Some(file)) => {
+                file_to_write("--output", file, args.output.overwrite, inputs)?
+            }
+            _ => folder_to_write(&args.output, inputs)?,
+        };
         Ok(Self {
             comparison: args
                 .text
@@ -72,14 +91,57 @@ impl QuantizeSettings {
                 .transpose()?,
             model,
             output,
-            recipe: Recipe::named(&args.recipe).map_err(|reason| usage(format!("--type: {reason}")))?,
-            exceptions: args.tensor_type.clone(),
-            max_kl: args.max_kl.filter(|_| args.auto).map(max_kl).transpose()?,
+            target,
             calibration: calibration(args)?,
             threads: worker_threads(args.threads)?,
             json: args.json,
         })
     }
+}
+
+/// What is written, by its format or by the name of the output.
+fn target(args: &QuantizeArgs) -> Result<QuantizeTarget> {
+    let Some(output) = &args.output.output else {
+        return Err(usage(
+            "--output is missing; give the file (.gguf) or the folder to write",
+        ));
+    };
+    let by_name = match is_gguf(output) {
+        true => QuantizedFormat::Gguf,
+        false => QuantizedFormat::CompressedTensors,
+    };
+    let layout = match args.format.unwrap_or(by_name) {
+        QuantizedFormat::Gguf => return gguf(args),
+        QuantizedFormat::CompressedTensors => GroupLayout::CompressedTensors,
+        QuantizedFormat::Gptq => GroupLayout::Gptq,
+    };
+    if args.auto || !args.tensor_type.is_empty() {
+        return Err(usage(
+            "--auto and --tensor-type choose types of a GGUF file; give an --output that ends in .gguf",
+        ));
+    }
+    Ok(QuantizeTarget::Folder {
+        grouping: Grouping {
+            layout,
+            bits: args.bits.unwrap_or(4),
+            group_size: args.group_size.unwrap_or(128),
+            symmetric: !args.asymmetric,
+        },
+        float: float(args.dtype.unwrap_or(SaveDtype::F16)),
+    })
+}
+
+fn gguf(args: &QuantizeArgs) -> Result<QuantizeTarget> {
+    if args.bits.is_some() || args.group_size.is_some() || args.asymmetric || args.dtype.is_some() {
+        return Err(usage(
+            "--bits, --group-size, --asymmetric and --dtype are for a folder; the types of a GGUF file are those of --type",
+        ));
+    }
+    Ok(QuantizeTarget::Gguf {
+        recipe: Recipe::named(&args.recipe).map_err(|reason| usage(format!("--type: {reason}")))?,
+        exceptions: args.tensor_type.clone(),
+        max_kl: args.max_kl.filter(|_| args.auto).map(max_kl).transpose()?,
+    })
 }
 
 /// The file as it will be, beside its source.

@@ -60,7 +60,7 @@ pub(super) fn write(format: BlockFormat, grid: &Grid, quants: &[u8], to: &mut Ve
 }
 
 /// The low nibbles of quants: those of the first half below those of the second.
-fn halves(quants: &[u8], to: &mut Vec<u8>) {
+pub(super) fn halves(quants: &[u8], to: &mut Vec<u8>) {
     let (low, high) = quants.split_at(quants.len() / 2);
     to.extend(low.iter().zip(high).map(|(low, high)| low & 15 | high << 4));
 }

@@ -1,10 +1,11 @@
 //! Integers with one scale for a group of inputs, as compressed-tensors, GPTQ, AWQ and ONNX's MatMulNBits keep them: the same
 //! grids as those of blocks, with a zero point that is an integer.
 
+use super::bytes;
 use super::fit::Shape;
 use super::grid::{Encoding, Grid};
 use crate::element::ElementType;
-use crate::matrix::ShapeError;
+use crate::matrix::{BLOCK, BlockFormat, ShapeError};
 
 /// How a group's inputs are kept: `scale * (q - zero)`, q from 0 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub enum ZeroPoint {
 }
 
 impl GroupFormat {
+    /// The blocks of 32 inputs that hold such groups, several with the same scale and zero point: I4 for 4 bits, Q8_0 for 8 bits
+    /// around the middle; `None` for groups that fit neither. Models in them are run and measured as any others.
+    pub fn blocks(self) -> Option<BlockFormat> {
+        match (self.bits, self.zero) {
+            _ if self.scale != ElementType::F16 || !self.inputs.is_multiple_of(BLOCK) => None,
+            (4, _) => Some(BlockFormat::I4),
+            (8, ZeroPoint::Middle | ZeroPoint::MiddleOfEitherSign) => Some(BlockFormat::Q8_0),
+            _ => None,
+        }
+    }
+
     fn checked(self) -> Result<Self, ShapeError> {
         let Self { inputs, bits, .. } = self;
         if inputs == 0 || !inputs.is_multiple_of(16) {
@@ -58,6 +70,28 @@ impl Grid {
     ) -> Result<Vec<Self>, ShapeError> {
         let shape = Shape::of_groups(format.checked()?);
         Self::fit_shape(Encoding::Group(format), shape, values, importance)
+    }
+
+    /// Appends a group as the blocks that [`GroupFormat::blocks`] says.
+    ///
+    /// # Panics
+    /// On a grid that is not of groups which have such blocks, and on another number of quants than the group has inputs.
+    pub fn write_blocks(&self, quants: &[u8], to: &mut Vec<u8>) {
+        assert_eq!(quants.len(), self.encoding().block(), "quants of one group");
+        let format = match self.encoding() {
+            Encoding::Group(format) => format.blocks(),
+            Encoding::Block(_) => None,
+        };
+        assert!(format.is_some(), "groups that have blocks, got {:?}", self.encoding());
+        for quants in quants.chunks_exact(BLOCK) {
+            to.extend(self.units[0].to_le_bytes());
+            if format == Some(BlockFormat::I4) {
+                to.push(self.zero_point());
+                bytes::halves(quants, to);
+            } else {
+                to.extend(quants.iter().map(|quant| quant.wrapping_sub(128)));
+            }
+        }
     }
 
     /// The quant that stands for zero; of no meaning where there is none.

@@ -38,14 +38,42 @@ pub fn encode_row(
     }
     let grids = Grid::fit(format, values, importance)?;
     to.reserve(grids.len() * format.block_bytes());
-    let mut quants = vec![0; format.block_len()];
-    for (grid, values) in grids.iter().zip(values.chunks_exact(quants.len())) {
+    append_nearest(&grids, format.block_len(), values, |grid, quants| {
+        grid.write(quants, to)
+    });
+    Ok(())
+}
+
+/// Appends rows of weights rounded to integers in groups, as the blocks that [`GroupFormat::blocks`] says; importance as for
+/// [`encode_row`].
+///
+/// # Errors
+/// Groups that have no such blocks, and those of [`Grid::fit_groups`]; then `to` is as it was.
+pub fn encode_groups(
+    format: GroupFormat,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    to: &mut Vec<u8>,
+) -> Result<(), ShapeError> {
+    if format.blocks().is_none() {
+        return Err(ShapeError(format!("no blocks of 32 inputs hold {format:?}")));
+    }
+    let grids = Grid::fit_groups(format, values, importance)?;
+    append_nearest(&grids, format.inputs, values, |grid, quants| {
+        grid.write_blocks(quants, to)
+    });
+    Ok(())
+}
+
+/// Rounds blocks or groups of `len` values to their grids.
+fn append_nearest(grids: &[Grid], len: usize, values: &[f32], mut write: impl FnMut(&Grid, &[u8])) {
+    let mut quants = vec![0; len];
+    for (grid, values) in grids.iter().zip(values.chunks_exact(len)) {
         for (input, (quant, value)) in quants.iter_mut().zip(values).enumerate() {
             *quant = grid.nearest(input, *value).0;
         }
-        grid.write(&quants, to);
+        write(grid, &quants);
     }
-    Ok(())
 }
 
 /// Appends Q8_0 blocks: the step is the largest magnitude / 127, values round half away from zero.

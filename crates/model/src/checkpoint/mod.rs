@@ -21,7 +21,7 @@ use rootstock_formats::FormatError;
 
 pub use self::additions::Additions;
 pub use self::gguf::save::{EncodedSource, GgufFile};
-pub use self::hf::save::{FloatType, ModelFolder, SaveSettings, WeightSource};
+pub use self::hf::save::{FloatType, GroupLayout, GroupedFolder, Grouping, ModelFolder, SaveSettings, WeightSource};
 pub use self::inventory::FileTensor;
 pub use self::roles::Role;
 pub use self::stored::StoredTensor;

@@ -228,6 +228,7 @@ impl<'a> Probe<'a> {
                 role,
                 shape: [shape[0], shape[1]],
                 threads: self.budget.settings.threads,
+                groups: None,
             };
             let importance = self.importance.get(&input_site(site)).map(Vec::as_slice);
             let rounded = matrix.round(dtype, importance)?;

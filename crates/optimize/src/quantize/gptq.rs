@@ -10,7 +10,7 @@
 //! Grids are fixed first, so that inputs may come in an order of their own and still lie in the file's. Rows do not know of each
 //! other: they are taken a slice at a time. Within [`CHUNK`] inputs the feedback is row by row, beyond them a product.
 
-use rootstock_kernels::{BlockFormat, Context, Gemm, Grid, Right, View, gemm};
+use rootstock_kernels::{Context, Gemm, Grid, Right, View, gemm};
 
 use super::cholesky::inverse_factor;
 use crate::calibrate::Hessian;
@@ -66,9 +66,9 @@ impl Feedback {
         })
     }
 
-    /// Rounds rows to the grids of their blocks, which follow each other row by row; gives every input's quant, in the order of the
-    /// inputs.
-    pub(super) fn round(&self, context: &mut Context, format: BlockFormat, rows: &[f32], grids: &[Grid]) -> Vec<u8> {
+    /// Rounds rows to the grids of their blocks of `block` inputs, which follow each other row by row; gives every input's quant, in
+    /// the order of the inputs.
+    pub(super) fn round(&self, context: &mut Context, rows: &[f32], (grids, block): (&[Grid], usize)) -> Vec<u8> {
         let width = self.order.len();
         let count = rows.len() / width;
         let mut left: Vec<f32> = rows
@@ -76,7 +76,7 @@ impl Feedback {
             .flat_map(|row| self.order.iter().map(|&input| row[input]))
             .collect();
         let mut quants = vec![0; rows.len()];
-        let of_row = width / format.block_len();
+        let of_row = width / block;
         let mut errors = vec![0f32; count * CHUNK];
         for start in (0..width).step_by(CHUNK) {
             let size = CHUNK.min(width - start);
@@ -92,7 +92,7 @@ impl Feedback {
                         let rows = left.chunks_exact_mut(width).zip(quants.chunks_exact_mut(width));
                         let rows = rows.zip(errors.chunks_exact_mut(CHUNK)).zip(grids.chunks_exact(of_row));
                         for (((left, quants), errors), grids) in rows {
-                            self.round_chunk(format, (start, size), left, quants, errors, grids);
+                            self.round_chunk((start, size), left, quants, errors, (grids, block));
                         }
                     });
                 }
@@ -105,14 +105,13 @@ impl Feedback {
     /// Rounds one row's inputs of a chunk, with feedback within it; `errors` are what those after it are to make up for.
     fn round_chunk(
         &self,
-        format: BlockFormat,
         (start, size): (usize, usize),
         left: &mut [f32],
         quants: &mut [u8],
         errors: &mut [f32],
-        grids: &[Grid],
+        (grids, block): (&[Grid], usize),
     ) {
-        let (width, block) = (self.order.len(), format.block_len());
+        let width = self.order.len();
         for place in start..start + size {
             let input = self.order[place];
             let (quant, value) = grids[input / block].nearest(input % block, left[place]);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 
 use rootstock_formats::DType;
-use rootstock_kernels::{PackedMatrix, encode_row};
+use rootstock_kernels::{BlockFormat, Grid, GroupFormat, PackedMatrix, encode_groups, encode_row};
 use rootstock_model::checkpoint::Role;
 use rootstock_model::{MatrixView, ModelError, RowOrder, WeightSource, append_bytes, packing};
 
@@ -24,6 +24,8 @@ pub(super) struct Matrix<'a> {
     pub shape: [usize; 2],
     /// Threads.
     pub threads: usize,
+    /// Where its type's blocks share scales: the groups that do.
+    pub groups: Option<GroupFormat>,
 }
 
 /// Sums of squares: of what is lost, and of what there was.
@@ -111,13 +113,48 @@ impl Matrix<'_> {
         Ok(rounded)
     }
 
-    fn encode(&self, dtype: DType, values: &[f32], importance: Option<&[f32]>, to: &mut Vec<u8>) -> Result<(), String> {
+    /// Appends rows as they are rounded.
+    pub(super) fn encode(
+        &self,
+        dtype: DType,
+        values: &[f32],
+        importance: Option<&[f32]>,
+        to: &mut Vec<u8>,
+    ) -> Result<(), String> {
         if dtype.is_float() {
             append_bytes(dtype, values, to);
             return Ok(());
         }
-        let format = packing::format(dtype).ok_or_else(|| format!("weights are not rounded to {dtype}"))?;
-        encode_row(format, values, importance, to).map_err(|error| error.to_string())
+        let written = match self.groups {
+            Some(groups) => encode_groups(groups, values, importance, to),
+            None => encode_row(block_format(dtype)?, values, importance, to),
+        };
+        written.map_err(|error| error.to_string())
+    }
+
+    /// The grids of whole rows, and the inputs that each is for.
+    pub(super) fn grids(
+        &self,
+        dtype: DType,
+        values: &[f32],
+        importance: Option<&[f32]>,
+    ) -> Result<(Vec<Grid>, usize), OptimizeError> {
+        let found = match self.groups {
+            Some(groups) => Grid::fit_groups(groups, values, importance).map(|grids| (grids, groups.inputs)),
+            None => {
+                let format = block_format(dtype).map_err(|reason| self.refused(reason))?;
+                Grid::fit(format, values, importance).map(|grids| (grids, format.block_len()))
+            }
+        };
+        found.map_err(|error| self.refused(error.to_string()))
+    }
+
+    /// Appends the block or the group of a grid.
+    pub(super) fn write(&self, grid: &Grid, quants: &[u8], to: &mut Vec<u8>) {
+        match self.groups {
+            Some(_) => grid.write_blocks(quants, to),
+            None => grid.write(quants, to),
+        }
     }
 
     /// What encoded rows are away from what they were.
@@ -155,10 +192,14 @@ impl Matrix<'_> {
     }
 }
 
+fn block_format(dtype: DType) -> Result<BlockFormat, String> {
+    packing::format(dtype).ok_or_else(|| format!("weights are not rounded to {dtype}"))
+}
+
 /// Encoded rows in the layout of the kernels.
 pub(super) fn packed(matrix: &Matrix<'_>, dtype: DType, bytes: &[u8]) -> Result<PackedMatrix, OptimizeError> {
     let [rows, cols] = matrix.shape;
-    let format = packing::format(dtype).ok_or_else(|| matrix.refused(format!("weights of type {dtype}")))?;
+    let format = block_format(dtype).map_err(|reason| matrix.refused(reason))?;
     let stride = bytes.len() / rows;
     PackedMatrix::pack(format, rows, cols, |row| &bytes[row * stride..][..stride])
         .map_err(|error| matrix.refused(error.to_string()))

@@ -16,9 +16,8 @@ use std::ops::Range;
 
 use rootstock_decoder::{Batch, FrozenModel};
 use rootstock_formats::DType;
-use rootstock_kernels::{Context, encode_row};
+use rootstock_kernels::{Context, GroupFormat};
 use rootstock_model::checkpoint::Role;
-use rootstock_model::packing::format;
 use rootstock_model::{ArchSpec, FeedForward, ModelError, NormSite, Projection, Site, WeightSource};
 
 use super::rounding::Matrix;
@@ -39,7 +38,8 @@ pub struct Scaled<'a> {
 }
 
 impl<'a> Scaled<'a> {
-    /// Searches the scales of every input, for weights that will be rounded to these types. `progress` is told the layers that are
+    /// Searches the scales of every input, for weights that will be rounded to these types, in groups as
+    /// [`super::Quantizer::grouped`] has it. `progress` is told the layers that are
     /// done.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl<'a> Scaled<'a> {
     pub fn search(
         spec: &'a ArchSpec,
         weights: &'a (dyn WeightSource + Sync),
-        types: &BTreeMap<Role, DType>,
+        (types, groups): (&BTreeMap<Role, DType>, Option<GroupFormat>),
         batches: &[Batch],
         settings: WalkSettings,
         progress: &mut dyn FnMut(usize),
@@ -67,7 +67,7 @@ impl<'a> Scaled<'a> {
             });
             for (site, (moments, hessian)) in &seen {
                 let magnitudes = shared(spec, *site, moments.mean_magnitudes());
-                let maps = maps_of(spec, *site, weights, types, settings.threads);
+                let maps = maps_of(spec, *site, (weights, settings.threads), (types, groups));
                 if !is_foldable(spec, *site) || maps.iter().all(|(_, dtype)| dtype.is_float()) {
                     continue;
                 }
@@ -192,9 +192,8 @@ fn shared(spec: &ArchSpec, site: Site, mut magnitudes: Vec<f32>) -> Vec<f32> {
 fn maps_of<'a>(
     spec: &ArchSpec,
     site: Site,
-    weights: &'a (dyn WeightSource + Sync),
-    types: &BTreeMap<Role, DType>,
-    threads: usize,
+    (weights, threads): (&'a (dyn WeightSource + Sync), usize),
+    (types, groups): (&BTreeMap<Role, DType>, Option<GroupFormat>),
 ) -> Vec<(Matrix<'a>, DType)> {
     let Site::Layer { layer, .. } = site else {
         return Vec::new();
@@ -210,6 +209,7 @@ fn maps_of<'a>(
             role,
             shape: [shape[0], shape[1]],
             threads,
+            groups,
         };
         (matrix, types.get(&role).copied().unwrap_or(DType::F32))
     };
@@ -277,9 +277,9 @@ fn lost(
         .zip(scales)
         .map(|(square, scale)| square / (scale * scale))
         .collect();
-    let format = format(dtype).ok_or_else(|| matrix.refused(format!("weights of type {dtype}")))?;
     let (mut bytes, mut back) = (Vec::new(), Vec::with_capacity(rows.len()));
-    encode_row(format, &scaled, Some(&importance), &mut bytes).map_err(|error| matrix.refused(error.to_string()))?;
+    let encoded = matrix.encode(dtype, &scaled, Some(&importance), &mut bytes);
+    encoded.map_err(|reason| matrix.refused(reason))?;
     matrix.decode(dtype, &bytes, &mut back)?;
     for (back, row) in back.chunks_exact_mut(width).zip(rows.chunks_exact(width)) {
         let values = back.iter_mut().zip(row).zip(scales);

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use rootstock_decoder::{Batch, FrozenModel};
 use rootstock_formats::DType;
-use rootstock_kernels::{Context, Grid};
+use rootstock_kernels::{Context, GroupFormat};
 use rootstock_model::checkpoint::Role;
-use rootstock_model::packing::format;
 use rootstock_model::{ArchSpec, EncodedSource, ModelError, Site, WeightSource, append_bytes};
 
 use super::gptq::Feedback;
@@ -50,6 +49,7 @@ pub struct Quantizer<'a> {
     weights: &'a (dyn WeightSource + Sync),
     types: BTreeMap<Role, DType>,
     threads: usize,
+    groups: Option<GroupFormat>,
     calibration: Option<Calibration<'a>>,
     /// Maps of the layer that was quantized last.
     ready: BTreeMap<Role, Vec<u8>>,
@@ -82,10 +82,20 @@ impl<'a> Quantizer<'a> {
             weights,
             types,
             threads,
+            groups: None,
             calibration: None,
             ready: BTreeMap::new(),
             reports: Vec::new(),
             progress,
+        }
+    }
+
+    /// Has the blocks of groups share scale and zero point. The types of matrices must be the groups' blocks, or floats.
+    #[must_use]
+    pub fn grouped(self, groups: GroupFormat) -> Self {
+        Self {
+            groups: Some(groups),
+            ..self
         }
     }
 
@@ -153,6 +163,7 @@ impl<'a> Quantizer<'a> {
             role,
             shape,
             threads: self.threads,
+            groups: self.groups,
         }
     }
 
@@ -294,18 +305,16 @@ fn round_with_feedback(
     hessian: &Hessian,
 ) -> Result<(Rounded, Loss), OptimizeError> {
     let rows = matrix.shape[0];
-    let format = format(dtype).ok_or_else(|| matrix.refused(format!("weights of type {dtype}")))?;
     let (mut rounded, mut output) = (Rounded::default(), Loss::default());
     let mut values = Vec::new();
     for first in (0..rows).step_by(ROWS_AT_ONCE) {
         values.clear();
         matrix.rows(first..(first + ROWS_AT_ONCE).min(rows), &mut values)?;
-        let grids = Grid::fit(format, &values, Some(&feedback.importance));
-        let grids = grids.map_err(|error| matrix.refused(error.to_string()))?;
-        let quants = feedback.round(context, format, &values, &grids);
+        let (grids, block) = matrix.grids(dtype, &values, Some(&feedback.importance))?;
+        let quants = feedback.round(context, &values, (&grids, block));
         let start = rounded.bytes.len();
-        for (grid, quants) in grids.iter().zip(quants.chunks_exact(format.block_len())) {
-            grid.write(quants, &mut rounded.bytes);
+        for (grid, quants) in grids.iter().zip(quants.chunks_exact(block)) {
+            matrix.write(grid, quants, &mut rounded.bytes);
         }
         let bytes = &rounded.bytes[start..];
         rounded.loss.add(matrix.loss(dtype, bytes, &values)?);

@@ -4,13 +4,13 @@ mod outcome;
 mod text;
 
 use std::collections::BTreeMap;
-use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rootstock_decoder::Batch;
 use rootstock_formats::DType;
+use rootstock_kernels::GroupFormat;
 use rootstock_model::checkpoint::{Role, StoredTensor};
-use rootstock_model::{Checkpoint, GgufFile, WeightSource};
+use rootstock_model::{Checkpoint, FloatType, GgufFile, Grouping, ModelError, ModelFolder, SaveSettings, WeightSource};
 use rootstock_optimize::calibrate::WalkSettings;
 use rootstock_optimize::quantize::{Budget, Quantizer, Scaled, TensorReport, choose, plan};
 
@@ -18,7 +18,7 @@ use self::outcome::Outcome;
 use super::compare;
 use crate::args::QuantizeArgs;
 use crate::progress::{Progress, Unit};
-use crate::settings::{CalibrationSettings, QuantizeSettings};
+use crate::settings::{CalibrationSettings, QuantizeSettings, QuantizeTarget};
 
 /// Tokens of the calibration text that types are chosen on: each tensor is tried on all of them.
 const CHOOSING_TOKENS: usize = 1024;
@@ -41,22 +41,68 @@ const CHOICES: [DType; 8] = [
 pub fn run(args: QuantizeArgs) -> Result<()> {
     let settings = QuantizeSettings::new(&args)?;
     let checkpoint = Checkpoint::open(&settings.model.path)?;
-    let file = GgufFile::of(&checkpoint)?;
-    let planned = plan(file.tensors(), checkpoint.spec(), settings.recipe, &settings.exceptions)?;
-    let types = match (settings.max_kl, &settings.calibration) {
-        (Some(max_kl), Some(calibration)) => chosen((&settings, calibration, max_kl), &checkpoint, &file, &planned)?,
-        _ => planned,
+    let (tensors, reports) = match &settings.target {
+        QuantizeTarget::Gguf { .. } => file(&settings, &checkpoint)?,
+        QuantizeTarget::Folder { grouping, float } => folder((&settings, *grouping, *float), &checkpoint)?,
     };
-    if let Some(parent) = settings.output.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("--output: {} cannot be made", parent.display()))?;
-    }
-    let tensors = written(&settings, &checkpoint, &file, &types)?;
     let comparison = settings.comparison.as_ref().map(compare::measured).transpose()?;
-    let outcome = Outcome::new(&settings, &checkpoint, &file, tensors, comparison)?;
+    let outcome = Outcome::new(&settings, &checkpoint, (&tensors, reports), comparison)?;
     if let Some(path) = &args.html {
         compare::write(path, &outcome.html())?;
     }
     outcome.print(settings.json)
+}
+
+/// The tensors of what was written, and what became of its matrices.
+type Written = (Vec<StoredTensor>, Vec<TensorReport>);
+
+/// Writes a GGUF file.
+fn file(settings: &QuantizeSettings, checkpoint: &Checkpoint) -> Result<Written> {
+    let QuantizeTarget::Gguf {
+        recipe,
+        exceptions,
+        max_kl,
+    } = &settings.target
+    else {
+        return Ok(Written::default());
+    };
+    let file = GgufFile::of(checkpoint)?;
+    let planned = plan(file.tensors(), checkpoint.spec(), *recipe, exceptions)?;
+    let types = match (max_kl, &settings.calibration) {
+        (Some(max_kl), Some(calibration)) => chosen((settings, calibration, *max_kl), checkpoint, &file, &planned)?,
+        _ => planned,
+    };
+    let roles = file.tensors().iter().zip(&types);
+    let roles = roles.flat_map(|(tensor, &dtype)| tensor.parts.iter().map(move |&(role, _)| (role, dtype)));
+    let matrices = file.tensors().iter().filter(|tensor| tensor.is_matrix());
+    let job = Job {
+        types: roles.collect(),
+        groups: None,
+        weights: matrices.map(StoredTensor::elements).sum(),
+        write: &|_, quantizer| file.write(&settings.output, &types, quantizer),
+    };
+    Ok((file.tensors().to_vec(), job.run(settings, checkpoint)?))
+}
+
+/// Writes a Hugging Face folder.
+fn folder(
+    (settings, grouping, float): (&QuantizeSettings, Grouping, FloatType),
+    checkpoint: &Checkpoint,
+) -> Result<Written> {
+    let folder = ModelFolder::of(checkpoint)?.grouped(grouping)?;
+    let card = outcome::card(settings, &grouping);
+    let saved = SaveSettings {
+        float,
+        shard_bytes: SaveSettings::SHARD_BYTES,
+        card: &card,
+    };
+    let job = Job {
+        types: folder.types(),
+        groups: Some(grouping.format()),
+        weights: folder.modules().map(StoredTensor::elements).sum(),
+        write: &|weights, quantizer| folder.write(&settings.output, weights, quantizer, &saved),
+    };
+    Ok((folder.tensors().to_vec(), job.run(settings, checkpoint)?))
 }
 
 /// Types by what they cost on the calibration text.
@@ -92,59 +138,55 @@ fn walk(settings: &QuantizeSettings, calibration: &CalibrationSettings, checkpoi
     }
 }
 
-/// Writes the file; gives what became of its matrices.
-fn written(
-    settings: &QuantizeSettings,
-    checkpoint: &Checkpoint,
-    file: &GgufFile,
-    types: &[DType],
-) -> Result<Vec<TensorReport>> {
-    let roles = file.tensors().iter().zip(types);
-    let roles = roles.flat_map(|(tensor, &dtype)| tensor.parts.iter().map(move |&(role, _)| (role, dtype)));
-    let roles: BTreeMap<Role, DType> = roles.collect();
-    let Some(calibration) = &settings.calibration else {
-        let (bar, mut done) = (weights_bar(file), 0);
+/// Weights on their way into what is written.
+struct Job<'a> {
+    types: BTreeMap<Role, DType>,
+    groups: Option<GroupFormat>,
+    /// Weights that are rounded.
+    weights: usize,
+    /// Writes all, the plain weights and those that are rounded.
+    write: &'a dyn Fn(&dyn WeightSource, &mut Quantizer<'_>) -> Result<(), ModelError>,
+}
+
+impl Job<'_> {
+    /// Writes; gives what became of the matrices.
+    fn run(self, settings: &QuantizeSettings, checkpoint: &Checkpoint) -> Result<Vec<TensorReport>> {
+        let calibration = settings.calibration.as_ref().map(|calibration| {
+            let batches = text::batches(calibration, checkpoint)?;
+            Ok::<_, anyhow::Error>((calibration, batches, walk(settings, calibration, checkpoint)))
+        });
+        let calibration = calibration.transpose()?;
+        let scaled = match &calibration {
+            Some((CalibrationSettings { scales: true, .. }, batches, walk)) => {
+                Some(self.scaled(checkpoint, batches, *walk)?)
+            }
+            _ => None,
+        };
+        let weights: &(dyn WeightSource + Sync) = match &scaled {
+            Some(scaled) => scaled,
+            None => checkpoint,
+        };
+        let (bar, mut done) = (Progress::start("quantizing", self.weights as u64, Unit::Weights), 0);
         let mut progress = counted(&bar, &mut done);
-        let mut quantizer = Quantizer::new(checkpoint.spec(), checkpoint, roles, settings.threads, &mut progress);
-        file.write(&settings.output, types, &mut quantizer)?;
-        return Ok(quantizer.into_reports());
-    };
-    let batches = text::batches(calibration, checkpoint)?;
-    let walk = walk(settings, calibration, checkpoint);
-    let scaled = calibration
-        .scales
-        .then(|| scaled(checkpoint, &roles, &batches, walk))
-        .transpose()?;
-    let weights: &(dyn WeightSource + Sync) = match &scaled {
-        Some(scaled) => scaled,
-        None => checkpoint,
-    };
-    let (bar, mut done) = (weights_bar(file), 0);
-    let mut progress = counted(&bar, &mut done);
-    let quantizer = Quantizer::new(checkpoint.spec(), weights, roles, settings.threads, &mut progress);
-    let mut quantizer = quantizer.calibrated(&batches, walk, calibration.method)?;
-    file.write(&settings.output, types, &mut quantizer)?;
-    Ok(quantizer.into_reports())
-}
+        let mut quantizer = Quantizer::new(checkpoint.spec(), weights, self.types, settings.threads, &mut progress);
+        if let Some(groups) = self.groups {
+            quantizer = quantizer.grouped(groups);
+        }
+        if let Some((calibration, batches, walk)) = &calibration {
+            quantizer = quantizer.calibrated(batches, *walk, calibration.method)?;
+        }
+        (self.write)(weights, &mut quantizer)?;
+        Ok(quantizer.into_reports())
+    }
 
-/// The weights with their inputs scaled.
-fn scaled<'a>(
-    checkpoint: &'a Checkpoint,
-    types: &BTreeMap<Role, DType>,
-    batches: &[Batch],
-    walk: WalkSettings,
-) -> Result<Scaled<'a>> {
-    let layers = checkpoint.spec().layers.len();
-    let bar = Progress::start("scaling inputs", layers as u64, Unit::Layers);
-    let mut progress = |layers: usize| bar.reached(layers as u64);
-    let spec = checkpoint.spec();
-    Ok(Scaled::search(spec, checkpoint, types, batches, walk, &mut progress)?)
-}
-
-fn weights_bar(file: &GgufFile) -> Progress {
-    let matrices = file.tensors().iter().filter(|tensor| tensor.is_matrix());
-    let weights: usize = matrices.map(StoredTensor::elements).sum();
-    Progress::start("quantizing", weights as u64, Unit::Weights)
+    /// The weights with their inputs scaled.
+    fn scaled<'c>(&self, checkpoint: &'c Checkpoint, batches: &[Batch], walk: WalkSettings) -> Result<Scaled<'c>> {
+        let spec = checkpoint.spec();
+        let bar = Progress::start("scaling inputs", spec.layers.len() as u64, Unit::Layers);
+        let mut progress = |layers: usize| bar.reached(layers as u64);
+        let types = (&self.types, self.groups);
+        Ok(Scaled::search(spec, checkpoint, types, batches, walk, &mut progress)?)
+    }
 }
 
 /// Counts the weights of tensors that are done.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rootstock_model::checkpoint::Role;
-use rootstock_model::{Checkpoint, GgufFile};
+use rootstock_model::checkpoint::{Role, StoredTensor};
+use rootstock_model::{Checkpoint, GroupLayout, Grouping};
 use rootstock_optimize::quantize::TensorReport;
 use rootstock_report::page::{document, heading, table};
 use rootstock_report::quantity::{bytes, significant};
@@ -39,22 +39,22 @@ impl Outcome {
     pub fn new(
         settings: &QuantizeSettings,
         checkpoint: &Checkpoint,
-        file: &GgufFile,
-        tensors: Vec<TensorReport>,
+        (tensors, reports): (&[StoredTensor], Vec<TensorReport>),
         comparison: Option<Report>,
     ) -> Result<Self> {
         let output = settings.output.clone();
-        let size = fs::metadata(&output).with_context(|| format!("{} cannot be read", output.display()))?;
-        let names = file.tensors().iter();
-        let names = names.flat_map(|tensor| tensor.parts.iter().map(|&(role, _)| (role, tensor.name.clone())));
+        let size = size(&output).with_context(|| format!("{} cannot be read", output.display()))?;
+        let names = tensors
+            .iter()
+            .flat_map(|tensor| tensor.parts.iter().map(|&(role, _)| (role, tensor.name.clone())));
         let names: BTreeMap<Role, String> = names.collect();
         let elements = |role: Role| role.shape(checkpoint.spec()).iter().product::<usize>() as u64;
         Ok(Self {
             output,
             comparison,
-            bytes: size.len(),
+            bytes: size,
             weights: names.keys().map(|&role| elements(role)).sum(),
-            tensors: tensors
+            tensors: reports
                 .into_iter()
                 .map(|report| (names.get(&report.role).cloned().unwrap_or_default(), report))
                 .collect(),
@@ -160,4 +160,42 @@ impl Outcome {
             "comparison": self.comparison.as_ref().map(Report::json),
         })
     }
+}
+
+/// Bytes of a file, or of the weights of a folder.
+fn size(output: &Path) -> io::Result<u64> {
+    if output.is_file() {
+        return Ok(fs::metadata(output)?.len());
+    }
+    let mut bytes = 0;
+    for entry in fs::read_dir(output)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|kind| kind == "safetensors") {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+/// The model card of a folder.
+pub fn card(settings: &QuantizeSettings, grouping: &Grouping) -> String {
+    let source = &settings.model.name;
+    let name = settings.output.file_name().unwrap_or_default().to_string_lossy();
+    let layout = match grouping.layout {
+        GroupLayout::CompressedTensors => "compressed-tensors",
+        GroupLayout::Gptq => "GPTQ",
+    };
+    let zero = if grouping.symmetric {
+        "around zero"
+    } else {
+        "with zero points"
+    };
+    format!(
+        "---\nbase_model: {}\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- rootstock\n---\n\n# {name}\n\n{source} \
+         with the maps of its layers in {} bits {zero}, {} inputs to a scale, in the layout of {layout}; quantized with rootstock {}.\n",
+        json!(source),
+        grouping.bits,
+        grouping.group_size,
+        env!("CARGO_PKG_VERSION"),
+    )
 }

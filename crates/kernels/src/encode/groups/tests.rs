@@ -1,9 +1,10 @@
 use half::{bf16, f16};
 
+use super::super::encode_groups;
 use super::super::fit::Fit;
 use super::*;
-use crate::Isa;
 use crate::testing::Random;
+use crate::{Isa, PackedMatrix};
 
 const ZEROS: [ZeroPoint; 3] = [ZeroPoint::Middle, ZeroPoint::MiddleOfEitherSign, ZeroPoint::OfGroup];
 
@@ -161,6 +162,36 @@ fn quants_are_written_with_the_earlier_input_in_the_low_nibble() {
         grid.write(&quants, &mut bytes);
         assert_eq!(&bytes[..expected.len()], expected);
         assert_eq!(bytes.len(), 16 * bits as usize / 8);
+    }
+}
+
+#[test]
+fn blocks_hold_the_values_of_their_group() {
+    let values = values(&mut Random(55), 128 * 6);
+    for format in formats() {
+        let mut bytes = vec![7];
+        let written = encode_groups(format, &values, None, &mut bytes);
+        let Some(blocks) = format.blocks() else {
+            assert!(written.unwrap_err().0.contains("no blocks"));
+            assert_eq!(bytes, [7]);
+            continue;
+        };
+        written.unwrap();
+        let matrix = PackedMatrix::pack(blocks, 1, values.len(), |_| &bytes[1..]).unwrap();
+        let mut back = vec![0.0; values.len()];
+        matrix.dequantize_row(0, &mut back);
+        let grids = Grid::fit_groups(format, &values, None).unwrap();
+        for ((back, expected), grid) in back
+            .chunks_exact(format.inputs)
+            .zip(rounded(&grids, &values).chunks_exact(format.inputs))
+            .zip(&grids)
+        {
+            let near = back
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() <= grid.step(0).abs() * 1e-4);
+            assert!(near, "{format:?}: {back:?} for {expected:?}");
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! A quantized matrix as I4 blocks, or as numbers where it does not fit into them.
+//! A quantized matrix as I4 or Q8_0 blocks, or as numbers where it does not fit into them.
 
 use half::f16;
 use rootstock_formats::DType;
 
+use super::layout::Bits;
 use super::module::{Groups, Module};
 
 /// Inputs of a block.
@@ -11,10 +12,12 @@ const BLOCK: usize = 32;
 /// Type and bytes of the role's rows.
 pub(super) fn encode(module: &Module<'_>) -> (DType, Vec<u8>) {
     let codes = module.codes.unpack(module.rows.clone(), module.outputs, module.cols);
-    if fits(module) {
-        (DType::I4, blocks(module, &codes))
-    } else {
-        (DType::F32, numbers(module, &codes))
+    match module.zeros.bits {
+        Bits::Four if fits(module) => (DType::I4, blocks(module, &codes)),
+        Bits::Eight if fits(module) && module.zeros.are_middle(module.outputs, module.groups.count()) => {
+            (DType::Q8_0, blocks(module, &codes))
+        }
+        _ => (DType::F32, numbers(module, &codes)),
     }
 }
 
@@ -28,14 +31,18 @@ fn fits(module: &Module<'_>) -> bool {
     whole && module.cols.is_multiple_of(BLOCK) && module.scales.iter().all(exact)
 }
 
-/// Each block: scale, zero point, and 16 bytes of which byte j holds input j (low half) and input j + 16.
+/// Each block of 4 bits: scale, zero point, and 16 bytes of which byte j holds input j (low half) and input j + 16; of 8 bits: scale
+/// and signed bytes.
 fn blocks(module: &Module<'_>, codes: &[u8]) -> Vec<u8> {
-    let (_, size) = DType::I4.block();
-    let mut bytes = Vec::with_capacity(codes.len() / BLOCK * size);
+    let mut bytes = Vec::new();
     for (row, codes) in module.rows.clone().zip(codes.chunks_exact(module.cols)) {
         for (index, codes) in codes.chunks_exact(BLOCK).enumerate() {
             let group = module.groups.of(index * BLOCK);
             bytes.extend(f16::from_f32(module.scale(row, group)).to_le_bytes());
+            if module.zeros.bits == Bits::Eight {
+                bytes.extend(codes.iter().map(|code| code.wrapping_sub(Bits::Eight.middle())));
+                continue;
+            }
             bytes.push(module.zero(row, group));
             let (low, high) = codes.split_at(BLOCK / 2);
             bytes.extend(low.iter().zip(high).map(|(low, high)| low | high << 4));

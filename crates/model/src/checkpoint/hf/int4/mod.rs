@@ -1,9 +1,9 @@
-//! Modules quantized to int4 by GPTQ, AWQ or compressed-tensors: several tensors that make up one matrix.
+//! Modules quantized to int4 or int8 by GPTQ, AWQ or compressed-tensors: several tensors that make up one matrix.
 //!
-//! All three keep codes of 4 bits, one scale for each group of inputs of an output, and a zero point likewise:
+//! All three keep codes of 4 bits (or 8, but for AWQ), one scale for each group of inputs of an output, and a zero point likewise:
 //! `value = scale * (code - zero)`. They differ in how codes and zero points are packed into words ([`layout`]). The result
-//! is a matrix of I4 blocks where each block of 32 inputs belongs to one group and every scale is an f16, or else of
-//! single-precision numbers ([`blocks`]).
+//! is a matrix of I4 blocks (Q8_0 for 8 bits around the middle) where each block of 32 inputs belongs to one group and every scale
+//! is an f16, or else of single-precision numbers ([`blocks`]).
 
 mod blocks;
 mod layout;
@@ -43,8 +43,6 @@ struct Needed {
 const INTEGERS: &[DType] = &[DType::I32];
 const FLOATS: &[DType] = &[DType::F16, DType::BF16, DType::F32];
 const SIZES: &[DType] = &[DType::I64, DType::I32];
-/// The zero point of symmetric codes.
-const MIDDLE: u8 = 8;
 
 impl Int4Place {
     /// Checks types and shapes of the module's tensors against the shape of the role, `[outputs, inputs]`.
@@ -57,9 +55,10 @@ impl Int4Place {
             .try_for_each(|needed| self.check_needed(shards, needed))?;
         self.check_stated_shape(shards, [rows, cols])?;
         let module = Module::open(self, shards, [rows, cols])?;
-        if self.scheme.symmetric && !module.zeros.are_all(MIDDLE, module.outputs, module.groups.count()) {
+        if self.scheme.symmetric && !module.zeros.are_middle(module.outputs, module.groups.count()) {
+            let middle = self.scheme.bits.middle();
             return Err(self.refuse(format_args!(
-                "zero points are not all {MIDDLE}, but the quantization is stated to be symmetric (wrong checkpoint_format?)"
+                "zero points are not all {middle}, but the quantization is stated to be symmetric (wrong checkpoint_format?)"
             )));
         }
         Ok(())
@@ -75,7 +74,7 @@ impl Int4Place {
             .collect()
     }
 
-    /// The matrix as blocks of [`DType::I4`], or as numbers where groups do not allow it.
+    /// The matrix as blocks of [`DType::I4`] or [`DType::Q8_0`], or as numbers where groups do not allow it.
     pub(in super::super) fn matrix(&self, shards: &Shards, shape: [usize; 2]) -> Result<MatrixView<'static>, Refusal> {
         let module = Module::open(self, shards, shape)?;
         if let Some(index) = module.scales.iter().position(|scale| !scale.is_finite()) {
@@ -105,7 +104,7 @@ impl Int4Place {
     /// The tensors of the module but for the order of its inputs, which it may lack.
     fn needed(&self, [rows, cols]: [usize; 2]) -> Vec<Needed> {
         let (outputs, groups) = (self.outputs(rows), self.scheme.groups(cols));
-        let packed = |count: usize| count.div_ceil(layout::PER_WORD);
+        let packed = |count: usize| count.div_ceil(self.scheme.bits.per_word());
         let tensors: Vec<(_, [usize; 2], _)> = match self.scheme.layout {
             Layout::Gptq { .. } => vec![
                 ("qweight", [packed(cols), outputs], INTEGERS),

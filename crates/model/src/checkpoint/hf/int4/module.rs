@@ -85,14 +85,15 @@ impl<'a> Module<'a> {
         let (scheme, outputs) = (place.scheme, place.outputs(rows));
         let layout = scheme.layout;
         let integers = |suffix: &str| Ok::<_, Refusal>(words(find(shards, &place.tensor(suffix))?.1));
-        let zeros = match layout.zeros().filter(|_| layout != Layout::Packed || !scheme.symmetric) {
-            Some(suffix) => Zeros::Packed(layout, integers(suffix)?),
-            None => Zeros::Middle,
-        };
+        let packed = layout.zeros().filter(|_| layout != Layout::Packed || !scheme.symmetric);
+        let packed = packed.map(|suffix| Ok::<_, Refusal>((layout, integers(suffix)?)));
         let (info, bytes) = find(shards, &place.tensor(layout.scales()))?;
         Ok(Self {
-            codes: Codes::new(layout, integers(layout.codes())?),
-            zeros,
+            codes: Codes::new(layout, scheme.bits, integers(layout.codes())?),
+            zeros: Zeros {
+                bits: scheme.bits,
+                packed: packed.transpose()?,
+            },
             scales: crate::weights::floats(info.dtype, bytes),
             scales_by_output: layout == Layout::Packed,
             groups: Groups::find(place, shards, cols)?,

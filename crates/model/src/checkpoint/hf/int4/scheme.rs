@@ -5,14 +5,17 @@ use serde_json::Value;
 use super::super::super::Refusal;
 use super::super::fields::Fields;
 use super::super::fields::Literal::{self, Integer, Text, Truth};
+use super::layout::Bits;
 
 /// How the quantized modules of a checkpoint are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Scheme {
     pub(in super::super) layout: Layout,
+    /// Bits of a code.
+    pub(super) bits: Bits,
     /// Inputs that share a scale; `None` for all of them.
     pub(super) group_size: Option<usize>,
-    /// Every zero point is 8.
+    /// Every zero point is the middle of the codes.
     pub(super) symmetric: bool,
     /// The file must list the group of each input.
     pub(super) ordered: bool,
@@ -114,7 +117,6 @@ const INERT: &[&str] = &[
 
 /// Fields that mean another encoding at other values than these.
 const FIXED: &[(&str, Literal)] = &[
-    ("bits", Integer(4)),
     ("pack_dtype", Text("int32")),
     ("is_marlin_format", Truth(false)),
     ("awq_gemm_checkpoint", Truth(false)),
@@ -155,13 +157,13 @@ impl Scheme {
         };
         let scheme = Self {
             layout,
+            bits: bits(fields, "bits")?,
             group_size: group_size(fields)?,
             symmetric: fields.flag("sym")?,
             ordered: fields.flag("desc_act")?,
         };
         refuse_filled(fields, "dynamic")?;
         refuse_filled(fields, "adapter")?;
-        fields.size("bits")?;
         fields.refuse_unread(FIXED, &[INERT])?;
         Ok(scheme)
     }
@@ -178,13 +180,14 @@ impl Scheme {
         }
         let scheme = Self {
             layout: Layout::Awq,
+            bits: Bits::Four,
             group_size: group_size(fields)?,
             symmetric: fields.value("zero_point").is_some() && !fields.flag("zero_point")?,
             ordered: false,
         };
         refuse_filled(fields, "dynamic")?;
         fields.size("bits")?;
-        fields.refuse_unread(FIXED, &[INERT, &["sym"]])?;
+        fields.refuse_unread(&[FIXED, &[("bits", Integer(4))]].concat(), &[INERT, &["sym"]])?;
         Ok(scheme)
     }
 
@@ -240,23 +243,28 @@ fn packed_scheme(group: &Fields) -> Result<Scheme, Refusal> {
         Some(Value::Bool(true)) => true,
         Some(other) => return Err(weights.unsupported("actorder", other, "weight, static, group, dynamic")),
     };
-    weights.size("num_bits")?;
+    let bits = bits(&weights, "num_bits")?;
     weights.refuse_unread(
-        &[
-            ("num_bits", Integer(4)),
-            ("type", Text("int")),
-            ("dynamic", Truth(false)),
-        ],
+        &[("type", Text("int")), ("dynamic", Truth(false))],
         &[&["observer", "observer_kwargs", "scale_dtype", "zp_dtype"]],
     )?;
     // Quantized activations would change the numbers, and are not null.
     group.refuse_unread(&[("format", Text("pack-quantized"))], &[&["targets"]])?;
     Ok(Scheme {
         layout: Layout::Packed,
+        bits,
         group_size: size,
         symmetric,
         ordered,
     })
+}
+
+fn bits(fields: &Fields, field: &str) -> Result<Bits, Refusal> {
+    match fields.size(field)? {
+        4 => Ok(Bits::Four),
+        8 => Ok(Bits::Eight),
+        other => Err(fields.unsupported(field, other, "4, 8")),
+    }
 }
 
 /// Inputs per scale; -1 stands for all of them, and so does nothing.

@@ -3,17 +3,22 @@
 //! has made of one.
 
 mod config;
+mod groups;
 mod rope;
 mod text;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use rootstock_formats::DType;
 use serde_json::{Map, Value};
 
+pub use self::groups::{GroupLayout, Grouping};
+use self::weights::Source;
 use super::folder::CONFIG;
-use crate::checkpoint::{Additions, Checkpoint, Role, StoredTensor, TextSource};
+use crate::checkpoint::{Additions, Checkpoint, EncodedSource, Role, StoredTensor, TextSource};
 use crate::files::{write, write_folder};
 use crate::{ModelError, packing};
 
@@ -141,11 +146,48 @@ impl ModelFolder {
     /// # Errors
     /// Whatever keeps files from being written, or weights from being read; nothing is left of the folder then.
     pub fn write(&self, dir: &Path, weights: &dyn WeightSource, settings: &SaveSettings<'_>) -> Result<(), ModelError> {
-        write_folder(dir, |part| self.fill(part, weights, settings))
+        let mut source = Source { weights, grouped: None };
+        write_folder(dir, |part| self.fill(part, &mut source, settings))
     }
 
-    fn fill(&self, dir: &Path, weights: &dyn WeightSource, settings: &SaveSettings<'_>) -> Result<(), ModelError> {
-        weights::write(dir, &self.tensors, weights, settings)?;
+    /// The folder with the maps of its layers as integers.
+    ///
+    /// # Errors
+    /// Bits or groups that are not written, or maps that cannot be kept so.
+    pub fn grouped(mut self, grouping: Grouping) -> Result<GroupedFolder, ModelError> {
+        let refused = |reason: String| Err(ModelError::Text(reason));
+        if let Some(misfit) = grouping.misfit() {
+            return refused(misfit);
+        }
+        let maps = || self.tensors.iter().filter(|tensor| groups::is_map(tensor));
+        let floats: Vec<&str> = maps()
+            .filter(|tensor| !grouping.takes(tensor))
+            .map(groups::module)
+            .collect();
+        let size = grouping.group_size;
+        match (grouping.layout, floats.as_slice()) {
+            (_, []) => {}
+            (GroupLayout::Gptq, [first, ..]) => {
+                return refused(format!(
+                    "{first}: its inputs are no whole number of groups of {size}, and in GPTQ's layout all maps are \
+                     integers; take smaller groups or compressed-tensors"
+                ));
+            }
+            _ if floats.len() == maps().count() => {
+                return refused(format!(
+                    "no map of a layer can be kept in groups of {size}; take smaller groups"
+                ));
+            }
+            _ => {}
+        }
+        let ignored = [&["lm_head"], floats.as_slice()].concat();
+        let config = grouping.config(&ignored);
+        self.config.insert("quantization_config".to_owned(), config);
+        Ok(GroupedFolder { folder: self, grouping })
+    }
+
+    fn fill(&self, dir: &Path, source: &mut Source<'_>, settings: &SaveSettings<'_>) -> Result<(), ModelError> {
+        weights::write(dir, &self.tensors, source, settings)?;
         for (name, bytes) in &self.texts {
             write(&dir.join(name), bytes)?;
         }
@@ -159,6 +201,50 @@ impl ModelFolder {
         };
         config.insert(field.to_owned(), settings.float.torch_name().into());
         write(&dir.join(CONFIG), format!("{:#}\n", Value::Object(config)).as_bytes())
+    }
+}
+
+/// A model's folder whose maps are integers in groups, without the values of its weights.
+#[derive(Debug, Clone)]
+pub struct GroupedFolder {
+    folder: ModelFolder,
+    grouping: Grouping,
+}
+
+impl GroupedFolder {
+    /// All tensors of the model.
+    pub fn tensors(&self) -> &[StoredTensor] {
+        &self.folder.tensors
+    }
+
+    /// Those that become integers.
+    pub fn modules(&self) -> impl Iterator<Item = &StoredTensor> {
+        let tensors = self.folder.tensors.iter();
+        tensors.filter(|tensor| self.grouping.takes(tensor))
+    }
+
+    /// The types that these are asked for in.
+    pub fn types(&self) -> BTreeMap<Role, DType> {
+        let roles = self.modules().flat_map(|tensor| tensor.parts.iter());
+        roles.map(|&(role, _)| (role, self.grouping.dtype())).collect()
+    }
+
+    /// As [`ModelFolder::write`], with maps of layers from `maps`: as blocks that share the scale and the zero point of their group.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::write`].
+    pub fn write(
+        &self,
+        dir: &Path,
+        weights: &dyn WeightSource,
+        maps: &mut dyn EncodedSource,
+        settings: &SaveSettings<'_>,
+    ) -> Result<(), ModelError> {
+        let mut source = Source {
+            weights,
+            grouped: Some((self.grouping, maps)),
+        };
+        write_folder(dir, |part| self.folder.fill(part, &mut source, settings))
     }
 }
 

@@ -12,10 +12,11 @@ use serde_json::{Map, Value, json};
 use super::super::family::Family;
 use super::super::folder::{INDEX, WEIGHTS};
 use super::super::names::Names;
+use super::groups::Grouping;
 use super::{FloatType, SaveSettings, WeightSource};
-use crate::checkpoint::Refusal;
 use crate::checkpoint::shards::Shards;
 use crate::checkpoint::stored::{StoredTensor, stored as stored_tensors};
+use crate::checkpoint::{EncodedSource, Refusal};
 use crate::files::{failed, write as write_file};
 use crate::{ArchSpec, ModelError};
 
@@ -25,6 +26,40 @@ const BUFFER: usize = 1 << 20;
 /// The tensors of an architecture, where its family's names say that they are read from.
 pub(super) fn stored(family: &'static Family, spec: &ArchSpec) -> Result<Vec<StoredTensor>, Refusal> {
     stored_tensors(&Names::new(family, spec, None, &Shards::default())?, spec)
+}
+
+/// Where the weights of a folder come from, and how they are kept.
+pub(super) struct Source<'a> {
+    pub(super) weights: &'a dyn WeightSource,
+    /// Maps of layers that are kept as integers.
+    pub(super) grouped: Option<(Grouping, &'a mut dyn EncodedSource)>,
+}
+
+impl Source<'_> {
+    /// The tensors that one of the model is kept as.
+    fn entries(&self, tensor: &StoredTensor, float: FloatType) -> Vec<Entry> {
+        match &self.grouped {
+            Some((grouping, _)) if grouping.takes(tensor) => grouping.entries(tensor),
+            _ => vec![entry(tensor, float)],
+        }
+    }
+
+    fn bytes(&self, tensor: &StoredTensor, float: FloatType) -> u64 {
+        let entries = self.entries(tensor, float);
+        entries.iter().map(|entry| entry.bytes as u64).sum()
+    }
+
+    /// The bytes of a tensor that is kept as integers.
+    fn integers(&mut self, tensor: &StoredTensor) -> Result<Option<Vec<u8>>, ModelError> {
+        let Some((grouping, maps)) = self.grouped.as_mut().filter(|(grouping, _)| grouping.takes(tensor)) else {
+            return Ok(None);
+        };
+        let mut blocks = Vec::new();
+        for &(role, _) in &tensor.parts {
+            blocks.extend(maps.encoded(role, grouping.dtype())?);
+        }
+        Ok(Some(grouping.tensors(tensor, &blocks)))
+    }
 }
 
 /// Bytes of a tensor in a file.
@@ -97,10 +132,10 @@ impl FloatType {
 pub(super) fn write(
     dir: &Path,
     tensors: &[StoredTensor],
-    source: &dyn WeightSource,
+    source: &mut Source<'_>,
     settings: &SaveSettings<'_>,
 ) -> Result<(), ModelError> {
-    let shards = shards(tensors, settings);
+    let shards = shards(tensors, source, settings);
     if let [only] = shards.as_slice() {
         return write_shard(&dir.join(WEIGHTS), only, source, settings.float);
     }
@@ -108,19 +143,24 @@ pub(super) fn write(
     for (index, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
         write_shard(&dir.join(&name), shard, source, settings.float)?;
-        map.extend(shard.iter().map(|tensor| (tensor.name.clone(), name.clone().into())));
+        let entries = shard.iter().flat_map(|tensor| source.entries(tensor, settings.float));
+        map.extend(entries.map(|entry| (entry.name, name.clone().into())));
     }
-    let total: u64 = tensors.iter().map(|tensor| bytes(tensor, settings.float)).sum();
+    let total: u64 = tensors.iter().map(|tensor| source.bytes(tensor, settings.float)).sum();
     let index: Value = json!({"metadata": {"total_size": total}, "weight_map": map});
     write_file(&dir.join(INDEX), format!("{index:#}\n").as_bytes())
 }
 
 /// Tensors file by file.
-fn shards<'a>(tensors: &'a [StoredTensor], settings: &SaveSettings<'_>) -> Vec<&'a [StoredTensor]> {
+fn shards<'a>(
+    tensors: &'a [StoredTensor],
+    source: &Source<'_>,
+    settings: &SaveSettings<'_>,
+) -> Vec<&'a [StoredTensor]> {
     let mut shards = Vec::new();
     let (mut start, mut size) = (0, 0);
     for (index, tensor) in tensors.iter().enumerate() {
-        let more = bytes(tensor, settings.float);
+        let more = source.bytes(tensor, settings.float);
         if index > start && size + more > settings.shard_bytes {
             shards.push(&tensors[start..index]);
             (start, size) = (index, 0);
@@ -134,16 +174,21 @@ fn shards<'a>(tensors: &'a [StoredTensor], settings: &SaveSettings<'_>) -> Vec<&
 fn write_shard(
     path: &Path,
     tensors: &[StoredTensor],
-    source: &dyn WeightSource,
+    source: &mut Source<'_>,
     float: FloatType,
 ) -> Result<(), ModelError> {
     let failed = failed(path);
-    let entries: Vec<Entry> = tensors.iter().map(|tensor| entry(tensor, float)).collect();
+    let entries = tensors.iter().flat_map(|tensor| source.entries(tensor, float));
+    let entries: Vec<Entry> = entries.collect();
     let file = File::create(path).map_err(&failed)?;
     let mut to = BufWriter::with_capacity(BUFFER, &file);
     to.write_all(&header(&entries, &[("format", "pt")])).map_err(&failed)?;
     for tensor in tensors {
-        let values = values(tensor, source)?;
+        if let Some(bytes) = source.integers(tensor)? {
+            to.write_all(&bytes).map_err(&failed)?;
+            continue;
+        }
+        let values = values(tensor, source.weights)?;
         if let Some(&value) = values.iter().find(|value| !float.holds(**value)) {
             let reason = format!(
                 "tensor {}: expected values that {} holds, got {value}",

@@ -240,7 +240,12 @@ fn other_encodings_are_refused_by_name() {
             json!("bitsandbytes"),
             "quant_method: \"bitsandbytes\" is not supported",
         ),
-        ("gptq-v2", "bits", json!(8), "bits: 8 is not supported (supported: 4)"),
+        (
+            "gptq-v2",
+            "bits",
+            json!(3),
+            "bits: 3 is not supported (supported: 4, 8)",
+        ),
         ("gptq-v2", "bits", json!(null), "bits is missing"),
         (
             "gptq-v2",
@@ -318,7 +323,7 @@ fn other_encodings_are_refused_by_name() {
 fn what_a_group_of_compressed_tensors_may_say_is_fixed() {
     let cases = cases();
     let table = [
-        ("/weights/num_bits", json!(8), "num_bits: 8"),
+        ("/weights/num_bits", json!(3), "num_bits: 3"),
         ("/weights/type", json!("float"), "type: \"float\""),
         ("/weights/dynamic", json!(true), "dynamic: true"),
         ("/weights/strategy", json!("tensor"), "strategy: \"tensor\""),

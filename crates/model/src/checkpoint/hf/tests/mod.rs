@@ -2,6 +2,7 @@
 
 mod config;
 mod folders;
+mod grouped;
 mod int4;
 mod quantized;
 mod rope;

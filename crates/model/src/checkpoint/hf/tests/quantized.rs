@@ -8,7 +8,7 @@ use super::*;
 use crate::Projection;
 
 /// Bytes that look random and are always the same.
-fn noise(count: usize) -> Vec<u8> {
+pub(super) fn noise(count: usize) -> Vec<u8> {
     let mut state = 1u32;
     let next = |_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
