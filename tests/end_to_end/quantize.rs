@@ -164,7 +164,7 @@ fn a_calibration_text_brings_outputs_nearer_and_every_thread_count_gives_the_sam
         "64",
     ];
     let run = |name: &str, flags: &[&str]| {
-        let output = dir.path().join(name);
+        let output = dir.path().join(format!("{name}.gguf"));
         let found = report(&source, &output, &[&calibration[..], flags].concat());
         (fs::read(output).unwrap(), found)
     };
